@@ -13,3 +13,9 @@ class InputError(ValueError):
     def __init__(self, field: str, cause: str, remedy: str) -> None:
         super().__init__(f"{field}: {cause}; {remedy}")
         self.field, self.cause, self.remedy = field, cause, remedy
+
+
+def check(holds: bool, field: str, value: object, allowed: str) -> None:
+    """Raises an `InputError` that names the field, the value and what is allowed, unless `holds`."""
+    if not holds:
+        raise InputError(field, f"{value!r} is not possible", f"use {allowed}")

@@ -15,3 +15,7 @@ class ImageSet(NamedTuple):
 
     images: Tensor
     labels: Tensor
+
+    def take(self, rows: Tensor) -> "ImageSet":
+        """The images in these rows (int64, shape (M,)), in this order."""
+        return ImageSet(self.images[rows], self.labels[rows])

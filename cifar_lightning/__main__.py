@@ -1,0 +1,7 @@
+"""`python -m cifar_lightning`."""
+
+import sys
+
+from cifar_lightning.cli import main
+
+sys.exit(main())

@@ -1,0 +1,66 @@
+"""What a run says: a bar at a terminal, a line an epoch everywhere."""
+
+import sys
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from tqdm import tqdm
+
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+
+
+class ProgressBar(TQDMProgressBar):
+    """A bar at a terminal; nothing in a log file, where each redraw would be a line of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=1 if sys.stdout.isatty() else 0, leave=False)
+
+
+class Console(Callback):
+    """Says what a run is, how each epoch went, and what to type next."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What is trained, on what, where."""
+        data = CIFAR10DataModule.of(trainer)
+        parameters = sum(p.numel() for p in pl_module.parameters())
+        say(f"{type(pl_module).__name__} with {parameters:,} parameters on {pl_module.device}, {trainer.precision}")
+        say(f"{len(data.train.labels):,} images to train on, {len(data.val.labels):,} to validate on: {data.description}")
+        if trainer.loggers:
+            say(f"run folder: {trainer.log_dir}")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """One line an epoch."""
+        metrics = trainer.callback_metrics
+        words = [
+            f"{stage} loss {metrics[f'{stage}/loss']:.4f} acc {metrics[f'{stage}/acc']:.4f}"
+            for stage in ("train", "val")
+            if f"{stage}/loss" in metrics
+        ]
+        say("  ".join([f"epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}", *words]))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The figures of `validate`, with every digit that is exact."""
+        if trainer.state.fn == "validate":
+            say(f"validation set: {CIFAR10DataModule.of(trainer).description}")
+            for name, value in sorted(trainer.callback_metrics.items()):
+                say(f"  {name:18} {value.item():.6f}")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The best epoch, and the next two commands to type."""
+        checkpoint = trainer.checkpoint_callback
+        if not isinstance(checkpoint, ModelCheckpoint):
+            return
+        path = checkpoint.best_model_path or checkpoint.last_model_path
+        if checkpoint.best_model_score is not None:
+            say(f"best val/acc {checkpoint.best_model_score:.4f} in {checkpoint.best_model_path}")
+        if CIFAR10DataModule.of(trainer).source == "synthetic":
+            say(f"trained on {CIFAR10DataModule.of(trainer).description}")
+        say("next:")
+        say(f"  python -m cifar_lightning test --ckpt_path {path}")
+        say("  tensorboard --logdir logs")
+
+
+def say(line: str) -> None:
+    """Prints a line, above a progress bar if there is one."""
+    tqdm.write(line, file=sys.stdout)
+

@@ -1,0 +1,63 @@
+"""The curves: one row an epoch, the same in metrics.csv, in TensorBoard and in every checkpoint."""
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+FILE = "metrics.csv"
+
+# Only a validation writes these; in an epoch without one the trainer still holds the last one's.
+VALIDATION_PREFIXES = ("val/", "train_clean/", "gap/")
+
+
+class History(Callback):
+    """Collects what the model publishes in an epoch, with the learning rate and the seconds it took.
+
+    The row goes to the loggers with the epoch (1 after the first) as its step, and into `metrics.csv`, which is written
+    whole each time: a checkpoint carries all rows up to its epoch, so a resumed run has them all.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self.started, self.validated = time.perf_counter(), False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes that this epoch has figures of its own."""
+        self.validated = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the epoch's row."""
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if "/" in name}
+        if not self.validated:
+            metrics = {name: value for name, value in metrics.items() if not name.startswith(VALIDATION_PREFIXES)}
+        metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        metrics["epoch_seconds"] = round(time.perf_counter() - self.started, 3)
+        epoch = trainer.current_epoch + 1
+        self.rows.append({"epoch": epoch, **metrics})
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=epoch)
+        if trainer.loggers and trainer.is_global_zero and trainer.log_dir:
+            write_csv(Path(trainer.log_dir) / FILE, self.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All rows so far, as plain numbers."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on after the checkpoint's last row."""
+        self.rows = state_dict["rows"]
+
+
+def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
+    """Writes rows with a header; a row that lacks a column leaves it empty."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(columns))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,180 @@
+"""CIFAR-10 as Lightning wants it: train, validation and test batches, normalised on the device."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.accelerators import CUDAAccelerator
+from torch.utils.data import DataLoader
+
+from cifar_lightning.data import cifar10, pictures, synthetic
+from cifar_lightning.data.download import MIRRORS, ensure
+from cifar_lightning.data.imageset import ImageSet
+from cifar_lightning.data.loader import batch_loader
+from cifar_lightning.data.split import stratified_sample, stratified_split
+from cifar_lightning.data.transforms import flip_and_shift, normalize
+from cifar_lightning.errors import InputError, check
+
+Source = Literal["cifar10", "synthetic", "auto"]
+
+
+def data_root(root: str | Path | None) -> Path:
+    """The folder of the data: `root`, else the environment variable CIFAR10_ROOT, else `data`."""
+    return Path(root or os.environ.get("CIFAR10_ROOT") or "data").expanduser()
+
+
+def resolve_source(source: Source, root: str | Path | None, mirrors: Sequence[str] = MIRRORS) -> tuple[Source, str]:
+    """Settles `auto`, downloading CIFAR-10 if that is possible.
+
+    Returns:
+        `cifar10` or `synthetic`, and why the synthetic stand-in was taken (empty where nothing was decided).
+    """
+    if source != "auto":
+        return source, ""
+    try:
+        ensure(data_root(root), mirrors)
+    except InputError as error:
+        return "synthetic", error.cause
+    return "cifar10", ""
+
+
+class CIFAR10DataModule(LightningDataModule):
+    """The training set split in two, and the official test set, which only `test` and `predict` ever read.
+
+    Images stay bytes in memory; a batch is a slice of a permutation; normalisation and augmentation run on the batch,
+    on the device. The validation set is stratified and always the same, whatever the seed.
+
+    Args:
+        root: Folder that holds, or will hold, `cifar-10-batches-py`; null is the environment variable CIFAR10_ROOT,
+            else `data`.
+        source: `cifar10` downloads what is missing; `synthetic` is a stand-in made on the spot, for tests and machines
+            with no network; `auto` is CIFAR-10 if on disk or reachable, else synthetic.
+        batch_size: Images a training step, at least 1; a remainder of one image is left out.
+        eval_batch_size: Images a batch wherever nothing is learnt, at least 1.
+        val_size: Images set aside from the 50,000 for validation, 0 to 49,990; 0 leaves nothing to validate on.
+        train_size: Images to train on, drawn evenly from what validation leaves; null is all of it.
+        train_clean_size: Training images measured again in evaluation mode after each epoch, always the same, so that
+            training and validation compare like with like; 0 leaves this out.
+        augment: `none`, or `flip-shift`: each image is flipped with probability 1/2 and shifted by up to 4 pixels.
+        images: Pictures or folders of pictures that `predict` classifies; null is the test set.
+        num_workers: Processes that cut batches; 0 is fastest, and the batches are the same with any number.
+        seed: Order of the training images; on the command line it follows `seed_everything`.
+        mirrors: Where to download the archive from, in order; its checksum is verified wherever it comes from.
+
+    Raises:
+        InputError: A value is out of range, or (when the data is prepared) there is no data.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        source: Source = "cifar10",
+        batch_size: int = 100,
+        eval_batch_size: int = 500,
+        val_size: int = 10_000,
+        train_size: int | None = None,
+        train_clean_size: int = 5_000,
+        augment: Literal["none", "flip-shift"] = "none",
+        images: str | list[str] | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        mirrors: Sequence[str] = MIRRORS,
+    ) -> None:
+        super().__init__()
+        check(batch_size >= 1, "batch_size", batch_size, "1 or more")
+        check(eval_batch_size >= 1, "eval_batch_size", eval_batch_size, "1 or more")
+        check(0 <= val_size <= 49_990, "val_size", val_size, "0 to 49990, which leaves one image of each class")
+        available = 50_000 - val_size
+        check(train_size is None or 10 <= train_size <= available, "train_size", train_size, f"10 to {available}")
+        check(0 <= train_clean_size <= 50_000, "train_clean_size", train_clean_size, "0 to 50000")
+        check(num_workers >= 0, "num_workers", num_workers, "0 or more")
+        self.save_hyperparameters(logger=False)
+        self.root, self.source, self.mirrors = data_root(root), source, tuple(mirrors)
+        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.val_size, self.train_size, self.train_clean_size = val_size, train_size, train_clean_size
+        self.augment, self.seed = augment, seed
+        self.pictures = [images] if isinstance(images, str) else images
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> Self:
+        """The data module that a Trainer works with."""
+        data = getattr(trainer, "datamodule", None)
+        assert isinstance(data, cls), "this project's callbacks need its data module"
+        return data
+
+    @property
+    def description(self) -> str:
+        """One line on where the images are from; it never lets the stand-in pass for the real thing."""
+        if self.source == "synthetic":
+            return "SYNTHETIC stand-in images, not CIFAR-10: the figures say nothing about CIFAR-10"
+        return f"CIFAR-10 from {self.root}"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the ten classes, in the order of their labels."""
+        return synthetic.CLASSES if self.source == "synthetic" else cifar10.CLASSES
+
+    def prepare_data(self) -> None:
+        """Downloads what is missing, once on each machine."""
+        self.source, _ = resolve_source(self.source, self.root, self.mirrors)
+
+    def setup(self, stage: str) -> None:
+        """Reads what the stage needs into memory, and nothing else: the test set only for `test` and `predict`."""
+        if stage in ("fit", "validate"):
+            everything = self._read(train=True)
+            rows, val_rows = stratified_split(everything.labels, self.val_size)
+            if self.train_size is not None:
+                rows = rows[stratified_sample(everything.labels[rows], self.train_size)]
+            self.train, self.val = everything.take(rows), everything.take(val_rows)
+            clean_size = min(self.train_clean_size, len(rows))
+            self.train_clean = self.train.take(stratified_sample(self.train.labels, clean_size))
+        elif stage == "test":
+            self.test = self._read(train=False)
+        elif stage == "predict":
+            self.predict, self.predict_names = self._read_predict()
+
+    def train_dataloader(self) -> DataLoader[ImageSet]:
+        """Shuffled anew each epoch, by seed and epoch alone."""
+        return self._loader(self.train, self.batch_size, seed=self.seed)
+
+    def val_dataloader(self) -> list[DataLoader[ImageSet]]:
+        """The validation set, then the fixed part of the training set; none where nothing is set aside."""
+        sets = [self.val, self.train_clean][: 1 + (self.train_clean_size > 0)] if self.val_size else []
+        return [self._loader(images, self.eval_batch_size) for images in sets]
+
+    def test_dataloader(self) -> DataLoader[ImageSet]:
+        """The official 10,000 test images, in the official order."""
+        return self._loader(self.test, self.eval_batch_size)
+
+    def predict_dataloader(self) -> DataLoader[ImageSet]:
+        """The person's own pictures, or the test set; `predict_names` has a name for each."""
+        return self._loader(self.predict, self.eval_batch_size)
+
+    def on_after_batch_transfer(self, batch: ImageSet, dataloader_idx: int) -> ImageSet:
+        """Augments (in training only) and normalises a batch, on the device.
+
+        Returns:
+            Images as float32, shape (B, 3, 32, 32); labels as they were.
+        """
+        images = batch.images
+        if self.augment == "flip-shift" and self.trainer is not None and self.trainer.training:
+            images = flip_and_shift(images)
+        return ImageSet(normalize(images), batch.labels)
+
+    def _read(self, *, train: bool) -> ImageSet:
+        return synthetic.make(train=train) if self.source == "synthetic" else cifar10.load(self.root, train=train)
+
+    def _read_predict(self) -> tuple[ImageSet, list[str]]:
+        if self.pictures is None:
+            test = self._read(train=False)
+            return test, [f"test/{row:04d}" for row in range(len(test.labels))]
+        images, names, self.refused = pictures.read_all([Path(path) for path in self.pictures])
+        return ImageSet(images, torch.full((len(names),), -1)), names
+
+    def _loader(self, images: ImageSet, batch_size: int, seed: int | None = None) -> DataLoader[ImageSet]:
+        pin_memory = self.trainer is not None and isinstance(self.trainer.accelerator, CUDAAccelerator)
+        return batch_loader(images, batch_size, seed=seed, num_workers=self.num_workers, pin_memory=pin_memory)

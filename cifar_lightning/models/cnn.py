@@ -1,0 +1,48 @@
+"""The report's convolutional network."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from cifar_lightning.errors import check
+from cifar_lightning.models.classifier import NUM_CLASSES, ImageClassifier
+from cifar_lightning.models.dropout import Dropout
+
+SIDE_PIXELS = 32
+
+
+class CNN(ImageClassifier):
+    """Blocks of 3x3 convolution, batch norm, ReLU, dropout and 2x2 max-pooling, then one linear layer.
+
+    Args:
+        channels: Output channels of each block, at most five blocks: each halves the 32 pixels of a side.
+        batch_norm: Normalises each channel over the batch (Ioffe & Szegedy 2015).
+        dropout: Probability of zeroing an activation in training, 0 to 1; at 0 there is no such layer.
+        **optimization: As `ImageClassifier` takes them.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+
+    def __init__(
+        self, *, channels: Sequence[int] = (64, 128), batch_norm: bool = True, dropout: float = 0.5, **optimization: Any
+    ) -> None:
+        super().__init__(**optimization)
+        check(len(channels) <= 5 and all(c >= 1 for c in channels), "channels", channels, "up to five numbers above 0")
+        check(0 <= dropout <= 1, "dropout", dropout, "a fraction from 0 to 1")
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        inputs, side = 3, SIDE_PIXELS
+        for i, outputs in enumerate(channels, start=1):
+            layers[f"conv{i}"] = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+            if batch_norm:
+                layers[f"bn{i}"] = nn.BatchNorm2d(outputs)
+            layers[f"relu{i}"] = nn.ReLU()
+            if dropout:
+                layers[f"dropout{i}"] = Dropout(dropout)
+            layers[f"maxpool{i}"] = nn.MaxPool2d(2)
+            inputs, side = outputs, side // 2
+        layers["flatten"] = nn.Flatten()
+        layers["fc"] = nn.Linear(inputs * side * side, NUM_CLASSES)
+        self.network = nn.Sequential(layers)
