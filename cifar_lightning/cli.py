@@ -6,21 +6,24 @@ import sys
 import traceback
 import warnings
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from inspect import signature
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from cifar_lightning import callbacks
-from cifar_lightning.checkpoint import Checkpoint, check_fits, read_checkpoint
-from cifar_lightning.data.datamodule import CIFAR10DataModule, resolve_source
-from cifar_lightning.errors import InputError
-from cifar_lightning.messages import explain
-from cifar_lightning.models import ImageClassifier
+from cifar_lightning.checkpoint import NOT_RESTORED, Checkpoint, check_fits, read_checkpoint
+from cifar_lightning.data.datamodule import CIFAR10DataModule, data_root, prepare
+from cifar_lightning.errors import InputError, check
+from cifar_lightning.messages import check_yaml, explain
+from cifar_lightning.models import CNN, MLP, ImageClassifier
 
 HELP = """\
 An MLP and a CNN on CIFAR-10. The commands people need:
@@ -75,13 +78,19 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Puts the checkpoint's configuration before what was given, so that what was given wins."""
         command, given = args[0], args[1:]
-        path = _value_of("--ckpt_path", given)
+        path = next(iter(_values_of(("--ckpt_path",), given)), None)
+        for file in _values_of(("-c", "--config"), given):
+            check_yaml(Path(file))
         if command in ("validate", "test", "predict"):
             if path is None:
-                raise InputError("ckpt_path", f"{command} needs a checkpoint", "give --ckpt_path RUN/checkpoints/best.ckpt")
+                raise InputError(
+                    "ckpt_path", f"{command} needs a checkpoint", "give --ckpt_path RUN/checkpoints/best.ckpt"
+                )
             self.restored = read_checkpoint(Path(path))
             given = ["--config", json.dumps(self.restored.config), *given]
         self.config = parser.parse_args([command, *_join_images(given)])
+        seed = self.config[command].seed_everything
+        check(0 <= seed < 2**32, "seed_everything", seed, "0 to 4294967295")
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would put the checkpoint's settings over explicit flags, here that is done already."""
@@ -89,10 +98,10 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settles what the run's folder and config.yaml must tell truly: its name and where its images are from."""
         config = self.config[self.subcommand]
-        wanted = config.data.source
-        config.data.source, reason = resolve_source(wanted, config.data.root, config.data.mirrors)
-        if reason:
-            print(f"no CIFAR-10 ({reason}): using the synthetic stand-in", file=sys.stderr)
+        if config.data.source == "auto":
+            config.data.source, reason = prepare("auto", data_root(config.data.root), config.data.mirrors)
+            if reason:
+                print(f"{reason}: using the synthetic stand-in instead of CIFAR-10", file=sys.stderr)
         if config.name is None:
             files = [Path(str(file)).stem for file in config.config or []]
             config.name = "-".join(files) or config.model.class_path.rsplit(".", 1)[-1].lower()
@@ -103,7 +112,15 @@ class CLI(LightningCLI):
         if config.trainer.logger in (None, True):
             kwargs["logger"] = self._logger(config)
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *self._callbacks(config)]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise InputError("trainer", str(error).rstrip("."), "`fit --help` lists what it takes") from error
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Leaves printing and keeping of results to the callbacks."""
+        own: dict[str, dict[str, Any]] = {"predict": {"return_predictions": False}, "fit": {}}
+        return super()._prepare_subcommand_kwargs(subcommand) | own.get(subcommand, {"verbose": False})
 
     def _logger(self, config: Any) -> TensorBoardLogger | bool:
         if self.restored is None:
@@ -120,7 +137,7 @@ class CLI(LightningCLI):
             return [*watchers, callbacks.TestReport(folder), callbacks.PredictionsFile(folder)]
         # With nothing to validate on there is no best.
         best = {"monitor": "val/acc", "mode": "max", "filename": "best"} if config.data.val_size else {"save_top_k": 0}
-        saver = ModelCheckpoint(**best, save_last=True, auto_insert_metric_name=False)  # type: ignore[arg-type]
+        saver = ModelCheckpoint(**best, save_last=True, auto_insert_metric_name=False)
         return [*watchers, callbacks.EpochSeed(), callbacks.History(), callbacks.TensorBoardExtras(), saver]
 
     def after_instantiate_classes(self) -> None:
@@ -128,7 +145,19 @@ class CLI(LightningCLI):
         if self.restored is None:
             return
         check_fits(self.restored, self.model)
-        print(f"{self.restored.path}: {type(self.model).__name__} after epoch {self.restored.epoch}; model, data and split as there")
+        name, epoch = type(self.model).__name__, self.restored.epoch
+        print(f"{self.restored.path}: {name} after epoch {epoch}; {self._explicit()}")
+
+    def _explicit(self) -> str:
+        """Which settings are the checkpoint's, and which were given over it."""
+        assert self.restored
+        now = self.config[str(self.subcommand)].as_dict()
+        model, data = now["model"]["init_args"], now["data"]
+        kept = {"model": self.restored.config["model"]["init_args"], "data": self.restored.config["data"]}
+        pairs = [(f"model.{k}", v, kept["model"].get(k)) for k, v in model.items()]
+        pairs += [(f"data.{k}", v, kept["data"].get(k)) for k, v in data.items() if k not in NOT_RESTORED]
+        given = [f"{name} {new} (there: {old})" for name, new, old in pairs if new != old]
+        return "model, data and split as there" + (f", but for {', '.join(given)}" if given else "")
 
 
 class RunLogger(TensorBoardLogger):
@@ -162,31 +191,46 @@ def main(args: Sequence[str] | None = None) -> int:
         print(HELP)
         return 0
     debug = "--debug" in given
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    be_quiet()
     try:
-        CLI([arg for arg in given if arg != "--debug"])
-    except (InputError, ArgumentError) as error:
-        return _fail(explain(error), 2, debug)
+        cli = CLI([arg for arg in given if arg != "--debug"])
     except Exception as error:
-        return _fail(f"{type(error).__name__}: {error}; --debug shows where", 1, debug)
-    return 0
+        if debug:
+            traceback.print_exc()
+        message = explain(error, _settings())
+        print(f"error: {message or f'{type(error).__name__}: {error}; --debug shows where'}", file=sys.stderr)
+        return 2 if message or isinstance(error, ArgumentError) else 1
+    for refused in cli.datamodule.refused:
+        print(f"error: {refused}", file=sys.stderr)
+    return 1 if cli.datamodule.refused else 0
 
 
-def _fail(message: str, status: int, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
-    return status
+def be_quiet() -> None:
+    """Turns off what Lightning and others say that is no news here."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning's own use of torch.utils._pytree, as of 2.6.6 with torch 2.15.
+    warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\)")
+    # `test` needs none of the callbacks that wrote the checkpoint.
+    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint")
+    # A batch is one slice of a tensor in memory: workers would only slow it down.
+    warnings.filterwarnings("ignore", ".*does not have many workers")
 
 
-def _value_of(flag: str, args: Sequence[str]) -> str | None:
-    """What follows a flag, or stands behind its equals sign."""
-    for i, arg in enumerate(args):
-        if arg == flag and i + 1 < len(args):
-            return args[i + 1]
-        if arg.startswith(f"{flag}="):
-            return arg.partition("=")[2]
-    return None
+def _settings() -> list[str]:
+    """Every setting, dotted as on the command line."""
+    groups = {"model": (ImageClassifier, CNN, MLP), "data": (CIFAR10DataModule,), "trainer": (Trainer,)}
+    named = [f"{g}.{name}" for g, kinds in groups.items() for kind in kinds for name in signature(kind).parameters]
+    return ["model", "model.class_path", "config", "ckpt_path", "seed_everything", "logs", "name", *named]
+
+
+def _values_of(flags: Sequence[str], args: Sequence[str]) -> Iterator[str]:
+    """What follows each use of a flag, or stands behind its equals sign."""
+    for arg, following in pairwise([*args, ""]):
+        if arg in flags and following and not following.startswith("-"):
+            yield following
+        elif "=" in arg and arg.partition("=")[0] in flags:
+            yield arg.partition("=")[2]
 
 
 def _join_images(args: Sequence[str]) -> list[str]:

@@ -1,6 +1,110 @@
-"""One line for a person out of what a parser says."""
+"""One line for a person out of what a parser says: which key, which value, what is allowed, the nearest key."""
+
+import re
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+
+from cifar_lightning.errors import InputError
+
+WORDS = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "text",
+    "<class 'NoneType'>": "null",
+    "<class 'collections.abc.Sequence'>": "a list such as [64,128]",
+}
 
 
-def explain(error: Exception) -> str:
-    """What to print after `error: `."""
-    return str(error)
+def explain(error: BaseException, keys: Iterable[str]) -> str | None:
+    """What to print after `error: `, or None where it was not a person's input that failed.
+
+    Args:
+        error: What was raised while arguments were parsed or classes made from them.
+        keys: Every setting there is, dotted as on the command line, to find the nearest to a typo.
+    """
+    ours = next((e for e in _chain(error) if isinstance(e, InputError)), None)
+    if ours:
+        full = next((key for key in keys if key.rpartition(".")[2] == ours.field), ours.field)
+        return f"{full}: {ours.cause}; {ours.remedy}"
+    text = str(error)
+    for pattern, say in RULES:
+        if found := re.search(pattern, text, re.DOTALL):
+            return say(found, text, sorted(keys))
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _key(text: str, *more: str) -> str:
+    """The setting that a message is about: its nested parser keys, joined."""
+    return ".".join([*re.findall(r'Parser key "([^"]+)"', text), *more]) or "command line"
+
+
+def _unknown(found: re.Match[str], text: str, keys: list[str]) -> str:
+    name = found[1].lstrip("-").partition("=")[0]
+    if not found[1].startswith("-") and "unrecognized" in text:
+        return f"{name}: a word that belongs to no flag; flags start with --"
+    name = _key(text, name) if "Parser key" in text else name
+    name = name.replace(".init_args.", ".")
+    near = get_close_matches(name, keys, n=1, cutoff=0.7)
+    return f"{name}: there is no such setting; " + (f"did you mean {near[0]}?" if near else "`fit --help` lists them")
+
+
+def _wrong_value(found: re.Match[str], text: str, keys: list[str]) -> str:
+    value = re.search(r"Got value: (.*)", text) or re.search(r"Given value: (.*)", text)
+    expected = dict.fromkeys(re.findall(r"Expected an? ([^\n]+?)(?:\. Got value: [^\n]*)?(?:\n|$)", text))
+    if text.count("Parser key") > 1:  # 'model' itself may be left out; that is no help to a wrong value inside it
+        expected.pop("<class 'NoneType'>", None)
+    given = value[1] if value else "this"
+    return f"{_key(text)}: {given} is not possible; use {' or '.join(map(_word, expected))}"
+
+
+def _word(kind: str) -> str:
+    choices = re.fullmatch(r"typing\.Literal\[(.*)\]", kind)
+    return f"one of {choices[1]}".replace("'", "") if choices else WORDS.get(kind, kind)
+
+
+def _no_model(found: re.Match[str], text: str, keys: list[str]) -> str:
+    return f"{_key(text)}: {found[1]} is not one of this project's models; use CNN or MLP"
+
+
+RULES = (
+    (r"Option '([^']+)' is not accepted", _unknown),
+    (r"does not accept option '([^']+)'", _unknown),
+    (r"[Uu]nrecognized arguments: (\S+)", _unknown),
+    (r"Import path (\S+) does not correspond to a subclass of ImageClassifier", _no_model),
+    (r"Expected a dot import path string: (\S+)", _no_model),
+    (r"class_path '([^']+)'.*(?:No module named|Not a valid|has no attribute)", _no_model),
+    (
+        r"arguments are required: \w+\.model",
+        lambda *_: "model: missing; give --config configs/cnn.yaml, or --model CNN",
+    ),
+    (r"invalid choice: '([^']+)' \(choose from (.*)\)", lambda m, *_: f"{m[1]}: no such command; use one of {m[2]}"),
+    (r"Linked \"(\S+)\" must be given via \"(\S+)\"", lambda m, *_: f"{m[1]}: follows {m[2]}; give --{m[2]}"),
+    (r"argument (?:-\w/)?--(\S+): expected", lambda m, *_: f"{m[1]}: nothing follows it; give a value"),
+    (r"Expected an? ", _wrong_value),
+)
+
+
+def check_yaml(path: Path) -> None:
+    """Raises an `InputError` with the line, unless the file is there and holds YAML settings."""
+    if not path.is_file():
+        raise InputError(str(path), "there is no such file", "see the folder configs/")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except UnicodeDecodeError:
+        raise InputError(str(path), "not a text file", "give a YAML file such as configs/cnn.yaml") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{where}", "not valid YAML", f"mend it: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(str(path), "holds no settings", "write them as `name: value` lines")

@@ -24,7 +24,8 @@ class Console(Callback):
         data = CIFAR10DataModule.of(trainer)
         parameters = sum(p.numel() for p in pl_module.parameters())
         say(f"{type(pl_module).__name__} with {parameters:,} parameters on {pl_module.device}, {trainer.precision}")
-        say(f"{len(data.train.labels):,} images to train on, {len(data.val.labels):,} to validate on: {data.description}")
+        train, val = len(data.train.labels), len(data.val.labels)
+        say(f"{train:,} images to train on, {val:,} to validate on: {data.description}")
         if trainer.loggers:
             say(f"run folder: {trainer.log_dir}")
 
@@ -63,4 +64,3 @@ class Console(Callback):
 def say(line: str) -> None:
     """Prints a line, above a progress bar if there is one."""
     tqdm.write(line, file=sys.stdout)
-

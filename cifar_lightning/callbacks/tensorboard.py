@@ -39,21 +39,21 @@ class TensorBoardExtras(Callback):
         with warnings.catch_warnings():
             # add_graph traces with torch.jit, which is deprecated and has no successor that TensorBoard can draw.
             warnings.simplefilter("ignore")
-            network = pl_module.network.eval()
-            writer.add_graph(network, images[:2])
-            network.train()
+            pl_module.eval()
+            writer.add_graph(pl_module.network, images[:2])
+            pl_module.train()
         params = {**pl_module.hparams, **data.hparams, "source": data.source}
         metrics = dict.fromkeys((f"{stage}/{name}" for stage in STAGES for name in ("loss", "acc")), 0.0)
         # The values of these metrics are the run's own curves: the HPARAMS tab shows their last points.
         for summary in hparams({name: _plain(value) for name, value in params.items()}, metrics):
-            writer.file_writer.add_summary(summary)
+            writer._get_file_writer().add_summary(summary)
 
 
 def writer_of(trainer: Trainer) -> SummaryWriter | None:
     """What writes this run's event file; None where nothing is logged."""
     loggers = (logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))
     logger = next(loggers, None)
-    return logger.experiment if logger else None  # type: ignore[return-value]
+    return logger.experiment if logger else None
 
 
 def _samples(trainer: Trainer, data: CIFAR10DataModule) -> Tensor:

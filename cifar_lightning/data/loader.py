@@ -19,7 +19,7 @@ class Rows(Dataset[ImageSet]):
     def __len__(self) -> int:
         return len(self.images.labels)
 
-    def __getitem__(self, rows: Tensor) -> ImageSet:  # type: ignore[override]  # a batch of rows, not one
+    def __getitem__(self, rows: Tensor) -> ImageSet:
         return self.images.take(rows)
 
 
@@ -48,7 +48,7 @@ class Batches(Sampler[Tensor]):
         else:
             generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
             order = torch.randperm(self.size, generator=generator)[: self._used]
-        yield from order.split(self.batch_size)
+        yield from torch.split(order, self.batch_size)
 
     @property
     def _used(self) -> int:

@@ -42,7 +42,7 @@ def stratified_sample(labels: Tensor, size: int) -> Tensor:
         InputError: A class has too few rows.
     """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    classes = labels.unique()
+    classes = torch.unique(labels)
     quota, rest = divmod(size, len(classes))
     chosen = []
     for position, label in enumerate(classes):

@@ -48,11 +48,12 @@ SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
 }
 CLASSES: tuple[str, ...] = tuple(SHAPES)
 
-SCALE = (6.0, 11.0)
+SCALE = (7.0, 11.0)
 SHIFT = 5.0
-TILT = 0.35
+TILT = 0.25
+OPACITY = (0.6, 1.0)
 BLOB = (2.0, 5.0)
-NOISE = 40
+NOISE = 20
 
 
 def make(*, train: bool, count: int | None = None) -> ImageSet:
@@ -81,7 +82,7 @@ def _draw(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uin
     canvas = np.empty((n, 3, SIDE, SIDE), np.float32)
     canvas[:] = _colour(n, rng)
     _paint(canvas, _gradient(n, rng), _colour(n, rng))
-    _paint(canvas, _shape(labels, rng), _colour(n, rng))
+    _paint(canvas, _shape(labels, rng) * _uniform(n, *OPACITY, rng), _colour(n, rng))
     _paint(canvas, _blob(n, rng), _colour(n, rng))
     # Every byte is a draw: whole-range integers take a fifth of the time of a narrower range.
     canvas += rng.integers(-128, 128, canvas.shape, np.int8) * np.float32(NOISE / 128)

