@@ -73,16 +73,26 @@ def _word(kind: str) -> str:
 
 
 def _no_model(found: re.Match[str], text: str, keys: list[str]) -> str:
-    return f"{_key(text)}: {found[1]} is not one of this project's models; use CNN or MLP"
+    given = re.search(r"class_path'?[ :=]+'([^']+)'", text) or re.search(r"Given value: (\S+)", text)
+    name, key = given[1] if given else "this", _key(text)
+    if key == "model":
+        return f"model: {name} is not one of this project's models; use CNN or MLP"
+    return f"{key}: {name} is unknown; name a class of lightning.pytorch"
+
+
+def _not_ours(found: re.Match[str], text: str, keys: list[str]) -> str:
+    return f"{_key(text)}: {found[1]} is not imported; name a class of cifar_lightning or lightning.pytorch"
 
 
 RULES = (
     (r"Option '([^']+)' is not accepted", _unknown),
     (r"does not accept option '([^']+)'", _unknown),
     (r"[Uu]nrecognized arguments: (\S+)", _unknown),
-    (r"Import path (\S+) does not correspond to a subclass of ImageClassifier", _no_model),
-    (r"Expected a dot import path string: (\S+)", _no_model),
-    (r"class_path '([^']+)'.*(?:No module named|Not a valid|has no attribute)", _no_model),
+    (r"Import path .*does not correspond to a subclass of ImageClassifier", _no_model),
+    (r"Importing '[^']+' is not allowed.*ImageClassifier|ImageClassifier.*Importing '[^']+' is not allowed", _no_model),
+    (r"Importing '([^']+)' is not allowed", _not_ours),
+    (r"Expected a dot import path string: ", _no_model),
+    (r"class_path '[^']+'.*(?:No module named|Not a valid|has no attribute)", _no_model),
     (
         r"arguments are required: \w+\.model",
         lambda *_: "model: missing; give --config configs/cnn.yaml, or --model CNN",

@@ -2,7 +2,8 @@
 
 Colour, place, size, tilt, background and noise are drawn independently of the class, so only the form tells it.
 The same bytes come out on every machine: of floating-point operations there are only the ones that IEEE 754 rounds
-exactly (+ - * / sqrt, comparisons) and none whose order a library may choose (sums, matrix products).
+exactly (+ - * / sqrt, comparisons) and none whose order a library may choose (sums, matrix products). NumPy keeps the
+right to draw other numbers in a later release; the hash that the tests pin would tell.
 """
 
 from collections.abc import Callable
@@ -16,11 +17,20 @@ from cifar_lightning.data.imageset import ImageSet
 Floats = NDArray[np.float32]
 
 SIDE = 32
-CHUNK = 100  # images drawn at once: what they need stays in the processor's cache
 TRAIN_SEED, TEST_SEED = 20_090_408, 20_090_409
-TRAIN_COUNT, TEST_COUNT = 50_000, 10_000
+CHUNK = 100  # Images drawn at once: few enough to stay in the processor's cache. Another number gives other images.
+
+# What hides the class, in pixels but for the last three. An MLP pays most for SHIFT, a CNN for NOISE.
+SHIFT = 5.0  # how far the shape's middle lies from the image's, at most, along each axis
+SCALE = (7.0, 11.0)  # half the side of the square that the shape fills
+BLOB = (2.0, 5.0)  # radius of the spot that may cover part of the shape
+TILT = 0.25  # tangent of the greatest rotation, either way
+OPACITY = (0.6, 1.0)  # how much of the shape's colour shows
+NOISE = 20.0  # the most that is added to a channel or taken from it, of 255
 
 
+# Each shape tells how far the points (u, v) lie outside it, negative inside. It is drawn within about -1 to 1, u to
+# the right and v down.
 def _disc(u: Floats, v: Floats, radius: float = 0.9) -> Floats:
     return np.sqrt(u * u + v * v) - np.float32(radius)
 
@@ -33,7 +43,6 @@ def _wedge(u: Floats, v: Floats) -> Floats:
     return np.maximum(np.float32(0.87) * np.abs(u) - np.float32(0.5) * v, v) - np.float32(0.55)
 
 
-# How far a point lies outside the shape, negative inside. The shape is drawn within -1 to 1, u to the right and v down.
 SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "circle": _disc,
     "square": _box,
@@ -48,26 +57,20 @@ SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
 }
 CLASSES: tuple[str, ...] = tuple(SHAPES)
 
-SCALE = (7.0, 11.0)
-SHIFT = 5.0
-TILT = 0.25
-OPACITY = (0.6, 1.0)
-BLOB = (2.0, 5.0)
-NOISE = 20
-
 
 def make(*, train: bool, count: int | None = None) -> ImageSet:
     """Make the training or the test images.
 
     Args:
         train: Whether to make the training set; the two are drawn from different seeds.
-        count: How many images, a multiple of 10; None for 50,000 in training and 10,000 in test.
+        count: How many images, a multiple of 10; by default 50,000 to train and 10,000 to test.
 
     Returns:
         uint8 images of shape (count, 3, 32, 32), and int64 labels in random order, as many of each class.
     """
     rng = np.random.Generator(np.random.PCG64(TRAIN_SEED if train else TEST_SEED))
-    count = count or (TRAIN_COUNT if train else TEST_COUNT)
+    if count is None:
+        count = 50_000 if train else 10_000
     labels = rng.permutation(np.arange(count) % len(CLASSES))
     images = np.empty((count, 3, SIDE, SIDE), np.uint8)
     for start in range(0, count, CHUNK):
@@ -104,8 +107,14 @@ def _paint(canvas: Floats, cover: Floats, colour: Floats) -> None:
     canvas += cover[:, None] * (colour - canvas)
 
 
+def _cover(inside: Floats) -> Floats:
+    """From how far inside a pixel's middle lies, in pixels: 1 within, 0 without, and a ramp one pixel wide between."""
+    cover: Floats = np.clip(inside + np.float32(0.5), 0, 1)
+    return cover
+
+
 def _grid(n: int, shift: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Pixel coordinates from a random place at most `shift` pixels off the middle."""
+    """Pixel coordinates x (n, 1, 32) and y (n, 32, 1), from a point at most `shift` pixels off the middle."""
     axis = np.arange(SIDE, dtype=np.float32) - np.float32((SIDE - 1) / 2)
     return axis - _uniform(n, -shift, shift, rng), axis[:, None] - _uniform(n, -shift, shift, rng)
 
@@ -122,14 +131,17 @@ def _shape(labels: NDArray[np.int64], rng: np.random.Generator) -> Floats:
     for label, shape in enumerate(SHAPES.values()):
         rows = labels == label
         outside[rows] = shape(u[rows], v[rows])
-    return np.clip(np.float32(0.5) - outside * scale, 0, 1)
+    return _cover(-outside * scale)
 
 
 def _blob(n: int, rng: np.random.Generator) -> Floats:
+    """How much of each pixel a spot anywhere in the image covers, 0 to 1."""
     x, y = _grid(n, 12, rng)
-    return np.clip(np.float32(0.5) - _disc(x, y, 0) + _uniform(n, *BLOB, rng), 0, 1)
+    return _cover(_uniform(n, *BLOB, rng) - _disc(x, y, 0))
 
 
 def _gradient(n: int, rng: np.random.Generator) -> Floats:
+    """From 0 to 1 in a random direction, at a random pace."""
     x, y = _grid(n, 0, rng)
-    return np.clip(np.float32(0.5) + (x * _uniform(n, -1, 1, rng) + y * _uniform(n, -1, 1, rng)) / SIDE, 0, 1)
+    along: Floats = x * _uniform(n, -1, 1, rng) + y * _uniform(n, -1, 1, rng)
+    return _cover(along / np.float32(SIDE))

@@ -1,0 +1,76 @@
+"""What the tests share: a quiet process, stand-in images made once, and one small trained run."""
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from cifar_lightning.cli import be_quiet, main
+from cifar_lightning.data import synthetic
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+# A small run: a few seconds on one core.
+SMALL = ["--data.source=synthetic", "--data.train_size=2000", "--data.val_size=1000", "--data.train_clean_size=500"]
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    be_quiet()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _images_made_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "make", functools.cache(synthetic.make))
+        yield
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, empty, with no real data in reach."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CIFAR10_ROOT", raising=False)
+    return tmp_path
+
+
+def run_folder(logs: Path) -> Path:
+    """The one run below a folder of runs."""
+    (folder,) = logs.glob("*/version_*")
+    return folder
+
+
+Fit = Callable[[Path, Sequence[str]], Path]
+
+
+@pytest.fixture(scope="session")
+def fit() -> Fit:
+    """Trains by the command line into a folder of runs and returns the run's folder."""
+
+    def train(logs: Path, args: Sequence[str]) -> Path:
+        assert main(["fit", f"--logs={logs}", *args]) == 0
+        return run_folder(logs)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def mlp_run(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLP after three epochs on 2,000 stand-in images. To read, not to write to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CIFAR10_ROOT", raising=False)
+        torch.manual_seed(0)
+        logs = tmp_path_factory.mktemp("logs")
+        return fit(logs, [f"--config={CONFIGS / 'mlp.yaml'}", *SMALL, "--trainer.max_epochs=3"])
+
+
+@pytest.fixture(scope="session")
+def cifar10_root() -> str:
+    """The folder of the real data set."""
+    root = os.environ.get("CIFAR10_ROOT")
+    if not root:
+        pytest.skip("CIFAR10_ROOT is not set: it names the folder of the real data set")
+    return root

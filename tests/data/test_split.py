@@ -1,0 +1,107 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cifar_lightning.data import cifar10
+from cifar_lightning.data.split import stratified_sample, stratified_split
+from cifar_lightning.errors import InputError
+
+BALANCED = torch.arange(50_000) % 10
+
+
+def sha256(rows: Tensor) -> str:
+    return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()
+
+
+def counts(labels: Tensor, rows: Tensor) -> list[int]:
+    return torch.bincount(labels[rows], minlength=10).tolist()
+
+
+def test_a_thousand_of_each_class_validate() -> None:
+    labels = BALANCED[torch.randperm(50_000, generator=torch.Generator().manual_seed(1))]
+    train, val = stratified_split(labels, 10_000)
+    assert counts(labels, val) == [1_000] * 10
+    assert counts(labels, train) == [4_000] * 10
+
+
+@pytest.mark.parametrize("val_size", [0, 1, 9, 10, 12_345, 49_990, 50_000])
+def test_the_two_parts_are_disjoint_and_together_all(val_size: int) -> None:
+    train, val = stratified_split(BALANCED, val_size)
+    assert (len(train), len(val)) == (50_000 - val_size, val_size)
+    assert torch.equal(torch.cat([train, val]).sort().values, torch.arange(50_000))
+    for rows in (train, val):
+        assert rows.dtype == torch.int64
+        assert torch.equal(rows, rows.sort().values)
+
+
+def test_global_random_state_is_neither_used_nor_touched() -> None:
+    torch.manual_seed(1)
+    first = stratified_split(BALANCED, 10_000)
+    torch.manual_seed(2)
+    torch.rand(17)
+    state = torch.get_rng_state()
+    second = stratified_split(BALANCED, 10_000)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+def test_the_rows_are_pinned() -> None:
+    # Another digest means another split: no figure would compare with an earlier one.
+    _, val = stratified_split(BALANCED, 10_000)
+    assert sha256(val) == "c6a35043f073725d9884834629066d75b59438762ec850ad41138142fb0094b0"
+
+
+@pytest.mark.cifar10
+def test_the_rows_of_the_real_validation_set_are_pinned() -> None:
+    if "CIFAR10_ROOT" not in os.environ:
+        pytest.skip("CIFAR10_ROOT is not set")
+    labels = cifar10.load(Path(os.environ["CIFAR10_ROOT"]), train=True).labels
+    train, val = stratified_split(labels, 10_000)
+    assert counts(labels, val) == [1_000] * 10
+    assert counts(labels, train) == [4_000] * 10
+    assert sha256(val) == "5a6f2a2a6cdd2be896eebd192ce63c0c20121e6ee59d843a2fe5f70292d16c01"
+
+
+def test_the_rows_are_drawn_from_everywhere() -> None:
+    # 2,000 of 10,000 in each fifth of the file are expected; 6 standard deviations are 215.
+    _, val = stratified_split(BALANCED, 10_000)
+    fifths = torch.bincount(val // 10_000, minlength=5)
+    assert len(fifths) == 5
+    assert (fifths - 2_000).abs().max() < 215
+
+
+def test_a_smaller_sample_is_part_of_every_larger_one() -> None:
+    samples = [set(stratified_sample(BALANCED, size).tolist()) for size in (0, 3, 10, 17, 500, 501, 9_999, 50_000)]
+    for smaller, larger in zip(samples[:-1], samples[1:], strict=True):
+        assert smaller < larger
+
+
+def test_what_ten_does_not_divide_goes_to_the_first_classes() -> None:
+    assert counts(BALANCED, stratified_sample(BALANCED, 37)) == [4] * 7 + [3] * 3
+    assert counts(BALANCED, stratified_sample(BALANCED, 3)) == [1] * 3 + [0] * 7
+
+
+def test_nothing_asked_nothing_drawn() -> None:
+    train, val = stratified_split(BALANCED, 0)
+    assert val.shape == (0,)
+    assert val.dtype == torch.int64
+    assert torch.equal(train, torch.arange(50_000))
+
+
+def test_classes_of_different_size() -> None:
+    labels = torch.tensor([0] * 3 + [1] * 30)
+    assert counts(labels, stratified_sample(labels, 6))[:2] == [3, 3]
+    with pytest.raises(InputError, match=r"4 images of one class asked, 3 there"):
+        stratified_sample(labels, 8)
+
+
+@pytest.mark.parametrize("size", [50_001, 60_000])
+def test_too_many(size: int) -> None:
+    with pytest.raises(InputError) as caught:
+        stratified_split(BALANCED, size)
+    assert caught.value.field == "val_size"

@@ -1,0 +1,144 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from cifar_lightning.data import cifar10
+from cifar_lightning.data.transforms import MEAN, STD, crop, denormalize, flip_and_shift, normalize
+
+
+class NoFloat64(TorchDispatchMode):
+    """Fails at the first operation that makes a float64 tensor."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        assert not (isinstance(out, Tensor) and out.dtype == torch.float64), func
+        return out
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def slow_crop(image: Tensor, flip: bool, down: int, right: int) -> Tensor:
+    """One image, by the book: mirror, pad by reflection, cut out."""
+    pixels = image.numpy()[:, :, ::-1] if flip else image.numpy()
+    _, h, w = pixels.shape
+    padded = np.pad(pixels, ((0, 0), (h - 1, h - 1), (w - 1, w - 1)), mode="reflect")
+    top, left = h - 1 + down, w - 1 + right
+    return torch.from_numpy(padded[:, top : top + h, left : left + w].copy())
+
+
+def test_normalize_against_torchvision() -> None:
+    images = noise(20, 3, 32, 32)
+    images[0], images[1] = 0, 255
+    slow = Compose([ToTensor(), Normalize(MEAN, STD)])
+    expected = torch.stack([slow(image.permute(1, 2, 0).numpy()) for image in images])
+    result = normalize(images)
+    assert result.dtype == torch.float32
+    assert result.shape == images.shape
+    assert (result - expected).abs().max() <= 1e-6
+
+
+@pytest.mark.cifar10
+def test_mean_and_deviation_are_those_of_the_real_training_set() -> None:
+    if "CIFAR10_ROOT" not in os.environ:
+        pytest.skip("CIFAR10_ROOT is not set")
+    images = cifar10.load(Path(os.environ["CIFAR10_ROOT"]), train=True).images.numpy()
+    values = np.arange(256) / 255
+    for channel in range(3):
+        weights = np.bincount(images[:, channel].ravel(), minlength=256) / images[:, channel].size
+        mean = (weights * values).sum()
+        assert round(mean, 4) == MEAN[channel]
+        assert round(float(np.sqrt((weights * (values - mean) ** 2).sum())), 4) == STD[channel]
+
+
+def test_denormalize_is_the_inverse() -> None:
+    images = noise(8, 3, 32, 32)
+    back = denormalize(normalize(images))
+    assert back.dtype == torch.float32
+    assert torch.equal((back * 255).round().to(torch.uint8), images)
+    assert (back - images / 255).abs().max() <= 1e-6
+    assert denormalize(torch.full((1, 3, 2, 2), 9.0)).max() == 1
+    assert denormalize(torch.full((1, 3, 2, 2), -9.0)).min() == 0
+
+
+def test_normalize_keeps_the_memory_format_and_its_input() -> None:
+    images = noise(4, 3, 8, 8)
+    before = images.clone()
+    assert normalize(images).is_contiguous()
+    assert normalize(images.to(memory_format=torch.channels_last)).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize(("height", "width", "reach"), [(32, 32, 4), (5, 9, 4), (17, 6, 5), (7, 7, 6), (1, 3, 0)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64])
+def test_crop_against_a_slow_one(height: int, width: int, reach: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(3)
+    images = noise(200, 3, height, width).to(dtype)
+    flip = torch.randint(0, 2, (200,), generator=generator).bool()
+    down, right = (torch.randint(-reach, reach + 1, (200,), generator=generator) for _ in range(2))
+    result = crop(images, flip, down, right)
+    assert result.dtype == dtype
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    for i, image in enumerate(images):
+        expected = slow_crop(image, bool(flip[i]), int(down[i]), int(right[i]))
+        assert torch.equal(result[i], expected), i
+
+
+def test_no_flip_and_no_shift_change_nothing() -> None:
+    images, nothing = noise(10, 3, 32, 32), torch.zeros(10, dtype=torch.int64)
+    assert torch.equal(crop(images, nothing.bool(), nothing, nothing), images)
+
+
+def test_every_image_draws_for_itself_and_every_draw_is_as_likely() -> None:
+    # With every pixel different, each of the 2 * 9 * 9 outcomes can be told from all others.
+    image, each = torch.arange(121, dtype=torch.uint8).view(1, 11, 11), 100
+    outcomes = [(flip, down, right) for flip in (False, True) for down in range(-4, 5) for right in range(-4, 5)]
+    table = {slow_crop(image, *outcome).numpy().tobytes(): i for i, outcome in enumerate(outcomes)}
+    assert len(table) == 162
+    torch.manual_seed(0)
+    result = flip_and_shift(image.expand(162 * each, 1, 11, 11)).contiguous()
+    found = torch.tensor([table[row.numpy().tobytes()] for row in result])
+    # Binomial: 6 standard deviations are 6 * sqrt(100 * 161/162) = 59.8 for an outcome, 382 for the flips.
+    assert (torch.bincount(found, minlength=162) - each).abs().max() < 60
+    assert abs(int((found >= 81).sum()) - 81 * each) < 382
+
+
+def test_draws_follow_the_seed() -> None:
+    images = noise(64, 3, 32, 32)
+    torch.manual_seed(5)
+    first, second = flip_and_shift(images), flip_and_shift(images)
+    torch.manual_seed(5)
+    assert torch.equal(flip_and_shift(images), first)
+    assert torch.equal(flip_and_shift(images), second)
+    assert not torch.equal(first, second)
+
+
+def test_the_input_stays_and_so_do_shape_and_type() -> None:
+    images = noise(64, 3, 20, 32)
+    before = images.clone()
+    result = flip_and_shift(images)
+    assert torch.equal(images, before)
+    assert (result.shape, result.dtype) == (images.shape, images.dtype)
+
+
+def test_images_do_not_mix() -> None:
+    images = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1).expand(256, 3, 32, 32)
+    assert torch.equal(flip_and_shift(images), images)
+
+
+def test_an_empty_batch() -> None:
+    assert normalize(flip_and_shift(noise(0, 3, 32, 32))).shape == (0, 3, 32, 32)
+
+
+def test_no_float64_on_the_way() -> None:
+    # Apple's GPUs have none.
+    with NoFloat64():
+        denormalize(normalize(flip_and_shift(noise(4, 3, 32, 32))))

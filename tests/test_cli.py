@@ -1,0 +1,143 @@
+"""What a person types, and what comes back."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cifar_lightning.cli import main
+from tests.conftest import CONFIGS, SMALL
+
+CNN = f"--config={CONFIGS / 'cnn.yaml'}"
+
+# What was typed, and words that the one line must hold. `{folder}` is the working directory.
+INPUT_ERRORS = {
+    "typo in a flag": ([CNN, "--model.droput=0.3"], ["model.droput", "did you mean model.dropout?"]),
+    "typo in a data flag": ([CNN, "--data.batchsize=3"], ["data.batchsize", "data.batch_size"]),
+    "unknown flag": ([CNN, "--bogus=3"], ["bogus", "fit --help"]),
+    "a stray word": ([CNN, "stray"], ["stray", "--"]),
+    "wrong type": ([CNN, "--data.batch_size=abc"], ["data.batch_size", "abc", "a whole number"]),
+    "wrong type in the model": ([CNN, "--model.lr=fast"], ["model.lr", "fast", "a number"]),
+    "not one of the choices": ([CNN, "--model.optimizer=adamx"], ["model.optimizer", "adamx", "adam, adamw, sgd"]),
+    "not a list": ([CNN, "--model.channels=3"], ["model.channels", "3", "list"]),
+    "batch of nothing": ([CNN, "--data.batch_size=0"], ["data.batch_size", "0", "1 or more"]),
+    "dropout above 1": ([CNN, "--model.dropout=1.5"], ["model.dropout", "1.5", "0 to 1"]),
+    "no learning": ([CNN, "--model.lr=0"], ["model.lr", "0", "above 0"]),
+    "nothing to train on": ([CNN, "--data.val_size=50000"], ["data.val_size", "50000", "49990"]),
+    "negative seed": ([CNN, "--seed_everything=-3"], ["seed_everything", "-3"]),
+    "an accelerator that is not there": ([CNN, "--trainer.accelerator=tpu"], ["trainer"]),
+    "no such accelerator": ([CNN, "--trainer.accelerator=foo"], ["foo", "cpu"]),
+    "no model": ([], ["model", "configs/cnn.yaml"]),
+    "no such model": (["--model=ResNet"], ["model", "ResNet", "CNN or MLP"]),
+    "not ours to import": ([CNN, "--trainer.callbacks=os.system"], ["trainer.callbacks", "os.system", "not imported"]),
+    "not a model": (["--model=os.system"], ["model", "os.system", "CNN or MLP"]),
+    "no such file": (["--config=nowhere.yaml"], ["nowhere.yaml", "no such file"]),
+    "not YAML": (["--config=broken.yaml"], ["broken.yaml, line 3", "YAML"]),
+    "no settings": (["--config=list.yaml"], ["list.yaml", "no settings"]),
+    "not text": (["--config=bytes.yaml"], ["bytes.yaml", "not a text file"]),
+    "typo in a file": (["--config=typo.yaml"], ["data.batch_sise", "data.batch_size"]),
+    "follows another": ([CNN, "--data.seed=3"], ["data.seed", "seed_everything"]),
+    "value missing": (["--config"], ["config", "give a value"]),
+    "no data": (
+        [CNN, "--data.mirrors=[]"],
+        ["data.root", "no CIFAR-10 in data", "CIFAR10_ROOT", "--data.source synthetic"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INPUT_ERRORS)
+def test_what_a_person_did_wrong_is_one_line(name: str, empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (empty_folder / "broken.yaml").write_text("model:\n  channels: [\n")
+    (empty_folder / "list.yaml").write_text("- 1\n")
+    (empty_folder / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    (empty_folder / "typo.yaml").write_text("data:\n  batch_sise: 3\n")
+    before = sorted(empty_folder.iterdir())
+    args, words = INPUT_ERRORS[name]
+    assert main(["fit", *args]) == 2
+    output = capsys.readouterr()
+    (line,) = output.err.splitlines()
+    assert line.startswith("error: ")
+    assert [word for word in words if word not in line] == []
+    assert output.out == ""
+    assert [p for p in empty_folder.iterdir() if p.name not in ("data", *(b.name for b in before))] == []
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", CNN, "--model.dropout=1.5", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_no_such_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train"]) == 2
+    assert "train: no such command; use one of 'fit', 'validate', 'test', 'predict'" in capsys.readouterr().err
+
+
+def test_alone_it_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(
+        command in text for command in ("fit --config", "test --ckpt_path", "predict --ckpt_path", "tensorboard")
+    )
+    assert len(text.splitlines()) < 15
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_evaluation_wants_a_checkpoint(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command]) == 2
+    assert f"{command} needs a checkpoint; give --ckpt_path" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_checkpoint(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("text.ckpt").write_text("hello")
+    torch.save({"state_dict": {}}, "other.ckpt")
+    for name in ("text.ckpt", "other.ckpt"):
+        assert main(["test", f"--ckpt_path={name}"]) == 2
+        assert f"error: {name}: damaged, or not a checkpoint of this program" in capsys.readouterr().err
+
+
+def test_a_batch_of_one_is_refused_by_batch_norm_but_not_without(empty_folder: Path) -> None:
+    few = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", *SMALL, "--data.batch_size=1"]
+    assert main(["fit", "--model=MLP", "--model.batch_norm=false", *few]) == 0
+    assert main(["fit", "--model=CNN", *few]) == 0
+
+
+def test_flags_win_over_files_and_later_files_over_earlier(empty_folder: Path) -> None:
+    Path("a.yaml").write_text("model: {class_path: MLP, init_args: {width: 8, dropout: 0.1}}\n")
+    Path("b.yaml").write_text("model: {init_args: {width: 16}}\n")
+    args = ["--config=a.yaml", "--config=b.yaml", "--model.depth=2", *SMALL, "--trainer.max_epochs=1"]
+    assert main(["fit", *args]) == 0
+    content = torch.load("logs/a-b-synthetic/version_0/checkpoints/last.ckpt", weights_only=True)
+    settings = content["hyper_parameters"]
+    assert (settings["width"], settings["dropout"], settings["depth"]) == (16, 0.1, 2)
+
+
+def test_without_validation_nothing_is_best(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--model=MLP", "--name=all", *SMALL, "--data.val_size=0", "--trainer.max_epochs=1"]
+    assert main(["fit", *args]) == 0
+    folder = empty_folder / "logs/all-synthetic/version_0"
+    assert [p.name for p in (folder / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert (folder / "metrics.csv").read_text().splitlines()[0] == "epoch,train/loss,train/acc,lr,epoch_seconds"
+    assert f"test --ckpt_path {Path('logs/all-synthetic/version_0/checkpoints/last.ckpt')}" in capsys.readouterr().out
+
+
+def test_a_log_file_gets_one_line_an_epoch(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--model=MLP", *SMALL, "--trainer.max_epochs=3"]) == 0
+    output = capsys.readouterr()
+    assert [line.split()[1] for line in output.out.splitlines() if line.startswith("epoch")] == ["1/3", "2/3", "3/3"]
+    assert "\r" not in output.out + output.err
+    assert output.err == ""
+
+
+def test_the_stand_in_is_never_silent(mlp_run: Path, empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mlp_run.parent.name == "mlp-synthetic"
+    assert "source: synthetic" in (mlp_run / "config.yaml").read_text()
+    assert (
+        main(["fit", "--model=MLP", *SMALL, "--data.source=auto", "--data.mirrors=[]", "--trainer.max_epochs=1"]) == 0
+    )
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
+    first, last = next(i for i, line in enumerate(lines) if line.startswith("epoch")), len(lines)
+    assert any("SYNTHETIC" in line for line in lines[:first])
+    assert any("SYNTHETIC" in line for line in lines[first:last])
+    assert "using the synthetic stand-in instead of CIFAR-10" in output.err
+    assert [p.name for p in (empty_folder / "logs").iterdir()] == ["mlp-synthetic"]
