@@ -1,4 +1,3 @@
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +14,6 @@ from cifar_lightning.data.transforms import normalize
 from cifar_lightning.errors import InputError
 
 NOWHERE = ("http://127.0.0.1:9/x.tar.gz",)  # nothing listens on port 9
-Make = Callable[..., CIFAR10DataModule]
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +22,8 @@ def made() -> dict[bool, ImageSet]:
     return {train: synthetic.make(train=train) for train in (True, False)}
 
 
-@pytest.fixture
-def read(made: dict[bool, ImageSet], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+@pytest.fixture(autouse=True)
+def read(made: dict[bool, ImageSet], monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Which sets were read: True for the training set, False for the test set."""
     calls: list[bool] = []
 
@@ -34,18 +32,14 @@ def read(made: dict[bool, ImageSet], monkeypatch: pytest.MonkeyPatch) -> Iterato
         return made[train]
 
     monkeypatch.setattr(synthetic, "make", make)
-    yield calls
+    return calls
 
 
-@pytest.fixture
-def make(read: list[bool]) -> Make:
-    def build(stage: str = "fit", **settings: Any) -> CIFAR10DataModule:
-        data = CIFAR10DataModule(source="synthetic", **settings)
-        data.prepare_data()
-        data.setup(stage)
-        return data
-
-    return build
+def build(stage: str = "fit", **settings: Any) -> CIFAR10DataModule:
+    data = CIFAR10DataModule(source="synthetic", **settings)
+    data.prepare_data()
+    data.setup(stage)
+    return data
 
 
 def counts(images: ImageSet) -> list[int]:
@@ -53,7 +47,7 @@ def counts(images: ImageSet) -> list[int]:
 
 
 def prints(images: ImageSet) -> set[bytes]:
-    """Images that differ have different ones (all but surely: 48 noisy values)."""
+    """Tells images apart, all but surely: 48 noisy values of each."""
     return {row.tobytes() for row in images.images[:, :, ::8, ::8].contiguous().numpy()}
 
 
@@ -61,8 +55,8 @@ def same(one: ImageSet, other: ImageSet) -> bool:
     return torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
 
 
-def test_sizes_and_classes(make: Make) -> None:
-    data = make()
+def test_sizes_and_classes() -> None:
+    data = build()
     assert counts(data.train) == [4_000] * 10
     assert counts(data.val) == [1_000] * 10
     assert counts(data.train_clean) == [500] * 10
@@ -73,16 +67,8 @@ def test_sizes_and_classes(make: Make) -> None:
     assert len(prints(data.train) | prints(data.val) | prints(data.test)) == 60_000
 
 
-def test_what_is_measured_clean_is_trained_on_and_not_validated_on(make: Make) -> None:
-    data = make(train_size=1_000, train_clean_size=500)
-    clean = prints(data.train_clean)
-    assert len(clean) == 500
-    assert clean < prints(data.train)
-    assert not clean & prints(data.val)
-
-
-def test_the_seed_does_not_move_the_split(make: Make) -> None:
-    one, other = make(seed=1), make(seed=2)
+def test_the_seed_does_not_move_the_split() -> None:
+    one, other = build(seed=1), build(seed=2)
     assert same(one.val, other.val)
     assert same(one.train, other.train)
     assert same(one.train_clean, other.train_clean)
@@ -90,62 +76,54 @@ def test_the_seed_does_not_move_the_split(make: Make) -> None:
     assert not torch.equal(first.images, second.images)
 
 
-def test_train_size(make: Make) -> None:
-    data, whole = make(train_size=123), make()
+def test_train_size() -> None:
+    data, whole = build(train_size=123), build()
     assert counts(data.train) == [13] * 3 + [12] * 7
     assert len(data.train_clean.labels) == 123
     assert same(data.val, whole.val)
     assert prints(data.train) < prints(whole.train)
 
 
-def test_nothing_to_validate_on(make: Make) -> None:
-    data = make(val_size=0)
+def test_what_is_measured_clean_is_trained_on_and_not_validated_on() -> None:
+    data = build(train_size=1_000, train_clean_size=500)
+    assert len(prints(data.train_clean)) == 500
+    assert prints(data.train_clean) < prints(data.train) - prints(data.val)
+
+
+def test_validating_on_less() -> None:
+    data = build(val_size=0)
     assert data.val_dataloader() == []
     assert len(data.train.labels) == 50_000
-
-
-def test_nothing_measured_clean(make: Make) -> None:
-    assert [len(loader) for loader in make(train_clean_size=0).val_dataloader()] == [20]
+    assert [len(loader) for loader in build(train_clean_size=0).val_dataloader()] == [20]
 
 
 @pytest.mark.parametrize("val_size", [1, 10_005, 45_005, 49_989, 49_990])
-def test_every_size_leaves_something_to_train_on(make: Make, val_size: int) -> None:
-    data = make(val_size=val_size, train_clean_size=50_000)
+def test_every_size_leaves_something_to_train_on(val_size: int) -> None:
+    data = build(val_size=val_size, train_clean_size=50_000)
     assert (len(data.val.labels), len(data.train.labels)) == (val_size, 50_000 - val_size)
     assert same(data.train_clean, data.train)
-    assert len(make(val_size=val_size, train_size=50_000 - val_size).train.labels) == 50_000 - val_size
+    assert len(build(val_size=val_size, train_size=50_000 - val_size).train.labels) == 50_000 - val_size
 
 
-@pytest.mark.parametrize(
-    ("stage", "sets"), [("fit", [True]), ("validate", [True]), ("test", [False]), ("predict", [False])]
-)
-def test_a_stage_reads_what_it_needs(make: Make, read: list[bool], stage: str, sets: list[bool]) -> None:
-    make(stage)
-    assert read == sets
+@pytest.mark.parametrize(("stage", "train"), {"fit": True, "validate": True, "test": False, "predict": False}.items())
+def test_a_stage_reads_what_it_needs(read: list[bool], stage: str, train: bool) -> None:
+    build(stage)
+    assert read == [train]
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("batch_size", 0),
-        ("eval_batch_size", 0),
-        ("val_size", -1),
-        ("val_size", 49_991),
-        ("train_size", 9),
-        ("train_size", 40_001),
-        ("train_clean_size", -1),
-        ("train_clean_size", 50_001),
-        ("num_workers", -1),
-    ],
-)
-def test_impossible_values(field: str, value: int) -> None:
+LOW = {"batch_size": 0, "eval_batch_size": 0, "num_workers": -1, "val_size": -1, "train_size": 9}
+HIGH = {"val_size": 49_991, "train_size": 40_001, "train_clean_size": 50_001}
+
+
+@pytest.mark.parametrize(("field", "value"), [*LOW.items(), *HIGH.items(), ("train_clean_size", -1)])
+def test_impossible_values(field: str, value: Any) -> None:
     with pytest.raises(InputError, match=rf"^{field}: {value} is not possible; use ") as caught:
         CIFAR10DataModule(**{field: value})
     assert caught.value.field == field
 
 
-def test_only_training_augments(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, plain = make(augment="flip-shift"), make(augment="none")
+def test_only_training_augments(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, plain = build(augment="flip-shift"), build(augment="none")
     batch = next(iter(data.train_dataloader()))
     for module, training, augmented in ((data, True, True), (data, False, False), (plain, True, False)):
         monkeypatch.setattr(module, "trainer", SimpleNamespace(training=training))
@@ -156,8 +134,8 @@ def test_only_training_augments(make: Make, monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(data.on_after_batch_transfer(batch, 0).images, normalize(batch.images))
 
 
-def test_no_batch_holds_float64(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = make(augment="flip-shift")
+def test_no_batch_holds_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = build(augment="flip-shift")
     data.setup("test")
     data.setup("predict")
     monkeypatch.setattr(data, "trainer", SimpleNamespace(training=True, accelerator=CPUAccelerator()))
@@ -169,8 +147,8 @@ def test_no_batch_holds_float64(make: Make, monkeypatch: pytest.MonkeyPatch) -> 
         assert moved.images.shape == (len(batch.labels), 3, 32, 32)
 
 
-def test_only_cuda_pins_memory(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = make()
+def test_only_cuda_pins_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = build()
     assert not data.train_dataloader().pin_memory
     for accelerator, pinned in ((CPUAccelerator(), False), (CUDAAccelerator(), True)):
         monkeypatch.setattr(data, "trainer", SimpleNamespace(accelerator=accelerator))
@@ -203,28 +181,27 @@ def test_no_data_and_no_network(tmp_path: Path, read: list[bool]) -> None:
     assert CIFAR10DataModule(source="cifar10").classes == cifar10.CLASSES
 
 
-def test_pictures(make: Make, tmp_path: Path, read: list[bool]) -> None:
+def test_pictures(tmp_path: Path) -> None:
     for name, colour in (("b.png", (255, 0, 0)), ("a.png", (0, 255, 0))):
         Image.new("RGB", (40, 60), colour).save(tmp_path / name)
     (tmp_path / "c.png").write_bytes(b"broken")
-    data = make("predict", images=str(tmp_path))
+    data = build("predict", images=str(tmp_path))
     assert data.predict_names == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
     (batch,) = data.predict_dataloader()
     assert batch.images.shape == (2, 3, 32, 32)
     assert batch.images[:, :, 5, 5].tolist() == [[0, 255, 0], [255, 0, 0]]
     assert [error.field for error in data.refused] == [str(tmp_path / "c.png")]
-    assert read == []
 
 
 @pytest.mark.parametrize("broken", [True, False])
-def test_no_picture_at_all(make: Make, tmp_path: Path, broken: bool) -> None:
+def test_no_picture_at_all(tmp_path: Path, broken: bool) -> None:
     (tmp_path / "c.png").write_bytes(b"broken")
     with pytest.raises(InputError) as caught:
-        make("predict", images=[str(tmp_path / "c.png")] if broken else [])
+        build("predict", images=[str(tmp_path / "c.png")] if broken else [])
     assert caught.value.field == "data.images"
 
 
-def test_without_pictures_the_test_set_is_predicted(make: Make, made: dict[bool, ImageSet]) -> None:
-    data = make("predict")
+def test_without_pictures_the_test_set_is_predicted(made: dict[bool, ImageSet]) -> None:
+    data = build("predict")
     assert data.predict_names[:2] + data.predict_names[-1:] == ["test/0000", "test/0001", "test/9999"]
     assert torch.equal(torch.cat([batch.images for batch in data.predict_dataloader()]), made[False].images)

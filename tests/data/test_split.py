@@ -1,5 +1,6 @@
 import hashlib
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_the_rows_are_drawn_from_everywhere() -> None:
 
 def test_a_smaller_sample_is_part_of_every_larger_one() -> None:
     samples = [set(stratified_sample(BALANCED, size).tolist()) for size in (0, 3, 10, 17, 500, 501, 9_999, 50_000)]
-    for smaller, larger in zip(samples[:-1], samples[1:], strict=True):
+    for smaller, larger in pairwise(samples):
         assert smaller < larger
 
 
@@ -96,8 +97,6 @@ def test_nothing_asked_nothing_drawn() -> None:
 def test_classes_of_different_size() -> None:
     labels = torch.tensor([0] * 3 + [1] * 30)
     assert counts(labels, stratified_sample(labels, 6))[:2] == [3, 3]
-    with pytest.raises(InputError, match=r"4 images of one class asked, 3 there"):
-        stratified_sample(labels, 8)
 
 
 @pytest.mark.parametrize("size", [50_001, 60_000])

@@ -140,5 +140,5 @@ def test_an_empty_batch() -> None:
 
 def test_no_float64_on_the_way() -> None:
     # Apple's GPUs have none.
-    with NoFloat64():
+    with NoFloat64():  # type: ignore[no-untyped-call]
         denormalize(normalize(flip_and_shift(noise(4, 3, 32, 32))))

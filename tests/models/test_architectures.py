@@ -1,0 +1,192 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cifar_lightning.errors import InputError
+from cifar_lightning.models import CNN, MLP, ImageClassifier
+
+Kind = type[CNN] | type[MLP]
+
+OPTIMIZATION = {"lr": 0.001, "weight_decay": 0.0, "optimizer": "adam", "schedule": "constant"}
+BOTH = pytest.mark.parametrize("kind", [CNN, MLP])
+
+# Layers in order; those of batch norm and dropout go with their setting.
+LAYERS: list[tuple[Kind, dict[str, Any], str]] = [
+    (CNN, {}, "conv1 bn1 relu1 dropout1 maxpool1 conv2 bn2 relu2 dropout2 maxpool2 flatten fc"),
+    (CNN, {"channels": (8,)}, "conv1 bn1 relu1 dropout1 maxpool1 flatten fc"),
+    (
+        CNN,
+        {"channels": [4, 8, 12]},
+        "conv1 bn1 relu1 dropout1 maxpool1 conv2 bn2 relu2 dropout2 maxpool2 "
+        "conv3 bn3 relu3 dropout3 maxpool3 flatten fc",
+    ),
+    (MLP, {}, "flatten fc1 bn1 relu dropout fc2"),
+    (MLP, {"depth": 0}, "flatten fc1"),
+    (MLP, {"depth": 2, "width": 16}, "flatten fc1 bn1 relu1 dropout1 fc2 bn2 relu2 dropout2 fc3"),
+]
+
+
+def names(model: ImageClassifier) -> list[str]:
+    return [name for name, _ in model.network.named_children()]
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def images(count: int, seed: int = 0) -> Tensor:
+    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize(("kind", "settings", "layers"), LAYERS)
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("dropout", [0.5, 0.0])
+def test_layers(kind: Kind, settings: dict[str, Any], layers: str, batch_norm: bool, dropout: float) -> None:
+    absent = ("bn",) * (not batch_norm) + ("dropout",) * (not dropout)
+    model = kind(**settings, batch_norm=batch_norm, dropout=dropout)
+    assert names(model) == [name for name in layers.split() if not name.startswith(absent or "nothing")]
+    # What stays is not changed by what goes.
+    whole = {name: str(layer) for name, layer in kind(**settings).network.named_children()}
+    assert all(whole[name] == str(layer) for name, layer in model.network.named_children())
+    assert model(images(2)).shape == (2, 10)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("model", "count"),
+    [
+        # (3*64*9 + 64) + 2*64 + (64*128*9 + 128) + 2*128 + (128*8*8*10 + 10)
+        (CNN(), 157_962),
+        (CNN(batch_norm=False), 157_962 - 2 * 64 - 2 * 128),
+        (CNN(dropout=0.0), 157_962),
+        # (3*8*9 + 8) + 2*8 + (8*16*16*10 + 10)
+        (CNN(channels=(8,)), 20_730),
+        # (3*4*9 + 4) + 8 + (4*8*9 + 8) + 16 + (8*12*9 + 12) + 24 + (12*4*4*10 + 10)
+        (CNN(channels=(4, 8, 12)), 112 + 8 + 296 + 16 + 876 + 24 + 1_930),
+        (CNN(channels=(1,) * 5), (27 + 1) + 4 * (9 + 1) + 5 * 2 + (1 * 10 + 10)),
+        # (3072*512 + 512) + 2*512 + (512*10 + 10)
+        (MLP(), 1_579_530),
+        (MLP(batch_norm=False), 1_579_530 - 2 * 512),
+        (MLP(depth=0), 30_730),
+        # (3072*16 + 16) + 32 + (16*16 + 16) + 32 + (16*10 + 10)
+        (MLP(depth=2, width=16), 49_168 + 32 + 272 + 32 + 170),
+    ],
+)
+def test_parameters(model: ImageClassifier, count: int) -> None:
+    assert parameters(model) == parameters(model.network) == count
+
+
+def test_sizes_of_the_layers() -> None:
+    network = CNN(dropout=0.3).network
+    assert isinstance(network, nn.Sequential)
+    conv = network.conv2
+    assert isinstance(conv, nn.Conv2d)
+    assert (conv.in_channels, conv.out_channels, conv.kernel_size, conv.padding) == (64, 128, (3, 3), (1, 1))
+    assert [layer.p for layer in network if isinstance(layer, nn.Dropout)] == [0.3, 0.3]
+    x, shapes = images(2), []
+    for layer in network:
+        x = layer(x)
+        shapes.append(tuple(x.shape[1:]))
+    assert shapes == [(64, 32, 32)] * 4 + [(64, 16, 16)] + [(128, 16, 16)] * 4 + [(128, 8, 8), (8192,), (10,)]
+
+
+@BOTH
+def test_repr_is_the_network_alone(kind: Kind) -> None:
+    model = kind()
+    lines = repr(model).splitlines()
+    assert lines[0] == f"{kind.__name__}("
+    assert lines[1:] == repr(model.network).splitlines()[1:]
+    assert [line.split("(")[1].split(")")[0] for line in lines[1:-1]] == names(model)
+
+
+def test_hyper_parameters_are_plain_and_complete() -> None:
+    cnn = {"channels": [8, 16], "batch_norm": False, "dropout": 0.25}
+    assert dict(CNN(channels=[8, 16], batch_norm=False, dropout=0.25).hparams) == OPTIMIZATION | cnn
+    mlp = {"width": 512, "depth": 1, "batch_norm": True, "dropout": 0.5}
+    assert dict(MLP().hparams) == OPTIMIZATION | mlp
+    changed: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.5, "optimizer": "sgd", "schedule": "cosine"}
+    assert dict(MLP(**changed).hparams) == mlp | changed
+    for model in (CNN(), MLP()):
+        assert all(type(value) in (bool, int, float, str, tuple) for value in model.hparams.values())
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_memory_format_does_not_change_the_function(batch_norm: bool) -> None:
+    plain = CNN(channels=(8, 16), dropout=0.0, batch_norm=batch_norm)
+    last = copy.deepcopy(plain)
+    last.setup("fit")
+    weight = last.network.get_parameter("conv2.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not plain.network.get_parameter("conv2.weight").is_contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(16) % 10
+    logits = [plain(images(16)), last(images(16).to(memory_format=torch.channels_last)), last(images(16))]
+    for other in logits[1:]:
+        assert torch.allclose(other, logits[0], rtol=1e-5, atol=1e-5)
+    for model, result in ((plain, logits[0]), (last, logits[1])):
+        nn.functional.cross_entropy(result, labels).backward()
+        assert all(p.grad is not None for p in model.parameters())
+    for one, other in zip(plain.parameters(), last.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert torch.allclose(one.grad, other.grad, rtol=1e-4, atol=1e-6)
+
+
+@BOTH
+def test_evaluation_is_a_function_of_the_image_alone(kind: Kind) -> None:
+    model, x = kind().eval(), images(16)
+    before = copy.deepcopy(model.state_dict())
+    assert torch.equal(model(x), model(x))
+    others = torch.cat([x[:1], 5 + 3 * images(15, seed=1)])
+    assert torch.allclose(model(others)[0], model(x)[0], rtol=1e-5, atol=1e-5)
+    assert torch.allclose(model(x[:1])[0], model(x)[0], rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@BOTH
+def test_training_depends_on_batch_and_mask(kind: Kind) -> None:
+    x = images(16)
+    others = torch.cat([x[:1], 5 + 3 * images(15, seed=1)])
+    assert not torch.allclose((masked := kind(batch_norm=False))(x), masked(x), atol=1e-3)
+    normed = kind(dropout=0.0)
+    assert torch.equal(normed(x), normed(x))
+    assert not torch.allclose(normed(others)[0], normed(x)[0], atol=1e-3)
+
+
+@BOTH
+def test_running_statistics_move_a_tenth_of_the_way(kind: Kind) -> None:
+    model = kind()
+    first, bn = model.network.get_submodule("conv1" if kind is CNN else "fc1"), model.network.get_submodule("bn1")
+    assert isinstance(bn, nn.BatchNorm1d | nn.BatchNorm2d)
+    for x in (images(16), 2 * images(16, seed=1)):
+        assert bn.running_mean is not None
+        assert bn.running_var is not None
+        mean, var = bn.running_mean.clone(), bn.running_var.clone()
+        values = first(x if kind is CNN else x.flatten(1)).transpose(0, 1).flatten(1)
+        model(x)
+        assert torch.allclose(bn.running_mean, 0.9 * mean + 0.1 * values.mean(1), rtol=1e-5, atol=1e-6)
+        assert torch.allclose(bn.running_var, 0.9 * var + 0.1 * values.var(1), rtol=1e-5, atol=1e-6)
+
+
+IMPOSSIBLE: list[tuple[Kind, str, Any]] = [
+    *((CNN, "channels", value) for value in ([0], [64, -1], [1] * 6)),
+    *((MLP, field, value) for field, value in (("width", 0), ("depth", -1))),
+    *((kind, "dropout", value) for kind in (CNN, MLP) for value in (-0.1, 1.1, float("nan"))),
+    *((kind, "lr", value) for kind in (CNN, MLP) for value in (0.0, -1e-3, float("nan"))),
+    *((kind, "weight_decay", value) for kind in (CNN, MLP) for value in (-1e-9, float("nan"))),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "value"), IMPOSSIBLE)
+def test_impossible_values(kind: Kind, field: str, value: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        kind(**{field: value})
+    assert caught.value.field == field
+    assert repr(value) in caught.value.cause
