@@ -1,7 +1,54 @@
-"""`python -m cifar_lightning`."""
+"""`python -m cifar_lightning`, and the script `cifar-lightning`."""
 
 import sys
+import traceback
+from argparse import ArgumentError
+from collections.abc import Sequence
 
-from cifar_lightning.cli import main
+HELP = """\
+An MLP and a CNN on CIFAR-10. The commands people need:
 
-sys.exit(main())
+  python -m cifar_lightning fit --config configs/cnn.yaml        train (configs/mlp.yaml: the MLP)
+  python -m cifar_lightning test --ckpt_path RUN/checkpoints/best.ckpt
+  python -m cifar_lightning predict --ckpt_path RUN/checkpoints/best.ckpt --data.images my_pictures/
+  tensorboard --logdir logs                                      look at the curves
+
+RUN is the run's folder, logs/cnn/version_0 say. `fit --help` lists every setting; each is a key of the
+configuration file and a flag: --model.dropout 0.2 --data.batch_size 200 --trainer.max_epochs 20."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        args: What was typed after the program's name; None takes it from the process.
+
+    Returns:
+        Exit status: 0 done, 1 went wrong while running, 2 for what a person gave.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    if not given:
+        print(HELP)
+        return 0
+    debug = "--debug" in given
+    # Here, because Lightning takes seconds to import, and the help above needs none of it.
+    from cifar_lightning.cli import CLI
+    from cifar_lightning.messages import explain
+    from cifar_lightning.quiet import be_quiet
+
+    be_quiet()
+    try:
+        cli = CLI([arg for arg in given if arg != "--debug"])
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        message = explain(error)
+        print(f"error: {message or f'{type(error).__name__}: {error}; --debug shows where'}", file=sys.stderr)
+        return 2 if message or isinstance(error, ArgumentError) else 1
+    for refused in cli.datamodule.refused:
+        print(f"error: {refused}", file=sys.stderr)
+    return 1 if cli.datamodule.refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

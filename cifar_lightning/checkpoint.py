@@ -29,15 +29,14 @@ class Checkpoint(NamedTuple):
     epoch: int
 
     @property
-    def run_folder(self) -> Path:
-        """The folder of the run that saved it."""
-        folder = self.path.parent
-        return folder.parent if folder.name == "checkpoints" else folder
-
-    @property
     def architecture(self) -> str:
         """The class of the model, with its module."""
         return str(self.config["model"]["class_path"])
+
+
+def run_folder(path: Path) -> Path:
+    """The folder of the run that saved a checkpoint."""
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -1,14 +1,8 @@
 """The command line: LightningCLI with this project's defaults, and checkpoints that need nothing beside them."""
 
 import json
-import logging
 import sys
-import traceback
-import warnings
-from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
-from inspect import signature
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +14,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from cifar_lightning import callbacks
-from cifar_lightning.checkpoint import NOT_RESTORED, Checkpoint, check_fits, read_checkpoint
+from cifar_lightning.arguments import join_images, values_of
+from cifar_lightning.checkpoint import NOT_RESTORED, Checkpoint, check_fits, read_checkpoint, run_folder
 from cifar_lightning.data.datamodule import CIFAR10DataModule, data_root, prepare
 from cifar_lightning.errors import InputError, check
-from cifar_lightning.messages import check_yaml, explain
-from cifar_lightning.models import CNN, MLP, ImageClassifier
+from cifar_lightning.messages import check_yaml
+from cifar_lightning.models import ImageClassifier
 
-HELP = """\
-An MLP and a CNN on CIFAR-10. The commands people need:
-
-  python -m cifar_lightning fit --config configs/cnn.yaml        train (configs/mlp.yaml: the MLP)
-  python -m cifar_lightning test --ckpt_path RUN/checkpoints/best.ckpt
-  python -m cifar_lightning predict --ckpt_path RUN/checkpoints/best.ckpt --data.images my_pictures/
-  tensorboard --logdir logs                                      look at the curves
-
-RUN is the run's folder, logs/cnn/version_0 say. `fit --help` lists every setting; each is a key of the
-configuration file and a flag: --model.dropout 0.2 --data.batch_size 200 --trainer.max_epochs 20."""
+EVALUATION = ("validate", "test", "predict")
 
 
 class CLI(LightningCLI):
@@ -52,6 +38,7 @@ class CLI(LightningCLI):
             CIFAR10DataModule,
             subclass_mode_model=True,
             save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True},  # a run that goes on, to more epochs say
             args=list(args),
             # Flags for an optimiser would silently replace the model's own.
             auto_configure_optimizers=False,
@@ -80,20 +67,21 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Puts the checkpoint's configuration before what was given, so that what was given wins."""
-        command, given = args[0], args[1:]
-        path = next(iter(_values_of(("--ckpt_path",), given)), None)
-        for file in _values_of(("-c", "--config"), given):
+        command, given = args[0], join_images(args[1:])
+        for file in values_of(("-c", "--config"), given):
             check_yaml(Path(file))
-        if command in ("validate", "test", "predict"):
+        if command in EVALUATION:
+            path = next(values_of(("--ckpt_path",), given), None)
             if path is None:
-                raise InputError(
-                    "ckpt_path", f"{command} needs a checkpoint", "give --ckpt_path RUN/checkpoints/best.ckpt"
-                )
+                remedy = "give --ckpt_path RUN/checkpoints/best.ckpt"
+                raise InputError("ckpt_path", f"{command} needs a checkpoint", remedy)
             self.restored = read_checkpoint(Path(path))
             given = ["--config", json.dumps(self.restored.config), *given]
-        self.config = parser.parse_args([command, *_join_images(given)])
-        seed = self.config[command].seed_everything
-        check(0 <= seed < 2**32, "seed_everything", seed, "0 to 4294967295")
+        self.config = parser.parse_args([command, *given])
+        config = self.config[command]
+        if command == "fit" and config.ckpt_path:
+            self.restored = read_checkpoint(Path(config.ckpt_path))
+        check(0 <= config.seed_everything < 2**32, "seed_everything", config.seed_everything, "0 to 4294967295")
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would put the checkpoint's settings over explicit flags, here that is done already."""
@@ -126,17 +114,17 @@ class CLI(LightningCLI):
         return super()._prepare_subcommand_kwargs(subcommand) | own.get(subcommand, {"verbose": False})
 
     def _logger(self, config: Any) -> TensorBoardLogger | bool:
-        if self.restored is None:
-            tag = "-synthetic" if self.datamodule.source == "synthetic" else ""
-            return RunLogger(config.logs, f"{config.name}{tag}", default_hp_metric=False)
-        if self.subcommand == "test":
-            return RunLogger(self.restored.run_folder, "", "", default_hp_metric=False)
-        return False
+        if self.subcommand in ("validate", "predict"):
+            return False
+        if config.ckpt_path:  # a test, or a fit that goes on: in the run's own folder
+            return RunLogger(run_folder(Path(config.ckpt_path)), "", "", default_hp_metric=False)
+        tag = "-synthetic" if self.datamodule.source == "synthetic" else ""
+        return RunLogger(config.logs, f"{config.name}{tag}", default_hp_metric=False)
 
     def _callbacks(self, config: Any) -> list[Callback]:
         watchers: list[Callback] = [callbacks.ProgressBar(), callbacks.Console()]
-        if self.restored:
-            folder = self.restored.run_folder
+        if self.subcommand in EVALUATION:
+            folder = run_folder(Path(config.ckpt_path))
             return [*watchers, callbacks.TestReport(folder), callbacks.PredictionsFile(folder)]
         # With nothing to validate on there is no best.
         best = {"monitor": "val/acc", "mode": "max", "filename": "best"} if config.data.val_size else {"save_top_k": 0}
@@ -178,75 +166,3 @@ class SaveConfig(SaveConfigCallback):
         """Saves once, when training starts."""
         if stage == "fit" and trainer.loggers:
             super().setup(trainer, pl_module, stage)
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Runs a command.
-
-    Args:
-        args: What was typed after the program's name; None takes it from the process.
-
-    Returns:
-        Exit status: 0 done, 1 went wrong while running, 2 for what a person gave.
-    """
-    given = list(sys.argv[1:] if args is None else args)
-    if not given:
-        print(HELP)
-        return 0
-    debug = "--debug" in given
-    be_quiet()
-    try:
-        cli = CLI([arg for arg in given if arg != "--debug"])
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        message = explain(error, _settings())
-        print(f"error: {message or f'{type(error).__name__}: {error}; --debug shows where'}", file=sys.stderr)
-        return 2 if message or isinstance(error, ArgumentError) else 1
-    for refused in cli.datamodule.refused:
-        print(f"error: {refused}", file=sys.stderr)
-    return 1 if cli.datamodule.refused else 0
-
-
-def be_quiet() -> None:
-    """Turns off what Lightning and others say that is no news here."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Lightning's own use of torch.utils._pytree, as of 2.6.6 with torch 2.15.
-    warnings.filterwarnings("ignore", ".*isinstance\\(treespec, LeafSpec\\)")
-    # Lightning 2.6.6 calls jsonargparse by names that are deprecated since 4.49 and leave in 5 (see the bound on it).
-    warnings.filterwarnings("ignore", r"(?s).*(only one JsonargparseDeprecationWarning|was deprecated in v4\.49)")
-    # `test` needs none of the callbacks that wrote the checkpoint.
-    warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint")
-    # Curves are logged once an epoch, whatever the interval in steps.
-    warnings.filterwarnings("ignore", ".*smaller than the logging interval")
-    # val_size 0 asks for just that.
-    warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
-    # A batch is one slice of a tensor in memory: workers would only slow it down.
-    warnings.filterwarnings("ignore", ".*does not have many workers")
-
-
-def _settings() -> list[str]:
-    """Every setting, dotted as on the command line."""
-    groups = {"model": (ImageClassifier, CNN, MLP), "data": (CIFAR10DataModule,), "trainer": (Trainer,)}
-    named = [f"{g}.{name}" for g, kinds in groups.items() for kind in kinds for name in signature(kind).parameters]
-    return ["model", "model.class_path", "config", "ckpt_path", "seed_everything", "logs", "name", *named]
-
-
-def _values_of(flags: Sequence[str], args: Sequence[str]) -> Iterator[str]:
-    """What follows each use of a flag, or stands behind its equals sign."""
-    for arg, following in pairwise([*args, ""]):
-        if arg in flags and following and not following.startswith("-"):
-            yield following
-        elif "=" in arg and arg.partition("=")[0] in flags:
-            yield arg.partition("=")[2]
-
-
-def _join_images(args: Sequence[str]) -> list[str]:
-    """Makes one list of the pictures behind --data.images, as a shell expands `*.png`."""
-    flag = "--data.images"
-    if flag not in args:
-        return list(args)
-    start = args.index(flag) + 1
-    stop = next((i for i in range(start, len(args)) if args[i].startswith("-")), len(args))
-    return [*args[: start - 1], f"{flag}={json.dumps(args[start:stop])}", *args[stop:]]

@@ -1,13 +1,17 @@
 """One line for a person out of what a parser says: which key, which value, what is allowed, the nearest key."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 
 import yaml
+from lightning.pytorch import Trainer
 
+from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import InputError
+from cifar_lightning.models import CNN, MLP, ImageClassifier
 
 WORDS = {
     "<class 'int'>": "a whole number",
@@ -19,13 +23,13 @@ WORDS = {
 }
 
 
-def explain(error: BaseException, keys: Iterable[str]) -> str | None:
+def explain(error: BaseException) -> str | None:
     """What to print after `error: `, or None where it was not a person's input that failed.
 
     Args:
         error: What was raised while arguments were parsed or classes made from them.
-        keys: Every setting there is, dotted as on the command line, to find the nearest to a typo.
     """
+    keys = settings()
     ours = next((e for e in _chain(error) if isinstance(e, InputError)), None)
     if ours:
         full = next((key for key in keys if key.rpartition(".")[2] == ours.field), ours.field)
@@ -33,8 +37,15 @@ def explain(error: BaseException, keys: Iterable[str]) -> str | None:
     text = str(error)
     for pattern, say in RULES:
         if found := re.search(pattern, text, re.DOTALL):
-            return say(found, text, sorted(keys))
+            return say(found, text, keys)
     return None
+
+
+def settings() -> list[str]:
+    """Every setting, dotted as on the command line."""
+    groups = {"model": (ImageClassifier, CNN, MLP), "data": (CIFAR10DataModule,), "trainer": (Trainer,)}
+    named = [f"{g}.{name}" for g, kinds in groups.items() for kind in kinds for name in signature(kind).parameters]
+    return ["model", "model.class_path", "config", "ckpt_path", "seed_everything", "logs", "name", *named]
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

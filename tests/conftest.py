@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar_lightning.cli import be_quiet, main
+from cifar_lightning.__main__ import main
 from cifar_lightning.data import synthetic
+from cifar_lightning.quiet import be_quiet
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

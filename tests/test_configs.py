@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cifar_lightning.cli import main
+from cifar_lightning.__main__ import main
 from tests.conftest import CONFIGS, Fit
 
 FILES = sorted(CONFIGS.glob("*.yaml"))

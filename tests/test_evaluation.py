@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cifar_lightning.cli import main
+from cifar_lightning.__main__ import main
 from cifar_lightning.data import synthetic
 from cifar_lightning.models import MLP
 from tests.conftest import CONFIGS

@@ -10,6 +10,7 @@ from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.imageset import ImageSet
 from cifar_lightning.data.transforms import denormalize
 
 STAGES = ("train", "train_clean", "val")
@@ -20,6 +21,9 @@ LAYOUT = {
         "generalisation gap": ["Multiline", ["gap/loss", "gap/acc"]],
     }
 }
+
+# What of the data module is worth comparing runs by.
+DATA_PARAMS = ("batch_size", "val_size", "train_size", "augment", "seed")
 
 SAMPLES = 64
 
@@ -42,7 +46,7 @@ class TensorBoardExtras(Callback):
             pl_module.eval()
             writer.add_graph(pl_module.network, images[:2])
             pl_module.train()
-        params = {**pl_module.hparams, **data.hparams, "source": data.source}
+        params = {**pl_module.hparams, **{name: data.hparams[name] for name in DATA_PARAMS}, "source": data.source}
         metrics = dict.fromkeys((f"{stage}/{name}" for stage in STAGES for name in ("loss", "acc")), 0.0)
         # The values of these metrics are the run's own curves: the HPARAMS tab shows their last points.
         for summary in hparams({name: _plain(value) for name, value in params.items()}, metrics):
@@ -59,8 +63,8 @@ def writer_of(trainer: Trainer) -> SummaryWriter | None:
 def _samples(trainer: Trainer, data: CIFAR10DataModule) -> Tensor:
     """The first training images, augmented and normalised as in training, on the device."""
     few = data.train.take(data.train.labels.new_tensor(range(min(SAMPLES, len(data.train.labels)))))
-    batch = trainer.strategy.batch_to_device(few)
-    return data.on_after_batch_transfer(batch, 0).images
+    batch: ImageSet = trainer.strategy.batch_to_device(few)  # calls the data module's hooks, as for any batch
+    return batch.images
 
 
 def _plain(value: object) -> bool | int | float | str:

@@ -128,11 +128,7 @@ class Recorder(Callback):
         self.epochs[-1] += [int(value) for value in images[:, 0, 0, 0]]
 
 
-@pytest.mark.filterwarnings(
-    "ignore:You defined a `validation_step`",  # on purpose: nothing to validate on here
-    "ignore:The 'train_dataloader' does not have many workers",  # a slice needs none
-    "ignore:`isinstance\\(treespec, LeafSpec\\)`",  # Lightning's own, as of 2.6.6 with torch 2.15
-)
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")  # on purpose: nothing to validate on here
 def test_the_trainer_tells_the_sampler_its_epoch() -> None:
     images, labels = numbered(40)
     recorder = Recorder()

@@ -1,5 +1,4 @@
 import hashlib
-import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -58,10 +57,8 @@ def test_the_rows_are_pinned() -> None:
 
 
 @pytest.mark.cifar10
-def test_the_rows_of_the_real_validation_set_are_pinned() -> None:
-    if "CIFAR10_ROOT" not in os.environ:
-        pytest.skip("CIFAR10_ROOT is not set")
-    labels = cifar10.load(Path(os.environ["CIFAR10_ROOT"]), train=True).labels
+def test_the_rows_of_the_real_validation_set_are_pinned(cifar10_root: str) -> None:
+    labels = cifar10.load(Path(cifar10_root), train=True).labels
     train, val = stratified_split(labels, 10_000)
     assert counts(labels, val) == [1_000] * 10
     assert counts(labels, train) == [4_000] * 10

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +46,8 @@ def test_normalize_against_torchvision() -> None:
 
 
 @pytest.mark.cifar10
-def test_mean_and_deviation_are_those_of_the_real_training_set() -> None:
-    if "CIFAR10_ROOT" not in os.environ:
-        pytest.skip("CIFAR10_ROOT is not set")
-    images = cifar10.load(Path(os.environ["CIFAR10_ROOT"]), train=True).images.numpy()
+def test_mean_and_deviation_are_those_of_the_real_training_set(cifar10_root: str) -> None:
+    images = cifar10.load(Path(cifar10_root), train=True).images.numpy()
     values = np.arange(256) / 255
     for channel in range(3):
         weights = np.bincount(images[:, channel].ravel(), minlength=256) / images[:, channel].size

@@ -1,0 +1,24 @@
+"""What is done to the words of a command before they are parsed."""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+
+def values_of(flags: Sequence[str], args: Sequence[str]) -> Iterator[str]:
+    """What follows each use of a flag, or stands behind its equals sign."""
+    for arg, following in pairwise([*args, ""]):
+        if arg in flags and following and not following.startswith("-"):
+            yield following
+        elif "=" in arg and arg.partition("=")[0] in flags:
+            yield arg.partition("=")[2]
+
+
+def join_images(args: Sequence[str]) -> list[str]:
+    """Makes one list of the pictures behind --data.images, as a shell expands `*.png`."""
+    flag = "--data.images"
+    if flag not in args:
+        return list(args)
+    start = args.index(flag) + 1
+    stop = next((i for i in range(start, len(args)) if args[i].startswith("-")), len(args))
+    return [*args[: start - 1], f"{flag}={json.dumps(args[start:stop])}", *args[stop:]]
