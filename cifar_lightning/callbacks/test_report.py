@@ -30,16 +30,15 @@ class TestReport(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints and writes."""
-        report = self.report(trainer, pl_module)
-        say(f"test set: {CIFAR10DataModule.of(trainer).description}")
-        say(table(report))
         if not trainer.is_global_zero:
             return
-        path = self.folder / FILE
+        report, path = self.report(trainer, pl_module), self.folder / FILE
         path.write_text(json.dumps(report, indent=1) + "\n")
-        say(f"written to {path}")
         if writer := writer_of(trainer):
             writer.add_figure("test/confusion_matrix", figure(report["confusion_matrix"], report["classes"]))
+        say(f"test set: {CIFAR10DataModule.of(trainer).description}")
+        say(table(report))
+        say(f"written to {path}")
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The figures as plain numbers and lists."""

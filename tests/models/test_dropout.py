@@ -153,6 +153,11 @@ def test_channels_last_stays_so() -> None:
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert x.grad is not None
     assert x.grad.is_contiguous(memory_format=torch.channels_last)
+    # The mask lies in memory as the values do: walking both in step is what makes it fast.
+    torch.manual_seed(1)
+    plain = Dropout(0.5)(torch.ones(4, 9, 9, 6))
+    torch.manual_seed(1)
+    assert torch.equal(Dropout(0.5)(torch.ones_like(x)).permute(0, 2, 3, 1), plain)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
