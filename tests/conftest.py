@@ -18,6 +18,10 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = ["--data.source=synthetic", "--data.train_size=2000", "--data.val_size=1000", "--data.train_clean_size=500"]
 
 
+# The networks here are too small to gain from more, and two threads wait for each other on a busy machine.
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
     be_quiet()

@@ -1,6 +1,7 @@
 """What a run says: a bar at a terminal, a line an epoch everywhere."""
 
 import sys
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
@@ -14,6 +15,16 @@ class ProgressBar(TQDMProgressBar):
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=1 if sys.stdout.isatty() else 0, leave=False)
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Counts from 1, as the lines and the curves do."""
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}")
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The model's own, without Lightning's number of the run."""
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in metrics.items() if name != "v_num"}
 
 
 class Console(Callback):

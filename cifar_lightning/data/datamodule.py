@@ -98,6 +98,8 @@ class CIFAR10DataModule(LightningDataModule):
         available = 50_000 - val_size
         check(train_size is None or 10 <= train_size <= available, "train_size", train_size, f"10 to {available}")
         check(0 <= train_clean_size <= 50_000, "train_clean_size", train_clean_size, "0 to 50000")
+        check(augment in ("none", "flip-shift"), "augment", augment, "none or flip-shift")
+        check(images != [], "images", images, "the names of pictures or folders")
         check(num_workers >= 0, "num_workers", num_workers, "0 or more")
         self.save_hyperparameters(logger=False)
         self.root, self.source, self.mirrors = data_root(root), source, tuple(mirrors)
@@ -128,10 +130,12 @@ class CIFAR10DataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Downloads what is missing, once on each machine."""
-        self.source, _ = prepare(self.source, self.root, self.mirrors)
+        prepare(self.source, self.root, self.mirrors)
 
     def setup(self, stage: str) -> None:
         """Reads what the stage needs into memory, and nothing else: the test set only for `test` and `predict`."""
+        if self.source == "auto":
+            self.source = "synthetic" if cifar10.faults(self.root) else "cifar10"
         if stage in ("fit", "validate"):
             everything = self._read(train=True)
             rows, val_rows = stratified_split(everything.labels, self.val_size)
@@ -180,7 +184,7 @@ class CIFAR10DataModule(LightningDataModule):
         if self.pictures is None:
             test = self._read(train=False)
             return test, [f"test/{row:04d}" for row in range(len(test.labels))]
-        images, names = [], []
+        images, names, self.refused = [], [], []
         for path in pictures.find([Path(path) for path in self.pictures]):
             try:
                 images.append(pictures.read(path))

@@ -48,7 +48,8 @@ class Batches(Sampler[Tensor]):
         else:
             generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
             order = torch.randperm(self.size, generator=generator)[: self._used]
-        yield from torch.split(order, self.batch_size)
+        if len(order):  # an empty order would be split into one empty batch
+            yield from torch.split(order, self.batch_size)
 
     @property
     def _used(self) -> int:

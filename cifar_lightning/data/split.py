@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-from cifar_lightning.errors import InputError
-
 # Never the run's seed: runs that differ in their seed must be measured on the same validation images.
 SPLIT_SEED = 20_100_408
 
@@ -26,7 +24,7 @@ def stratified_split(labels: Tensor, val_size: int) -> tuple[Tensor, Tensor]:
 
 
 def stratified_sample(labels: Tensor, size: int) -> Tensor:
-    """Draws `size` rows, the same number of every class; always the same rows.
+    """Draws `size` rows, the same number of every class as far as they last; always the same rows.
 
     Where the classes do not divide `size`, the first ones give one row more. A smaller sample is part of every larger
     one.
@@ -39,16 +37,14 @@ def stratified_sample(labels: Tensor, size: int) -> Tensor:
         Row numbers, int64, shape (size,), ascending.
 
     Raises:
-        InputError: A class has too few rows.
+        ValueError: There are fewer rows.
     """
+    if not 0 <= size <= len(labels):
+        raise ValueError(f"{size} of {len(labels)} rows can't be drawn")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    classes = torch.unique(labels)
-    quota, rest = divmod(size, len(classes))
-    chosen = []
-    for position, label in enumerate(classes):
+    rank = torch.empty_like(labels)  # of each row within its class: who is first in `order` is 0
+    for label in torch.unique(labels):
         rows = order[labels[order] == label]
-        wanted = quota + (position < rest)
-        if wanted > len(rows):
-            raise InputError("val_size", f"{wanted} images of one class asked, {len(rows)} there", "ask for fewer")
-        chosen.append(rows[:wanted])
-    return torch.cat(chosen).sort().values
+        rank[rows] = torch.arange(len(rows))
+    by_rank_and_class = (rank * (labels.max() + 1) + labels).argsort() if size else order
+    return by_rank_and_class[:size].sort().values

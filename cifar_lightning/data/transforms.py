@@ -51,9 +51,9 @@ def flip_and_shift(images: Tensor) -> Tensor:
     Returns:
         Same shape and type.
     """
-    draw = images.new_empty(len(images), dtype=torch.int64).random_
-    flip, down, right = draw(0, 2), *(draw(-MAX_SHIFT_PIXELS, MAX_SHIFT_PIXELS + 1).clone() for _ in range(2))
-    return crop(images, flip.bool(), down, right)
+    flip = torch.randint(2, (len(images),), device=images.device)
+    shift = torch.randint(-MAX_SHIFT_PIXELS, MAX_SHIFT_PIXELS + 1, (2, len(images)), device=images.device)
+    return crop(images, flip.bool(), shift[0], shift[1])
 
 
 def crop(images: Tensor, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What every architecture shares: the steps, the metrics and the optimiser."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from cifar_lightning.errors import InputError, check
 from cifar_lightning.models.metrics import LossAndAccuracy
 
 NUM_CLASSES = 10
+
+Optimizers = Literal["adam", "adamw", "sgd"]
+Schedules = Literal["constant", "cosine", "one-cycle"]
 
 # What the validation loaders are, in the data module's order.
 VALIDATION_STAGES = ("val", "train_clean")
@@ -47,10 +50,12 @@ class ImageClassifier(LightningModule):
         *,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
-        optimizer: Literal["adam", "adamw", "sgd"] = "adam",
-        schedule: Literal["constant", "cosine", "one-cycle"] = "constant",
+        optimizer: Optimizers = "adam",
+        schedule: Schedules = "constant",
     ) -> None:
         super().__init__()
+        check(optimizer in get_args(Optimizers), "optimizer", optimizer, " or ".join(get_args(Optimizers)))
+        check(schedule in get_args(Schedules), "schedule", schedule, " or ".join(get_args(Schedules)))
         check(lr > 0, "lr", lr, "a number above 0")
         check(weight_decay >= 0, "weight_decay", weight_decay, "0 or more")
         self.save_hyperparameters(logger=False)  # the subclass's arguments too
@@ -114,11 +119,15 @@ class ImageClassifier(LightningModule):
         optimizer = self._optimizer()
         if self.schedule == "constant":
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            cause = f"{self.schedule} must know where the run ends"
+            raise InputError("schedule", cause, "set trainer.max_epochs, or use constant")
         scheduler: LRScheduler = (
-            CosineAnnealingLR(optimizer, T_max=steps)
+            CosineAnnealingLR(optimizer, T_max=int(steps))
             if self.schedule == "cosine"
-            else OneCycleLR(optimizer, max_lr=self.lr, total_steps=steps)
+            # One step more, so that its end comes after the last step, as with the cosine.
+            else OneCycleLR(optimizer, max_lr=self.lr, total_steps=int(steps) + 1, cycle_momentum=False)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -170,5 +179,3 @@ class ImageClassifier(LightningModule):
             case "sgd":
                 decay = self.weight_decay
                 return SGD(self.parameters(), lr=self.lr, weight_decay=decay, momentum=0.9, nesterov=True, fused=True)
-            case unknown:
-                raise InputError("optimizer", f"{unknown!r} is unknown", "use adam, adamw or sgd")

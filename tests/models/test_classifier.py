@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from cifar_lightning.data.imageset import ImageSet
+from cifar_lightning.errors import InputError
 from cifar_lightning.models import CNN, MLP, ImageClassifier
 from cifar_lightning.models.metrics import LossAndAccuracy
 
@@ -135,10 +136,25 @@ def test_cosine_spans_the_whole_run() -> None:
 
 
 def test_one_cycle_spans_the_whole_run() -> None:
-    # Up from 1/25 in the first 30 % of the run (steps 0 to 5), down to 1/250,000 at step 19.
-    up = [0.004 + 0.096 * (1 - math.cos(math.pi * step / 5)) / 2 for step in range(6)]
-    down = [4e-7 + (0.1 - 4e-7) * (1 + math.cos(math.pi * step / 14)) / 2 for step in range(15)]
-    assert rates("one-cycle")[:20] == pytest.approx(up + down[1:], rel=1e-5, abs=1e-9)
+    # Up from 1/25 for the first 30 % of 21 points (the last comes after the last step), down to 1/250,000.
+    peak, end = 0.3 * 21 - 1, 20
+    up = [0.004 + 0.096 * (1 - math.cos(math.pi * step / peak)) / 2 for step in range(6)]
+    fall = [(step - peak) / (end - peak) for step in range(6, 21)]
+    down = [4e-7 + (0.1 - 4e-7) * (1 + math.cos(math.pi * part)) / 2 for part in fall]
+    assert rates("one-cycle") == pytest.approx(up + down, rel=1e-5, abs=1e-9)
+
+
+def test_one_cycle_leaves_the_momentum_alone() -> None:
+    run = trainer(1)
+    run.fit(MLP(width=2, optimizer="sgd", schedule="one-cycle"), Loader(*[batch(4)] * 10))
+    assert run.optimizers[0].param_groups[0]["momentum"] == 0.9
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one-cycle"])
+def test_a_schedule_needs_an_end(schedule: Literal["cosine", "one-cycle"]) -> None:
+    with pytest.raises(InputError) as caught:
+        trainer(-1).fit(MLP(width=2, schedule=schedule), Loader(batch(4)))
+    assert caught.value.field == "schedule"
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
