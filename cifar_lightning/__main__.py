@@ -1,5 +1,6 @@
 """`python -m cifar_lightning`, and the script `cifar-lightning`."""
 
+import os
 import sys
 import traceback
 from argparse import ArgumentError
@@ -24,13 +25,13 @@ def main(args: Sequence[str] | None = None) -> int:
         args: What was typed after the program's name; None takes it from the process.
 
     Returns:
-        Exit status: 0 done, 1 went wrong while running, 2 for what a person gave.
+        Exit status: 0 done, 1 went wrong while running, 2 for what a person gave, 130 for Ctrl-C.
     """
-    given = list(sys.argv[1:] if args is None else args)
+    typed = sys.argv[1:] if args is None else args
+    given, debug = [arg for arg in typed if arg != "--debug"], "--debug" in typed
     if not given:
         print(HELP)
         return 0
-    debug = "--debug" in given
     # Here, because Lightning takes seconds to import, and the help above needs none of it.
     from cifar_lightning.cli import CLI
     from cifar_lightning.messages import explain
@@ -38,7 +39,16 @@ def main(args: Sequence[str] | None = None) -> int:
 
     be_quiet()
     try:
-        cli = CLI([arg for arg in given if arg != "--debug"])
+        cli = CLI(given)
+    except BrokenPipeError:  # whoever reads our words, `head` say, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except SystemExit as stop:  # Lightning's way to end after Ctrl-C
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        remedy = "its last whole epoch is in RUN/checkpoints/last.ckpt; go on with fit --ckpt_path"
+        print(f"error: fit: interrupted; {remedy}", file=sys.stderr)
+        return 130
     except Exception as error:
         if debug:
             traceback.print_exc()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cifar_lightning.errors import InputError
 
-# Settings of a data module that belong to one call, not to the run.
+# Settings of a data module that belong to one call or one machine, not to the run.
 NOT_RESTORED = ("images", "num_workers", "seed", "mirrors")
 
 
@@ -18,15 +18,17 @@ class Checkpoint(NamedTuple):
 
     Attributes:
         path: The file.
-        config: Model, data and precision, in the form of a configuration file.
+        config: Seed, model, data and precision, in the form of a configuration file.
         weights: The model's state, by name.
-        epoch: Epochs done when it was saved.
+        epochs: Epochs done when it was saved.
+        max_epochs: Epochs that the run was to last; None where it was not laid down.
     """
 
     path: Path
     config: dict[str, Any]
     weights: dict[str, Tensor]
-    epoch: int
+    epochs: int
+    max_epochs: int | None
 
     @property
     def architecture(self) -> str:
@@ -49,10 +51,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(str(path), "there is no such checkpoint", "a run leaves its own in RUN/checkpoints/best.ckpt")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        data = {k: v for k, v in content["datamodule_hyper_parameters"].items() if k not in NOT_RESTORED}
-        model = {"class_path": content["architecture"], "init_args": dict(content["hyper_parameters"])}
-        config = {"model": model, "data": data, "trainer": {"precision": content["precision"]}}
-        return Checkpoint(path, config, content["state_dict"], content["epoch"] + 1)
+        settings = content["datamodule_hyper_parameters"]
+        data = {name: value for name, value in settings.items() if name not in NOT_RESTORED}
+        if data["root"] and not Path(data["root"]).is_dir():
+            data["root"] = None  # it came from another machine
+        config = {
+            "seed_everything": settings["seed"],
+            "model": {"class_path": content["architecture"], "init_args": dict(content["hyper_parameters"])},
+            "data": data,
+            "trainer": {"precision": content["precision"]},
+        }
+        max_epochs = content.get("max_epochs")
+        if max_epochs:
+            config["trainer"]["max_epochs"] = max_epochs
+        epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        return Checkpoint(path, config, content["state_dict"], epochs, max_epochs)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError, AttributeError) as error:
         remedy = "give a .ckpt file that `fit` of this program wrote"
         raise InputError(str(path), "damaged, or not a checkpoint of this program", remedy) from error
@@ -61,6 +74,38 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def architecture(model: nn.Module) -> str:
     """The class of a model, with its module."""
     return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def differences(checkpoint: Checkpoint, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings of seed, model and data that are not the checkpoint's: name to (its value, the value now)."""
+    kept, found = checkpoint.config, {}
+    groups = {
+        "": (kept, {"seed_everything": config["seed_everything"]}),
+        "model.": (kept["model"]["init_args"], config["model"]["init_args"]),
+        "data.": (kept["data"], config["data"]),
+    }
+    for prefix, (there, now) in groups.items():
+        for name, value in now.items():
+            if name in there and name != "root" and _plain(there[name]) != _plain(value):
+                found[prefix + name] = (there[name], value)
+    return found
+
+
+def check_continues(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
+    """Raises an `InputError` unless training can go on under these settings: the same run, with epochs left to do."""
+    for name, (there, now) in differences(checkpoint, config).items():
+        raise InputError(name, f"{now!r}, but the run that goes on has {there!r}", "leave it out, or start a new run")
+    epochs, schedule = config["trainer"]["max_epochs"], config["model"]["init_args"]["schedule"]
+    if 0 <= (epochs or 0) <= checkpoint.epochs:
+        cause = f"{epochs}, but {checkpoint.path} has done {checkpoint.epochs}"
+        raise InputError("trainer.max_epochs", cause, "give more, or test the checkpoint")
+    if schedule != "constant" and epochs != checkpoint.max_epochs:
+        cause = f"{epochs}, but the {schedule} schedule was laid out for {checkpoint.max_epochs}"
+        raise InputError("trainer.max_epochs", cause, "leave it at that, or start a new run")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def check_fits(checkpoint: Checkpoint, model: nn.Module) -> None:

@@ -12,10 +12,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
 
 from cifar_lightning import callbacks
 from cifar_lightning.arguments import join_images, values_of
-from cifar_lightning.checkpoint import NOT_RESTORED, Checkpoint, check_fits, read_checkpoint, run_folder
+from cifar_lightning.checkpoint import Checkpoint, check_continues, check_fits, differences, read_checkpoint, run_folder
 from cifar_lightning.data.datamodule import CIFAR10DataModule, data_root, prepare
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.messages import check_yaml
@@ -44,7 +45,7 @@ class CLI(LightningCLI):
             auto_configure_optimizers=False,
             # Its way of saving constructor arguments names code to run on loading; ours are plain values.
             load_from_checkpoint_support=False,
-            trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False, "devices": 1},
+            trainer_defaults={"max_epochs": 50, "devices": 1, "num_sanity_val_steps": 0, "enable_model_summary": False},
             parser_kwargs={**keep_raising, **{name: dict(keep_raising) for name in self.subcommands()}},
         )
 
@@ -68,19 +69,22 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Puts the checkpoint's configuration before what was given, so that what was given wins."""
         command, given = args[0], join_images(args[1:])
+        check(
+            not command.startswith("-"), "command", command, f"one of {', '.join(self.subcommands())}, before its flags"
+        )
         for file in values_of(("-c", "--config"), given):
             check_yaml(Path(file))
-        if command in EVALUATION:
-            path = next(values_of(("--ckpt_path",), given), None)
-            if path is None:
-                remedy = "give --ckpt_path RUN/checkpoints/best.ckpt"
-                raise InputError("ckpt_path", f"{command} needs a checkpoint", remedy)
+        *_, path = [None, *values_of(("--ckpt_path",), given)]
+        if path:
             self.restored = read_checkpoint(Path(path))
             given = ["--config", json.dumps(self.restored.config), *given]
+        elif command in EVALUATION:
+            remedy = "give --ckpt_path RUN/checkpoints/best.ckpt"
+            raise InputError("ckpt_path", f"{command} needs a checkpoint", remedy)
         self.config = parser.parse_args([command, *given])
         config = self.config[command]
-        if command == "fit" and config.ckpt_path:
-            self.restored = read_checkpoint(Path(config.ckpt_path))
+        if config.ckpt_path != path:
+            raise InputError("ckpt_path", f"{config.ckpt_path} stands in a file", "give it as the flag --ckpt_path")
         check(0 <= config.seed_everything < 2**32, "seed_everything", config.seed_everything, "0 to 4294967295")
 
     def _parse_ckpt_path(self) -> None:
@@ -89,13 +93,27 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settles what the run's folder and config.yaml must tell truly: its name and where its images are from."""
         config = self.config[self.subcommand]
+        if Path(config.logs).exists() and not Path(config.logs).is_dir():
+            raise InputError("logs", f"{config.logs} is not a folder", "name another with --logs")
         if config.data.source == "auto":
             config.data.source, reason = prepare("auto", data_root(config.data.root), config.data.mirrors)
             if reason:
                 print(f"{reason}: using the synthetic stand-in instead of CIFAR-10", file=sys.stderr)
-        if config.name is None:
+        if self.restored:
+            config.name = run_folder(self.restored.path).parent.name.removesuffix("-synthetic")
+        elif config.name is None:
             files = [Path(str(file)).stem for file in config.config or []]
             config.name = "-".join(files) or config.model.class_path.rsplit(".", 1)[-1].lower()
+
+    def _check_restored(self, restored: Checkpoint, config: dict[str, Any]) -> None:
+        if self.subcommand == "fit":
+            return check_continues(restored, config)
+        there, now = restored.config["data"]["source"], config["data"]["source"]
+        if there != now and not config["data"]["images"]:
+            raise InputError("data.source", f"{now}, but the checkpoint was trained on {there}", "leave it out")
+        if self.subcommand == "validate" and not config["data"]["val_size"]:
+            raise InputError("data.val_size", "0 leaves nothing to validate on", "give --data.val_size 10000")
+        return None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Gives the Trainer its run folder and its callbacks."""
@@ -103,10 +121,14 @@ class CLI(LightningCLI):
         if config.trainer.logger in (None, True):
             kwargs["logger"] = self._logger(config)
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *self._callbacks(config)]
+        # Otherwise Lightning would save to a folder of its own.
+        kwargs["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in kwargs["callbacks"])
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
             raise InputError("trainer", str(error).rstrip("."), "`fit --help` lists what it takes") from error
+        check(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1: batches are cut for one device")
+        return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Leaves printing and keeping of results to the callbacks."""
@@ -122,33 +144,40 @@ class CLI(LightningCLI):
         return RunLogger(config.logs, f"{config.name}{tag}", default_hp_metric=False)
 
     def _callbacks(self, config: Any) -> list[Callback]:
-        watchers: list[Callback] = [callbacks.ProgressBar(), callbacks.Console()]
+        history = callbacks.History()
+        watchers: list[Callback] = [history, callbacks.Console(history)]
+        if config.trainer.enable_progress_bar in (None, True):
+            watchers.append(callbacks.ProgressBar())
         if self.subcommand in EVALUATION:
             folder = run_folder(Path(config.ckpt_path))
             return [*watchers, callbacks.TestReport(folder), callbacks.PredictionsFile(folder)]
+        return [*watchers, callbacks.EpochSeed(), callbacks.TensorBoardExtras(), *self._savers(config)]
+
+    def _savers(self, config: Any) -> list[Callback]:
+        """What keeps the best and the last epoch, in the run's folder; nothing where there is none."""
+        run = config.trainer
+        if run.enable_checkpointing is False or run.logger is False or run.fast_dev_run:
+            return []
+        best = ModelCheckpoint(monitor="val/acc", mode="max", filename="best", enable_version_counter=False)
+        last = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
         # With nothing to validate on there is no best.
-        best = {"monitor": "val/acc", "mode": "max", "filename": "best"} if config.data.val_size else {"save_top_k": 0}
-        saver = ModelCheckpoint(**best, save_last=True, auto_insert_metric_name=False)
-        return [*watchers, callbacks.EpochSeed(), callbacks.History(), callbacks.TensorBoardExtras(), saver]
+        return [best, last] if config.data.val_size and run.limit_val_batches != 0 else [last]
 
     def after_instantiate_classes(self) -> None:
-        """Checks that the checkpoint's weights fit, and says what came from where."""
+        """Checks that things fit together, and says what came from where."""
+        ones = self.subcommand == "fit" and self.datamodule.batch_size == 1
+        if ones and any(isinstance(module, nn.BatchNorm1d) for module in self.model.modules()):
+            cause = "1 leaves batch norm nothing to average over"
+            raise InputError("data.batch_size", cause, "use 2 or more, or --model.batch_norm false")
         if self.restored is None:
             return
+        config = self.config[str(self.subcommand)].as_dict()
         check_fits(self.restored, self.model)
-        name, epoch = type(self.model).__name__, self.restored.epoch
-        print(f"{self.restored.path}: {name} after epoch {epoch}; {self._explicit()}")
-
-    def _explicit(self) -> str:
-        """Which settings are the checkpoint's, and which were given over it."""
-        assert self.restored
-        now = self.config[str(self.subcommand)].as_dict()
-        model, data = now["model"]["init_args"], now["data"]
-        kept = {"model": self.restored.config["model"]["init_args"], "data": self.restored.config["data"]}
-        pairs = [(f"model.{k}", v, kept["model"].get(k)) for k, v in model.items()]
-        pairs += [(f"data.{k}", v, kept["data"].get(k)) for k, v in data.items() if k not in NOT_RESTORED]
-        given = [f"{name} {new} (there: {old})" for name, new, old in pairs if new != old]
-        return "model, data and split as there" + (f", but for {', '.join(given)}" if given else "")
+        self._check_restored(self.restored, config)
+        changed = differences(self.restored, config)
+        given = [f"{name} {now} (there: {there})" for name, (there, now) in changed.items()]
+        origin = "model and data as there" + (f", but for {', '.join(given)}" if given else "")
+        print(f"{self.restored.path}: {type(self.model).__name__} after epoch {self.restored.epochs}; {origin}")
 
 
 class RunLogger(TensorBoardLogger):
@@ -163,6 +192,8 @@ class SaveConfig(SaveConfigCallback):
     """Leaves config.yaml in the folder of a run that trains, and in no other."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Saves once, when training starts."""
+        """Saves once, when training starts; without the checkpoint that it may go on from, to repeat the whole."""
         if stage == "fit" and trainer.loggers:
+            self.config = self.config.clone()
+            self.config.ckpt_path = None
             super().setup(trainer, pl_module, stage)

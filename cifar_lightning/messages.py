@@ -1,17 +1,19 @@
 """One line for a person out of what a parser says: which key, which value, what is allowed, the nearest key."""
 
 import re
+from argparse import ArgumentError
 from collections.abc import Iterator
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import InputError
-from cifar_lightning.models import CNN, MLP, ImageClassifier
+from cifar_lightning.models import ImageClassifier
 
 WORDS = {
     "<class 'int'>": "a whole number",
@@ -19,7 +21,7 @@ WORDS = {
     "<class 'bool'>": "true or false",
     "<class 'str'>": "text",
     "<class 'NoneType'>": "null",
-    "<class 'collections.abc.Sequence'>": "a list such as [64,128]",
+    "<class 'collections.abc.Sequence'>": "a list such as [a,b]",
 }
 
 
@@ -34,6 +36,8 @@ def explain(error: BaseException) -> str | None:
     if ours:
         full = next((key for key in keys if key.rpartition(".")[2] == ours.field), ours.field)
         return f"{full}: {ours.cause}; {ours.remedy}"
+    if not isinstance(error, ArgumentError):  # what went wrong later is not about words
+        return None
     text = str(error)
     for pattern, say in RULES:
         if found := re.search(pattern, text, re.DOTALL):
@@ -43,9 +47,15 @@ def explain(error: BaseException) -> str | None:
 
 def settings() -> list[str]:
     """Every setting, dotted as on the command line."""
-    groups = {"model": (ImageClassifier, CNN, MLP), "data": (CIFAR10DataModule,), "trainer": (Trainer,)}
+    models = [ImageClassifier, *architectures()]
+    groups: dict[str, list[Any]] = {"model": models, "data": [CIFAR10DataModule], "trainer": [Trainer]}
     named = [f"{g}.{name}" for g, kinds in groups.items() for kind in kinds for name in signature(kind).parameters]
     return ["model", "model.class_path", "config", "ckpt_path", "seed_everything", "logs", "name", *named]
+
+
+def architectures() -> list[type[ImageClassifier]]:
+    """Every architecture that has been imported, by name."""
+    return sorted(ImageClassifier.__subclasses__(), key=lambda kind: kind.__name__)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -65,6 +75,8 @@ def _unknown(found: re.Match[str], text: str, keys: list[str]) -> str:
         return f"{name}: a word that belongs to no flag; flags start with --"
     name = _key(text, name) if "Parser key" in text else name
     name = name.replace(".init_args.", ".")
+    if name in keys:
+        return f"{name}: no architecture comes before it; give --config configs/cnn.yaml or --model CNN first"
     near = get_close_matches(name, keys, n=1, cutoff=0.7)
     return f"{name}: there is no such setting; " + (f"did you mean {near[0]}?" if near else "`fit --help` lists them")
 
@@ -87,7 +99,8 @@ def _no_model(found: re.Match[str], text: str, keys: list[str]) -> str:
     given = re.search(r"class_path'?[ :=]+'([^']+)'", text) or re.search(r"Given value: (\S+)", text)
     name, key = given[1] if given else "this", _key(text)
     if key == "model":
-        return f"model: {name} is not one of this project's models; use CNN or MLP"
+        known = " or ".join(kind.__name__ for kind in architectures())
+        return f"model: {name} is not one of this project's models; use {known}"
     return f"{key}: {name} is unknown; name a class of lightning.pytorch"
 
 
@@ -129,3 +142,6 @@ def check_yaml(path: Path) -> None:
         raise InputError(f"{path}{where}", "not valid YAML", f"mend it: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
         raise InputError(str(path), "holds no settings", "write them as `name: value` lines")
+    model = content.get("model")
+    if isinstance(model, dict) and model.get("init_args", {}) is None:
+        raise InputError(f"{path}, model.init_args", "nothing stands below it", "write settings there or leave it out")

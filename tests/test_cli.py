@@ -28,9 +28,9 @@ INPUT_ERRORS = {
     "an accelerator that is not there": ([CNN, "--trainer.accelerator=tpu"], ["trainer"]),
     "no such accelerator": ([CNN, "--trainer.accelerator=foo"], ["foo", "cpu"]),
     "no model": ([], ["model", "configs/cnn.yaml"]),
-    "no such model": (["--model=ResNet"], ["model", "ResNet", "CNN or MLP"]),
+    "no such model": (["--model=ResNet"], ["model", "ResNet", "CNN", "MLP"]),
     "not ours to import": ([CNN, "--trainer.callbacks=os.system"], ["trainer.callbacks", "os.system", "not imported"]),
-    "not a model": (["--model=os.system"], ["model", "os.system", "CNN or MLP"]),
+    "not a model": (["--model=os.system"], ["model", "os.system", "CNN", "MLP"]),
     "no such file": (["--config=nowhere.yaml"], ["nowhere.yaml", "no such file"]),
     "not YAML": (["--config=broken.yaml"], ["broken.yaml, line 3", "YAML"]),
     "no settings": (["--config=list.yaml"], ["list.yaml", "no settings"]),
@@ -38,6 +38,12 @@ INPUT_ERRORS = {
     "typo in a file": (["--config=typo.yaml"], ["data.batch_sise", "data.batch_size"]),
     "follows another": ([CNN, "--data.seed=3"], ["data.seed", "seed_everything"]),
     "value missing": (["--config"], ["config", "give a value"]),
+    "an overlay alone": ([f"--config={CONFIGS / 'no_dropout.yaml'}"], ["model.dropout", "configs/cnn.yaml"]),
+    "empty section": (["--config=empty.yaml"], ["empty.yaml, model.init_args", "nothing stands below it"]),
+    "batch norm over one": (["--model=MLP", "--data.batch_size=1"], ["data.batch_size", "--model.batch_norm false"]),
+    "no folder for runs": ([CNN, "--logs=list.yaml"], ["logs", "list.yaml is not a folder"]),
+    "no picture named": ([CNN, "--data.images="], ["data.images", "names of pictures"]),
+    "no such checkpoint": ([CNN, "--ckpt_path=nowhere.ckpt"], ["nowhere.ckpt", "no such checkpoint"]),
     "no data": (
         [CNN, "--data.mirrors=[]"],
         ["data.root", "no CIFAR-10 in data", "CIFAR10_ROOT", "--data.source synthetic"],
@@ -50,6 +56,7 @@ def test_what_a_person_did_wrong_is_one_line(name: str, empty_folder: Path, caps
     (empty_folder / "broken.yaml").write_text("model:\n  channels: [\n")
     (empty_folder / "list.yaml").write_text("- 1\n")
     (empty_folder / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    (empty_folder / "empty.yaml").write_text("model:\n  class_path: CNN\n  init_args:\n")
     (empty_folder / "typo.yaml").write_text("data:\n  batch_sise: 3\n")
     before = sorted(empty_folder.iterdir())
     args, words = INPUT_ERRORS[name]
@@ -60,6 +67,17 @@ def test_what_a_person_did_wrong_is_one_line(name: str, empty_folder: Path, caps
     assert [word for word in words if word not in line] == []
     assert output.out == ""
     assert [p for p in empty_folder.iterdir() if p.name not in ("data", *(b.name for b in before))] == []
+
+
+@pytest.mark.parametrize("flags", [["--debug"], []])
+def test_nothing_typed(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(flags) == 0
+    assert "The commands people need" in capsys.readouterr().out
+
+
+def test_the_command_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([CNN, "fit"]) == 2
+    assert capsys.readouterr().err.startswith("error: command: ")
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +117,34 @@ def test_a_batch_of_one_is_refused_by_batch_norm_but_not_without(empty_folder: P
     few = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", *SMALL, "--data.batch_size=1"]
     assert main(["fit", "--model=MLP", "--model.batch_norm=false", *few]) == 0
     assert main(["fit", "--model=CNN", *few]) == 0
+
+
+@pytest.mark.parametrize("flag", ["--trainer.logger=false", "--trainer.fast_dev_run=true"])
+def test_what_keeps_nothing_writes_nothing(flag: str, empty_folder: Path) -> None:
+    assert main(["fit", "--model=MLP", *SMALL, "--trainer.max_epochs=1", flag]) == 0
+    assert list(empty_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("switch", ["enable_progress_bar", "enable_checkpointing"])
+def test_what_is_ours_can_be_switched_off(switch: str, empty_folder: Path) -> None:
+    assert main(["fit", "--model=MLP", *SMALL, "--trainer.max_epochs=1", f"--trainer.{switch}=false"]) == 0
+    kept = Path("logs/mlp-synthetic/version_0/checkpoints/best.ckpt").exists()
+    assert kept is (switch != "enable_checkpointing")
+
+
+def test_an_epoch_without_validation_shows_none(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch=2"]
+    assert main(["fit", "--model=MLP", *SMALL, *flags]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert ["val loss" in line for line in lines] == [False, True, False]
+    rows = Path("logs/mlp-synthetic/version_0/metrics.csv").read_text().splitlines()[1:]
+    assert [",,,,,," in row for row in rows] == [True, False, True]
+
+
+def test_half_precision_trains(empty_folder: Path) -> None:
+    for precision in ("bf16-mixed", "bf16-true"):
+        assert main(["fit", "--model=MLP", *SMALL, "--trainer.max_epochs=1", f"--trainer.precision={precision}"]) == 0
+    assert main(["validate", "--ckpt_path=logs/mlp-synthetic/version_0/checkpoints/best.ckpt"]) == 0
 
 
 def test_flags_win_over_files_and_later_files_over_earlier(empty_folder: Path) -> None:

@@ -100,6 +100,30 @@ def test_a_contradiction_is_an_error(flags: list[str], run: Path, capsys: pytest
     assert sorted(run.rglob("*")) == before
 
 
+def test_the_stand_in_is_no_match_for_the_real_set(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", f"--ckpt_path={run / 'checkpoints/best.ckpt'}", "--data.source=cifar10"]) == 2
+    assert "error: data.source: cifar10, but the checkpoint was trained on synthetic" in capsys.readouterr().err
+
+
+def test_nothing_to_validate_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", f"--ckpt_path={run / 'checkpoints/best.ckpt'}", "--data.val_size=0"]) == 2
+    assert "error: data.val_size: 0 leaves nothing to validate on" in capsys.readouterr().err
+
+
+def test_of_two_checkpoints_the_last_counts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best = f"--ckpt_path={run / 'checkpoints/best.ckpt'}"
+    assert main(["test", best, "--ckpt_path=nowhere.ckpt"]) == 2
+    assert capsys.readouterr().err.startswith("error: nowhere.ckpt: there is no such checkpoint")
+
+
+def test_a_checkpoint_copied_elsewhere_is_enough(run: Path) -> None:
+    Path("elsewhere").mkdir()
+    shutil.copy(run / "checkpoints/best.ckpt", "elsewhere/mine.ckpt")
+    shutil.rmtree(run)
+    assert main(["test", "--ckpt_path=elsewhere/mine.ckpt"]) == 0
+    assert Path("elsewhere/test.json").exists()
+
+
 def test_predict_without_pictures_takes_the_test_set(run: Path) -> None:
     assert main(["predict", f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]) == 0
     assert main(["test", f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]) == 0

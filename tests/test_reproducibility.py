@@ -1,5 +1,6 @@
 """The same seed gives the same bits; a resumed run ends where an uninterrupted one does; no double precision."""
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from cifar_lightning.__main__ import main
 from cifar_lightning.callbacks import EpochSeed, History
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models import CNN, MLP, ImageClassifier
@@ -60,6 +62,45 @@ def test_a_resumed_run_ends_the_same(model: list[str], fit: Fit, tmp_path: Path)
     assert same(weights(rest), weights(whole))
     assert rows(rest) == rows(whole)
     assert len(rows(whole)) == 4
+
+
+def test_a_run_goes_on_by_its_checkpoint_alone(fit: Fit, tmp_path: Path) -> None:
+    run = fit(tmp_path, ["--model=MLP", *SMALL, "--trainer.max_epochs=1"])
+    before = (run / "config.yaml").read_text()
+    assert fit(tmp_path, [f"--ckpt_path={run / 'checkpoints/best.ckpt'}", "--trainer.max_epochs=2"]) == run
+    now = before.replace("max_epochs: 1", "max_epochs: 2").replace("precision: null", "precision: 32-true")
+    assert (run / "config.yaml").read_text() == now
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert len((run / "metrics.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--model.lr=0.1"], "model.lr: 0.1, but the run that goes on has 0.001"),
+        (["--seed_everything=5"], "seed_everything: 5, but the run that goes on has 0"),
+        (["--data.batch_size=50"], "data.batch_size: 50, but the run that goes on has 100"),
+        (["--model=CNN"], "model"),
+        (["--trainer.max_epochs=2"], "trainer.max_epochs: 2, but"),
+        (["--trainer.max_epochs=3"], "the cosine schedule was laid out for 2"),
+    ],
+)
+def test_a_run_goes_on_only_as_itself(
+    flags: list[str], words: str, fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit(tmp_path, ["--model=MLP", *SMALL, "--model.schedule=cosine", "--trainer.max_epochs=2"])
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["fit", f"--ckpt_path={run / 'checkpoints/last.ckpt'}", *flags]) == 2
+    assert words in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_without_validation_the_last_epoch_is_still_kept_each_time(fit: Fit, tmp_path: Path) -> None:
+    run = fit(tmp_path, ["--model=MLP", *SMALL, "--data.val_size=0", "--trainer.max_epochs=2"])
+    content = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] == 2
+    assert content["epoch"] == 1  # saved at the end of the second epoch, not after the run
+    assert len(content["callbacks"]["History"]["rows"]) == 2
 
 
 def test_derived_seeds_are_pinned_and_apart() -> None:
@@ -116,9 +157,8 @@ def test_the_cnn_beats_the_mlp_on_the_stand_in(fit: Fit, tmp_path: Path) -> None
     def best(name: str, flags: list[str]) -> float:
         data = ["--data.source=synthetic", "--data.train_size=20000", "--data.val_size=2000"]
         run = fit(tmp_path / name, [*flags, *data, "--trainer.max_epochs=3"])
-        content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
-        (state,) = (state for name, state in content["callbacks"].items() if name.startswith("ModelCheckpoint"))
-        return float(state["best_model_score"])
+        with (run / "metrics.csv").open() as file:
+            return max(float(row["val/acc"]) for row in csv.DictReader(file))
 
     mlp = best("mlp", ["--model=MLP", "--model.dropout=0"])
     cnn = best("cnn", ["--model=CNN", "--model.channels=[16,32]", "--model.dropout=0.1"])

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from tqdm import tqdm
 
+from cifar_lightning.callbacks.history import History
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 
 
@@ -28,7 +29,14 @@ class ProgressBar(TQDMProgressBar):
 
 
 class Console(Callback):
-    """Says what a run is, how each epoch went, and what to type next."""
+    """Says what a run is, how each epoch went, and what to type next.
+
+    Args:
+        history: Where each epoch's row comes from; it must come before this one in the Trainer's callbacks.
+    """
+
+    def __init__(self, history: History) -> None:
+        self.history = history
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What is trained, on what, where."""
@@ -37,18 +45,18 @@ class Console(Callback):
         say(f"{type(pl_module).__name__} with {parameters:,} parameters on {pl_module.device}, {trainer.precision}")
         train, val = len(data.train.labels), len(data.val.labels)
         say(f"{train:,} images to train on, {val:,} to validate on: {data.description}")
-        if trainer.loggers:
+        if trainer.log_dir and trainer.loggers:
             say(f"run folder: {trainer.log_dir}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One line an epoch."""
-        metrics = trainer.callback_metrics
+        row = self.history.rows[-1]
         words = [
-            f"{stage} loss {metrics[f'{stage}/loss']:.4f} acc {metrics[f'{stage}/acc']:.4f}"
+            f"{stage} loss {row[f'{stage}/loss']:.4f} acc {row[f'{stage}/acc']:.4f}"
             for stage in ("train", "val")
-            if f"{stage}/loss" in metrics
+            if f"{stage}/loss" in row
         ]
-        say("  ".join([f"epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}", *words]))
+        say("  ".join([f"epoch {row['epoch']:3d}/{trainer.max_epochs}", *words, f"{row['epoch_seconds']:.1f} s"]))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The figures of `validate`, with every digit that is exact."""
@@ -59,16 +67,15 @@ class Console(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The best epoch, and the next two commands to type."""
-        checkpoint = trainer.checkpoint_callback
-        if not isinstance(checkpoint, ModelCheckpoint):
-            return
-        path = checkpoint.best_model_path or checkpoint.last_model_path
-        if checkpoint.best_model_score is not None:
-            say(f"best val/acc {checkpoint.best_model_score:.4f} in {checkpoint.best_model_path}")
         if CIFAR10DataModule.of(trainer).source == "synthetic":
             say(f"trained on {CIFAR10DataModule.of(trainer).description}")
+        checkpoint = trainer.checkpoint_callback  # the best where there is one, else the last
+        if not isinstance(checkpoint, ModelCheckpoint) or not checkpoint.best_model_path:
+            return
+        if checkpoint.best_model_score is not None:
+            say(f"best val/acc {checkpoint.best_model_score:.4f} in {checkpoint.best_model_path}")
         say("next:")
-        say(f"  python -m cifar_lightning test --ckpt_path {path}")
+        say(f"  python -m cifar_lightning test --ckpt_path {checkpoint.best_model_path}")
         say("  tensorboard --logdir logs")
 
 

@@ -5,7 +5,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 FILE = "metrics.csv"
 
@@ -33,7 +35,7 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the epoch's row."""
-        metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if "/" in name}
+        metrics = {name: _shortest(value) for name, value in trainer.callback_metrics.items() if "/" in name}
         if not self.validated:
             metrics = {name: value for name, value in metrics.items() if not name.startswith(VALIDATION_PREFIXES)}
         metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
@@ -42,7 +44,7 @@ class History(Callback):
         self.rows.append({"epoch": epoch, **metrics})
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=epoch)
-        if trainer.loggers and trainer.is_global_zero and trainer.log_dir:
+        if trainer.log_dir and trainer.loggers:
             write_csv(Path(trainer.log_dir) / FILE, self.rows)
 
     def state_dict(self) -> dict[str, Any]:
@@ -52,6 +54,11 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on after the checkpoint's last row."""
         self.rows = state_dict["rows"]
+
+
+def _shortest(value: Tensor) -> float:
+    """The number of fewest digits that is this float32 again: 0.7706, not 0.7705999612808228."""
+    return float(str(np.float32(value.item())))
 
 
 def write_csv(path: Path, rows: list[dict[str, float]]) -> None:

@@ -48,8 +48,6 @@ class PredictionsFile(Callback):
             say(f"  {row[0]}: {row[1]} ({float(row[2]):.1%})")
         if len(self.rows) > SHOWN:
             say(f"  and {len(self.rows) - SHOWN:,} more")
-        if not trainer.is_global_zero:
-            return
         path = self.folder / FILE
         header = ["file", "class", "probability"]
         header += [f"top{rank}_{what}" for rank in range(1, TOP + 1) for what in ("class", "probability")]

@@ -3,6 +3,7 @@
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.seeds import derive
 
 
@@ -13,10 +14,6 @@ class EpochSeed(Callback):
     after a resume. This way an epoch draws the same whether the run came to it or began with it.
     """
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remembers the run's seed."""
-        self.seed = torch.initial_seed()
-
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Seeds the epoch."""
-        torch.manual_seed(derive(self.seed, "epoch", trainer.current_epoch))
+        torch.manual_seed(derive(CIFAR10DataModule.of(trainer).seed, "epoch", trainer.current_epoch))

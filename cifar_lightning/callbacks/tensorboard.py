@@ -44,7 +44,7 @@ class TensorBoardExtras(Callback):
             # add_graph traces with torch.jit, which is deprecated and has no successor that TensorBoard can draw.
             warnings.simplefilter("ignore")
             pl_module.eval()
-            writer.add_graph(pl_module.network, images[:2])
+            writer.add_graph(pl_module.network, images[:2].to(pl_module.dtype))
             pl_module.train()
         params = {**pl_module.hparams, **{name: data.hparams[name] for name in DATA_PARAMS}, "source": data.source}
         metrics = dict.fromkeys((f"{stage}/{name}" for stage in STAGES for name in ("loss", "acc")), 0.0)

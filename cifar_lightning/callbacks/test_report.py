@@ -30,14 +30,14 @@ class TestReport(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints and writes."""
-        if not trainer.is_global_zero:
-            return
         report, path = self.report(trainer, pl_module), self.folder / FILE
-        path.write_text(json.dumps(report, indent=1) + "\n")
-        if writer := writer_of(trainer):
-            writer.add_figure("test/confusion_matrix", figure(report["confusion_matrix"], report["classes"]))
-        say(f"test set: {CIFAR10DataModule.of(trainer).description}")
-        say(table(report))
+        try:
+            path.write_text(json.dumps(report, indent=1) + "\n")
+            if writer := writer_of(trainer):
+                writer.add_figure("test/confusion_matrix", figure(report["confusion_matrix"], report["classes"]))
+        finally:  # figures that took a while are shown even where they can't be kept
+            say(f"test set: {CIFAR10DataModule.of(trainer).description}")
+            say(table(report))
         say(f"written to {path}")
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class CIFAR10DataModule(LightningDataModule):
         check(train_size is None or 10 <= train_size <= available, "train_size", train_size, f"10 to {available}")
         check(0 <= train_clean_size <= 50_000, "train_clean_size", train_clean_size, "0 to 50000")
         check(augment in ("none", "flip-shift"), "augment", augment, "none or flip-shift")
-        check(images != [], "images", images, "the names of pictures or folders")
+        check(images not in ([], ""), "images", images, "the names of pictures or folders")
         check(num_workers >= 0, "num_workers", num_workers, "0 or more")
         self.save_hyperparameters(logger=False)
         self.root, self.source, self.mirrors = data_root(root), source, tuple(mirrors)
@@ -129,7 +129,7 @@ class CIFAR10DataModule(LightningDataModule):
         return synthetic.CLASSES if self.source == "synthetic" else cifar10.CLASSES
 
     def prepare_data(self) -> None:
-        """Downloads what is missing, once on each machine."""
+        """Downloads what is missing."""
         prepare(self.source, self.root, self.mirrors)
 
     def setup(self, stage: str) -> None:

@@ -98,7 +98,7 @@ class ImageClassifier(LightningModule):
 
         Not in `on_train_epoch_end`: callbacks come before the model there, and would see the epoch before.
         """
-        if self.trainer.is_last_batch:
+        if self.trainer.is_last_batch or self.trainer.global_step == self.trainer.max_steps:
             self._publish("train")
 
     def on_validation_epoch_end(self) -> None:
@@ -135,6 +135,7 @@ class ImageClassifier(LightningModule):
         """Adds what it takes to build this model again from the checkpoint alone."""
         checkpoint["architecture"] = architecture(self)
         checkpoint["precision"] = str(self.trainer.precision)
+        checkpoint["max_epochs"] = self.trainer.max_epochs
 
     def __repr__(self) -> str:
         """The network alone, layer by layer, under this class's name."""
@@ -142,7 +143,7 @@ class ImageClassifier(LightningModule):
 
     def _logits(self, batch: ImageSet) -> Tensor:
         # In float32 whatever the precision of the network: softmax over bfloat16 loses digits.
-        logits: Tensor = self(batch.images)
+        logits: Tensor = self(batch.images.to(self.dtype))
         return logits.float()
 
     def _step(self, batch: ImageSet, stage: str) -> tuple[Tensor, Tensor]:
