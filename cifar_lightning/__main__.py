@@ -46,8 +46,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # Lightning's way to end after Ctrl-C
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        remedy = "its last whole epoch is in RUN/checkpoints/last.ckpt; go on with fit --ckpt_path"
-        print(f"error: fit: interrupted; {remedy}", file=sys.stderr)
+        print("error: interrupted: the last whole epoch is kept; go on with", file=sys.stderr, end=" ")
+        print("fit --ckpt_path RUN/checkpoints/last.ckpt", file=sys.stderr)
         return 130
     except Exception as error:
         if debug:

@@ -1,11 +1,13 @@
 """What a person types, and what comes back."""
 
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.models import MLP
 from tests.conftest import CONFIGS, SMALL
 
 CNN = f"--config={CONFIGS / 'cnn.yaml'}"
@@ -187,3 +189,19 @@ def test_the_stand_in_is_never_silent(mlp_run: Path, empty_folder: Path, capsys:
     assert any("SYNTHETIC" in line for line in lines[first:last])
     assert "using the synthetic stand-in instead of CIFAR-10" in output.err
     assert [p.name for p in (empty_folder / "logs").iterdir()] == ["mlp-synthetic"]
+
+
+def test_ctrl_c_ends_with_its_own_status(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MLP, "on_train_batch_end", interrupt)
+    assert main(["fit", "--model=MLP", *SMALL]) == 130
+    output = capsys.readouterr()
+    (line,) = output.err.splitlines()
+    assert (
+        line == "error: interrupted: the last whole epoch is kept; go on with fit --ckpt_path RUN/checkpoints/last.ckpt"
+    )
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored

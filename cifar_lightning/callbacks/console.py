@@ -1,6 +1,7 @@
 """What a run says: a bar at a terminal, a line an epoch everywhere."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -46,7 +47,7 @@ class Console(Callback):
         train, val = len(data.train.labels), len(data.val.labels)
         say(f"{train:,} images to train on, {val:,} to validate on: {data.description}")
         if trainer.log_dir and trainer.loggers:
-            say(f"run folder: {trainer.log_dir}")
+            say(f"run folder: {Path(trainer.log_dir)}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One line an epoch."""
