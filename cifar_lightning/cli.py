@@ -109,7 +109,7 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             return check_continues(restored, config)
         there, now = restored.config["data"]["source"], config["data"]["source"]
-        if there != now and not config["data"]["images"]:
+        if there != now:
             raise InputError("data.source", f"{now}, but the checkpoint was trained on {there}", "leave it out")
         if self.subcommand == "validate" and not config["data"]["val_size"]:
             raise InputError("data.val_size", "0 leaves nothing to validate on", "give --data.val_size 10000")

@@ -73,9 +73,9 @@ def mlp_run(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cifar10_root() -> str:
+def cifar10_root() -> Path:
     """The folder of the real data set."""
     root = os.environ.get("CIFAR10_ROOT")
     if not root:
         pytest.skip("CIFAR10_ROOT is not set: it names the folder of the real data set")
-    return root
+    return Path(root)

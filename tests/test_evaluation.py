@@ -12,7 +12,7 @@ from PIL import Image
 from cifar_lightning.__main__ import main
 from cifar_lightning.data import synthetic
 from cifar_lightning.models import MLP
-from tests.conftest import CONFIGS
+from tests.conftest import CONFIGS, Fit
 
 
 @pytest.fixture
@@ -162,3 +162,15 @@ def test_predict_without_any_picture(images: str, run: Path, capsys: pytest.Capt
     assert main(["predict", f"--ckpt_path={run / 'checkpoints/best.ckpt'}", "--data.images", images]) == 2
     assert capsys.readouterr().err.startswith("error: data.images: ")
     assert not (run / "predictions.csv").exists()
+
+
+@pytest.mark.cifar10
+def test_the_real_set_from_training_to_test(cifar10_root: Path, fit: Fit, tmp_path: Path) -> None:
+    flags = ["--model=MLP", f"--data.root={cifar10_root}", "--data.train_size=5000", "--trainer.max_epochs=2"]
+    run = fit(tmp_path, flags)
+    assert run.parent.name == "mlp"  # no tag: this is CIFAR-10
+    assert main(["test", f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]) == 0
+    report = json.loads((run / "test.json").read_text())
+    assert (report["source"], report["classes"][:3]) == ("cifar10", ["airplane", "automobile", "bird"])
+    assert [sum(row) for row in report["confusion_matrix"]] == [1000] * 10
+    assert 0.33 < report["acc"] < 0.5  # chance is 0.1; seeds 0, 1 and 2 gave 0.386 to 0.399

@@ -30,13 +30,6 @@ def fake_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="session")
-def real_root() -> Path:
-    if "CIFAR10_ROOT" not in os.environ:
-        pytest.skip("CIFAR10_ROOT is not set")
-    return Path(os.environ["CIFAR10_ROOT"])
-
-
 def test_the_table_names_the_seven_official_files() -> None:
     assert set(cifar10.checksums()) == {*cifar10.TRAIN, *cifar10.TEST, "batches.meta"}
 
@@ -90,8 +83,8 @@ def test_what_is_damaged_is_never_unpickled(fake_root: Path) -> None:
     ("train", "per_class", "first"),
     [(True, 5000, [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]), (False, 1000, [3, 8, 8, 0, 6, 6, 1, 6, 3, 1])],
 )
-def test_the_real_set(real_root: Path, train: bool, per_class: int, first: list[int]) -> None:
-    images, labels = cifar10.load(real_root, train=train)
+def test_the_real_set(cifar10_root: Path, train: bool, per_class: int, first: list[int]) -> None:
+    images, labels = cifar10.load(cifar10_root, train=train)
     assert images.dtype == torch.uint8
     assert images.shape == (10 * per_class, 3, 32, 32)
     assert labels.bincount().tolist() == [per_class] * 10
@@ -99,11 +92,11 @@ def test_the_real_set(real_root: Path, train: bool, per_class: int, first: list[
 
 
 @pytest.mark.cifar10
-def test_the_real_set_agrees_with_torchvision(real_root: Path) -> None:
+def test_the_real_set_agrees_with_torchvision(cifar10_root: Path) -> None:
     from torchvision.datasets import CIFAR10
 
-    theirs = CIFAR10(real_root, train=False)
-    images, labels = cifar10.load(real_root, train=False)
+    theirs = CIFAR10(cifar10_root, train=False)
+    images, labels = cifar10.load(cifar10_root, train=False)
     assert torch.equal(images, torch.from_numpy(theirs.data).permute(0, 3, 1, 2))
     assert labels.tolist() == theirs.targets
     assert tuple(theirs.classes) == cifar10.CLASSES

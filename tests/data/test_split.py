@@ -56,8 +56,8 @@ def test_the_rows_are_pinned() -> None:
 
 
 @pytest.mark.cifar10
-def test_the_rows_of_the_real_validation_set_are_pinned(cifar10_root: str) -> None:
-    labels = cifar10.load(Path(cifar10_root), train=True).labels
+def test_the_rows_of_the_real_validation_set_are_pinned(cifar10_root: Path) -> None:
+    labels = cifar10.load(cifar10_root, train=True).labels
     train, val = stratified_split(labels, 10_000)
     assert counts(labels, val) == [1_000] * 10
     assert counts(labels, train) == [4_000] * 10

@@ -46,8 +46,8 @@ def test_normalize_against_torchvision() -> None:
 
 
 @pytest.mark.cifar10
-def test_mean_and_deviation_are_those_of_the_real_training_set(cifar10_root: str) -> None:
-    images = cifar10.load(Path(cifar10_root), train=True).images.numpy()
+def test_mean_and_deviation_are_those_of_the_real_training_set(cifar10_root: Path) -> None:
+    images = cifar10.load(cifar10_root, train=True).images.numpy()
     values = np.arange(256) / 255
     for channel in range(3):
         weights = np.bincount(images[:, channel].ravel(), minlength=256) / images[:, channel].size
