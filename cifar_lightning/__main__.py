@@ -28,18 +28,8 @@ def main(args: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 went wrong while running, 2 for what a person gave, 130 for Ctrl-C.
     """
     typed = sys.argv[1:] if args is None else args
-    given, debug = [arg for arg in typed if arg != "--debug"], "--debug" in typed
-    if not given:
-        print(HELP)
-        return 0
-    # Here, because Lightning takes seconds to import, and the help above needs none of it.
-    from cifar_lightning.cli import CLI
-    from cifar_lightning.messages import explain
-    from cifar_lightning.quiet import be_quiet
-
-    be_quiet()
     try:
-        cli = CLI(given)
+        return _run([arg for arg in typed if arg != "--debug"])
     except BrokenPipeError:  # whoever reads our words, `head` say, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -50,14 +40,32 @@ def main(args: Sequence[str] | None = None) -> int:
         print("fit --ckpt_path RUN/checkpoints/last.ckpt", file=sys.stderr)
         return 130
     except Exception as error:
-        if debug:
+        if "--debug" in typed:
             traceback.print_exc()
-        message = explain(error)
-        print(f"error: {message or f'{type(error).__name__}: {error}; --debug shows where'}", file=sys.stderr)
-        return 2 if message or isinstance(error, ArgumentError) else 1
-    for refused in cli.datamodule.refused:
-        print(f"error: {refused}", file=sys.stderr)
-    return 1 if cli.datamodule.refused else 0
+        return _fail(error)
+
+
+def _run(args: Sequence[str]) -> int:
+    if not args:
+        print(HELP, flush=True)
+        return 0
+    # Here, because Lightning takes seconds to import, and the help above needs none of it.
+    from cifar_lightning.cli import CLI
+    from cifar_lightning.quiet import be_quiet
+
+    be_quiet()
+    refused = CLI(args).datamodule.refused
+    for error in refused:
+        print(f"error: {error}", file=sys.stderr)
+    return 1 if refused else 0
+
+
+def _fail(error: Exception) -> int:
+    from cifar_lightning.messages import explain
+
+    message = explain(error)
+    print(f"error: {message or f'{type(error).__name__}: {error}; --debug shows where'}", file=sys.stderr)
+    return 2 if message or isinstance(error, ArgumentError) else 1
 
 
 if __name__ == "__main__":

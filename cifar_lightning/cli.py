@@ -34,6 +34,7 @@ class CLI(LightningCLI):
         # A configuration or a checkpoint names classes: only ours and Lightning's are ever imported.
         set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["cifar_lightning", "lightning.pytorch"])
         keep_raising = {"exit_on_error": False}
+        commands = {name: dict(keep_raising) for name in self.subcommands()}
         super().__init__(
             ImageClassifier,
             CIFAR10DataModule,
@@ -46,7 +47,7 @@ class CLI(LightningCLI):
             # Its way of saving constructor arguments names code to run on loading; ours are plain values.
             load_from_checkpoint_support=False,
             trainer_defaults={"max_epochs": 50, "devices": 1, "num_sanity_val_steps": 0, "enable_model_summary": False},
-            parser_kwargs={**keep_raising, **{name: dict(keep_raising) for name in self.subcommands()}},
+            parser_kwargs={"prog": "python -m cifar_lightning"} | keep_raising | commands,
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
