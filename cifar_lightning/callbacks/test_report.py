@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from matplotlib.figure import Figure
 
 from cifar_lightning.callbacks.console import say
 from cifar_lightning.callbacks.tensorboard import writer_of
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models import ImageClassifier
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FILE = "test.json"
 
@@ -74,8 +76,10 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def figure(counts: list[list[int]], names: list[str]) -> Figure:
+def figure(counts: list[list[int]], names: list[str]) -> "Figure":
     """The confusion matrix: rows are true classes, shaded by their fraction, counts written in."""
+    from matplotlib.figure import Figure  # here, because training never needs it
+
     drawing = Figure(figsize=(8, 7), layout="constrained")
     axes = drawing.subplots()
     fractions = [[count / max(sum(row), 1) for count in row] for row in counts]
