@@ -10,17 +10,18 @@ from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
-from cifar_lightning import callbacks
+from cifar_lightning import callbacks, speed
 from cifar_lightning.arguments import join_images, values_of
 from cifar_lightning.checkpoint import Checkpoint, check_continues, check_fits, differences, read_checkpoint, run_folder
 from cifar_lightning.data.datamodule import CIFAR10DataModule, data_root, prepare
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.messages import check_yaml
 from cifar_lightning.models import ImageClassifier
+from cifar_lightning.run import RunLogger, SaveConfig, savers
 
 EVALUATION = ("validate", "test", "predict")
 
@@ -100,6 +101,9 @@ class CLI(LightningCLI):
             config.data.source, reason = prepare("auto", data_root(config.data.root), config.data.mirrors)
             if reason:
                 print(f"{reason}: using the synthetic stand-in instead of CIFAR-10", file=sys.stderr)
+        if config.trainer.precision is None and config.trainer.plugins is None:
+            config.trainer.precision, reason = speed.best_precision(config.trainer.accelerator)
+            print(f"precision {config.trainer.precision}: {reason} (--trainer.precision chooses another)")
         if self.restored:
             config.name = run_folder(self.restored.path).parent.name.removesuffix("-synthetic")
         elif config.name is None:
@@ -121,6 +125,8 @@ class CLI(LightningCLI):
         config = self.config_init[self.subcommand]
         if config.trainer.logger in (None, True):
             kwargs["logger"] = self._logger(config)
+        if config.trainer.profiler is None:
+            kwargs["profiler"] = speed.NoProfiler()
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *self._callbacks(config)]
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in kwargs["callbacks"])
@@ -130,6 +136,10 @@ class CLI(LightningCLI):
             raise InputError("trainer", str(error).rstrip("."), "`fit --help` lists what it takes") from error
         check(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1: batches are cut for one device")
         return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with speed.still_heap():
+            super()._run_subcommand(subcommand)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Leaves printing and keeping of results to the callbacks."""
@@ -152,17 +162,7 @@ class CLI(LightningCLI):
         if self.subcommand in EVALUATION:
             folder = run_folder(Path(config.ckpt_path))
             return [*watchers, callbacks.TestReport(folder), callbacks.PredictionsFile(folder)]
-        return [*watchers, callbacks.EpochSeed(), callbacks.TensorBoardExtras(), *self._savers(config)]
-
-    def _savers(self, config: Any) -> list[Callback]:
-        """What keeps the best and the last epoch, in the run's folder; nothing where there is none."""
-        run = config.trainer
-        if run.enable_checkpointing is False or run.logger is False or run.fast_dev_run:
-            return []
-        best = ModelCheckpoint(monitor="val/acc", mode="max", filename="best", enable_version_counter=False)
-        last = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-        # With nothing to validate on there is no best.
-        return [best, last] if config.data.val_size and run.limit_val_batches != 0 else [last]
+        return [*watchers, callbacks.EpochSeed(), callbacks.TensorBoardExtras(), *savers(config)]
 
     def after_instantiate_classes(self) -> None:
         """Checks that things fit together, and says what came from where."""
@@ -179,22 +179,3 @@ class CLI(LightningCLI):
         given = [f"{name} {now} (there: {there})" for name, (there, now) in changed.items()]
         origin = "model and data as there" + (f", but for {', '.join(given)}" if given else "")
         print(f"{self.restored.path}: {type(self.model).__name__} after epoch {self.restored.epochs}; {origin}")
-
-
-class RunLogger(TensorBoardLogger):
-    """TensorBoard without an empty hparams.yaml beside the config.yaml that holds them all."""
-
-    def save(self) -> None:
-        """Flushes the event file."""
-        self.experiment.flush()
-
-
-class SaveConfig(SaveConfigCallback):
-    """Leaves config.yaml in the folder of a run that trains, and in no other."""
-
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Saves once, when training starts; without the checkpoint that it may go on from, to repeat the whole."""
-        if stage == "fit" and trainer.loggers:
-            self.config = self.config.clone()
-            self.config.ckpt_path = None
-            super().setup(trainer, pl_module, stage)

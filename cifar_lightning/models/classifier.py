@@ -116,7 +116,7 @@ class ImageClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, and a schedule that moves every step where there is one."""
-        optimizer = self._optimizer()
+        optimizer = self.new_optimizer()
         if self.schedule == "constant":
             return optimizer
         steps = self.trainer.estimated_stepping_batches
@@ -130,6 +130,18 @@ class ImageClassifier(LightningModule):
             else OneCycleLR(optimizer, max_lr=self.lr, total_steps=int(steps) + 1, cycle_momentum=False)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def new_optimizer(self) -> Optimizer:
+        """The optimiser that the settings ask for, without a schedule."""
+        # fused: one kernel for all parameters; it took 2 of 8 ms off the MLP's step on two CPU cores.
+        match self.optimizer_name:
+            case "adam":
+                return Adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+            case "adamw":
+                return AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+            case "sgd":
+                decay = self.weight_decay
+                return SGD(self.parameters(), lr=self.lr, weight_decay=decay, momentum=0.9, nesterov=True, fused=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what it takes to build this model again from the checkpoint alone."""
@@ -169,14 +181,3 @@ class ImageClassifier(LightningModule):
             {f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True, logger=False, batch_size=1
         )
         return values
-
-    def _optimizer(self) -> Optimizer:
-        # fused: one kernel for all parameters; it took 2 of 8 ms off the MLP's step on two CPU cores.
-        match self.optimizer_name:
-            case "adam":
-                return Adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
-            case "adamw":
-                return AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
-            case "sgd":
-                decay = self.weight_decay
-                return SGD(self.parameters(), lr=self.lr, weight_decay=decay, momentum=0.9, nesterov=True, fused=True)

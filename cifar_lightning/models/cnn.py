@@ -8,7 +8,7 @@ from torch import nn
 
 from cifar_lightning.errors import check
 from cifar_lightning.models.classifier import NUM_CLASSES, ImageClassifier
-from cifar_lightning.models.dropout import Dropout
+from cifar_lightning.models.pooling import ReLUDropoutMaxPool
 
 SIDE_PIXELS = 32
 
@@ -38,10 +38,7 @@ class CNN(ImageClassifier):
             layers[f"conv{i}"] = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
             if batch_norm:
                 layers[f"bn{i}"] = nn.BatchNorm2d(outputs)
-            layers[f"relu{i}"] = nn.ReLU()
-            if dropout:
-                layers[f"dropout{i}"] = Dropout(dropout)
-            layers[f"maxpool{i}"] = nn.MaxPool2d(2)
+            layers[f"pool{i}"] = ReLUDropoutMaxPool(dropout)
             inputs, side = outputs, side // 2
         layers["flatten"] = nn.Flatten()
         layers["fc"] = nn.Linear(inputs * side * side, NUM_CLASSES)

@@ -1,0 +1,161 @@
+"""`python -m cifar_lightning benchmark`: gives the turns, and gathers what comes of them."""
+
+import argparse
+import json
+import multiprocessing
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from cifar_lightning.benchmark.hardware import hardware, software
+from cifar_lightning.benchmark.startup import startup
+from cifar_lightning.benchmark.stopped import StoppedError
+from cifar_lightning.benchmark.table import startup_table, summary, table
+from cifar_lightning.errors import InputError
+
+REPORT = (["--model=MLP"], ["--model=CNN"])  # their default arguments are the report's settings
+PATIENCE_SECONDS = 10
+ORDER = ("plain", "ours", "loop", "limit")
+
+
+def benchmark(args: Sequence[str]) -> int:
+    """Compares, prints a table, writes a file.
+
+    Args:
+        args: What stands after `benchmark`.
+
+    Returns:
+        Exit status.
+    """
+    options, flags = parser().parse_known_args(args)
+    check(options)
+    named = any(flag.split("=")[0] in ("--config", "-c", "--model") for flag in flags)
+    results: dict[str, Any] = {
+        "command": shlex.join(["python", "-m", "cifar_lightning", "benchmark", *args]),
+        "hardware": hardware(),
+        "software": software(),
+        "models": [],
+    }
+    try:
+        for setting in [flags] if named else [[*model, *flags] for model in REPORT]:
+            results["models"].append(compare(setting, options.rounds))
+            print(table(results["models"][-1]), flush=True)
+        if options.starts:
+            results["startup"] = startup([*flags, *([] if named else REPORT[-1])], options.starts)
+            print(startup_table(results["startup"]), flush=True)
+    except StoppedError as stop:
+        return int(stop.args[0])
+    except KeyboardInterrupt:
+        print("error: interrupted: nothing is written; a round more or less is --rounds", file=sys.stderr)
+        return 130
+    options.output.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"written to {options.output}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's own flags; all others are for `fit`."""
+    own = argparse.ArgumentParser(
+        "python -m cifar_lightning benchmark",
+        description="Times `fit` beside the loop that people write, a bare loop, and the arithmetic alone, in turns.",
+        epilog="Every other flag is for `fit`: --config configs/quick.yaml, --data.batch_size 10. Without --config and "
+        "--model it is the MLP and the CNN of the report. On two CPU cores a round takes three to five minutes.",
+        allow_abbrev=False,
+    )
+    own.add_argument("--rounds", type=int, default=3, help="Turns that each way gets, of one epoch; at least 1.")
+    own.add_argument("--starts", type=int, default=3, help="How often start-up is timed; 0 leaves it out.")
+    own.add_argument("--output", type=Path, default=Path("benchmark.json"), help="Where the figures go.")
+    return own
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raises an `InputError` before anything is run for nothing."""
+    if options.rounds < 1:
+        raise InputError("rounds", f"{options.rounds}", "use 1 or more")
+    if options.starts < 0:
+        raise InputError("starts", f"{options.starts}", "use 0 or more")
+    if not options.output.absolute().parent.is_dir() or options.output.is_dir():
+        raise InputError("output", f"{options.output} can't be written", "name a file in a folder that exists")
+
+
+def compare(flags: list[str], rounds: int) -> dict[str, Any]:
+    """Has the four ways take turns, so that a machine that slows down slows all of them.
+
+    Args:
+        flags: What `fit` is given.
+        rounds: Turns for each.
+
+    Returns:
+        See `table.summary`.
+    """
+    with ExitStack() as stack:
+        logs = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-"))
+        flags = [*flags, f"--logs={logs}", "--name=run", f"--trainer.max_epochs={rounds + 1}"]
+        ways = {"loop": stack.enter_context(Way("loop", flags))}  # the first to refuse a setting
+        setting: dict[str, Any] = ways["loop"].answer()
+        ways |= {name: stack.enter_context(Way(name, flags)) for name in ORDER if name not in ways}
+        turns: dict[str, list[Any]] = {name: [] for name in ORDER}
+        for number in range(1, rounds + 1):
+            for name in ORDER:
+                progress(f"{setting['model']} round {number}/{rounds}: {name}")
+                turns[name].append(ways[name].turn())
+        progress("")
+        return summary(setting, turns)
+
+
+def progress(words: str) -> None:
+    """Says what is going on, in one line that the next overwrites; nothing where nobody looks."""
+    if sys.stderr.isatty():
+        print(f"\r{words:40}\r", end="", file=sys.stderr, flush=True)
+
+
+class Way:
+    """A process that trains in one of the ways, a turn at a time."""
+
+    def __init__(self, name: str, flags: list[str]) -> None:
+        # spawn: each begins as a fresh program does, without what this process has imported or set.
+        context = multiprocessing.get_context("spawn")
+        self.connection, there = context.Pipe()
+        self.process = context.Process(target=_start, args=(name, there, flags))
+        self.process.start()
+        there.close()
+
+    def __enter__(self) -> "Way":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()  # which ends it, unless it is in the middle of something
+        self.process.join(timeout=PATIENCE_SECONDS)
+        self.process.kill()
+        self.process.join()
+
+    def turn(self) -> Any:
+        """Gives it a turn and waits for the end of it."""
+        self.connection.send("go")
+        return self.answer()
+
+    def answer(self) -> Any:
+        """What it sends next; raises `StoppedError` if it has ended instead."""
+        try:
+            return self.connection.recv()
+        except EOFError:
+            self.process.join()
+            raise StoppedError(self.process.exitcode or 1) from None
+
+
+def _start(name: str, connection: Connection, flags: list[str]) -> None:
+    """Where the process of a way begins; only there is PyTorch imported."""
+    from cifar_lightning.__main__ import fail
+    from cifar_lightning.benchmark.ways import start
+
+    try:
+        start(name, connection, flags)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        sys.exit(fail(error))

@@ -1,0 +1,249 @@
+"""The four ways to train that are compared. Each runs in a process of its own and takes turns of one epoch."""
+
+import contextlib
+import copy
+import io
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision.datasets import CIFAR10
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from cifar_lightning import speed
+from cifar_lightning.__main__ import main
+from cifar_lightning.benchmark.pace import Epochs, Pace
+from cifar_lightning.cli import CLI
+from cifar_lightning.data.imageset import ImageSet
+from cifar_lightning.data.transforms import MEAN, STD
+from cifar_lightning.models.dropout import Dropout
+from cifar_lightning.models.pooling import ReLUDropoutMaxPool
+from cifar_lightning.quiet import be_quiet
+
+LIMIT_STEPS = 40  # a turn of the arithmetic alone
+DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class Setting(CLI):
+    """Everything that `fit` would run with, read and built by the same code, and not run."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where `fit` would train."""
+        return self.trainer.strategy.root_device
+
+    def load(self) -> None:
+        """Reads the images, and puts the model where it is trained."""
+        self.trainer.training = True
+        self.datamodule.trainer = self.trainer  # it augments only what a Trainer trains on
+        self.datamodule.prepare_data()
+        self.datamodule.setup("fit")
+        self.model.to(self.device)
+        self.model.setup("fit")
+
+
+def start(way: str, connection: Connection, flags: Sequence[str]) -> None:
+    """Runs one of the ways until the process is ended.
+
+    Args:
+        way: A key of `WAYS`.
+        connection: Takes a dictionary that describes the setting (from `loop` alone), then a `Turn` for each message.
+        flags: What `fit` is given.
+    """
+    be_quiet()
+    with contextlib.redirect_stdout(io.StringIO()):
+        WAYS[way](connection, flags)
+
+
+def plain(connection: Connection, flags: Sequence[str]) -> None:
+    """The loop that people write: pictures one by one, stock modules, float32, a number read at every step."""
+    setting = Setting(["fit", *flags])
+    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)  # Lightning's doing; PyTorch alone has it not
+    multiprocessing.set_start_method(None, force=True)  # workers start as in any program, not as this process did
+    setting.load()
+    device, data = setting.device, setting.datamodule
+    network = stock(setting.model.network).to(device)
+    train, val = Pictures(data.train), Pictures(data.val)
+    del data.train, data.val, data.train_clean
+    optimizer = stock_optimizer(setting.model.new_optimizer(), network)
+
+    def epoch() -> None:
+        network.train()
+        total, correct = 0.0, 0
+        for images, labels in DataLoader(train, data.batch_size, shuffle=True, num_workers=2):
+            images, labels = images.to(device), labels.to(device)
+            logits = network(images)
+            loss = F.cross_entropy(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+            correct += (logits.argmax(1) == labels).sum().item()
+        network.eval()
+        with torch.no_grad():
+            for images, labels in DataLoader(val, data.batch_size, num_workers=2):
+                images, labels = images.to(device), labels.to(device)
+                logits = network(images)
+                total += F.cross_entropy(logits, labels).item()
+                correct += (logits.argmax(1) == labels).sum().item()
+
+    for _ in pace(connection, device).turns(-(-len(train) // data.batch_size)):
+        epoch()
+
+
+def ours(connection: Connection, flags: Sequence[str]) -> None:
+    """`fit` itself, with everything that it does by default."""
+    Epochs.pace = Pace(connection)
+    status = main(["fit", *flags, f"--trainer.callbacks+={Epochs.__module__}.Epochs"])
+    raise SystemExit(status)
+
+
+def loop(connection: Connection, flags: Sequence[str]) -> None:
+    """The same module, data and precision without the Trainer: no metrics, no logs, no checkpoints."""
+    speed.prepare()
+    setting = Setting(["fit", *flags])
+    setting.load()
+    model, data, precision = setting.model, setting.datamodule, setting.trainer.precision_plugin
+    optimizer = model.new_optimizer()
+    batches = len(data.train_dataloader())
+    connection.send(describe(setting))
+
+    def loss_of(batch: ImageSet) -> Tensor:
+        on_device = ImageSet(batch.images.to(setting.device), batch.labels.to(setting.device))
+        images, labels = data.on_after_batch_transfer(on_device, 0)
+        with precision.forward_context():
+            logits = model(images)
+        return F.cross_entropy(logits.float(), labels)
+
+    def epoch() -> None:
+        model.train()
+        setting.trainer.training = True
+        for batch in data.train_dataloader():
+            optimizer.zero_grad()
+            loss_of(batch).backward()
+            optimizer.step()
+        model.eval()
+        setting.trainer.validating = True
+        with torch.inference_mode():
+            for loader in data.val_dataloader():
+                for batch in loader:
+                    loss_of(batch)
+
+    for _ in pace(connection, setting.device).turns(batches):
+        epoch()
+
+
+def limit(connection: Connection, flags: Sequence[str]) -> None:
+    """The convolutions and matrix products of a training step alone, forward and backward, in the precision used."""
+    speed.prepare()
+    setting = Setting(["fit", *flags])
+    device = setting.device
+    network = setting.model.network.to(device)
+    images = torch.zeros(setting.datamodule.batch_size, 3, 32, 32, device=device)
+    dtype = DTYPES.get(str(setting.trainer.precision), torch.float32)
+    step = products(network, images, dtype)
+    for _ in pace(connection, device).turns(LIMIT_STEPS):
+        for _ in range(LIMIT_STEPS):
+            step()
+
+
+WAYS: dict[str, Callable[[Connection, Sequence[str]], None]] = {
+    "plain": plain,
+    "ours": ours,
+    "loop": loop,
+    "limit": limit,
+}
+
+
+def pace(connection: Connection, device: torch.device) -> Pace:
+    """The pace of a way that trains on a device."""
+    return Pace(connection, synchronize=device.type != "cpu")
+
+
+def describe(setting: Setting) -> dict[str, Any]:
+    """What is compared, in plain values."""
+    device, data = setting.device, setting.datamodule
+    return {
+        "model": type(setting.model).__name__,
+        "parameters": sum(p.numel() for p in setting.model.parameters()),
+        "batch_size": data.batch_size,
+        "train_images": len(data.train.labels),
+        "source": data.source,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": str(setting.trainer.precision),
+        "threads": torch.get_num_threads(),
+    }
+
+
+class Pictures(CIFAR10):  # type: ignore[misc]  # torchvision has no types
+    """torchvision's data set, and its way to each picture, on a part of the training images."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.data = images.images.permute(0, 2, 3, 1).contiguous().numpy()
+        self.targets = images.labels.tolist()
+        self.transform, self.target_transform = Compose([ToTensor(), Normalize(MEAN, STD)]), None
+
+
+def stock(network: nn.Module) -> nn.Module:
+    """A copy with PyTorch's own modules in place of ours, its weights in the default memory format."""
+    network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    for name, child in network.named_children():
+        swapped = child.stock() if isinstance(child, Dropout | ReLUDropoutMaxPool) else stock(child)
+        network.set_submodule(name, swapped)
+    return network
+
+
+def stock_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module) -> torch.optim.Optimizer:
+    """The same optimiser for another network, with no more than its settings said: not fused."""
+    kinds = {"lr", "weight_decay", "momentum", "nesterov", "betas"}
+    kept = {name: value for name, value in optimizer.defaults.items() if name in kinds}
+    kind: Any = type(optimizer)
+    plain_one: torch.optim.Optimizer = kind(network.parameters(), **kept)
+    return plain_one
+
+
+def products(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Callable[[], None]:
+    """What runs every convolution and linear layer of a network once, forward and backward, and nothing else.
+
+    Args:
+        network: Any whose layers of these two kinds are used once each.
+        images: A batch for it, shape (B, 3, 32, 32).
+        dtype: Of the products.
+    """
+    found: list[tuple[nn.Module, Tensor]] = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        found.append((layer, inputs[0]))
+
+    hooks = [m.register_forward_pre_hook(note) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    with torch.no_grad():
+        network(images)
+    for hook in hooks:
+        hook.remove()
+    work = []
+    for i, (layer, inputs) in enumerate(found):
+        alone = copy.deepcopy(layer).to(dtype)
+        alone.register_parameter("bias", None)
+        x = torch.randn_like(inputs, dtype=dtype)
+        if x.dim() == 4 and x.device.type != "mps":
+            alone, x = alone.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+        x.requires_grad_(i > 0)  # nobody asks for the gradient of the images
+        with torch.no_grad():
+            work.append((alone, x, torch.randn_like(alone(x))))
+
+    def step() -> None:
+        torch.autograd.backward([layer(x) for layer, x, _ in work], [gradient for *_, gradient in work])
+        for layer, x, _ in work:
+            layer.zero_grad()
+            x.grad = None
+
+    return step
