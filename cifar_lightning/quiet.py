@@ -22,3 +22,5 @@ def be_quiet() -> None:
     warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
     # A batch is one slice of a tensor in memory: workers would only slow it down.
     warnings.filterwarnings("ignore", ".*does not have many workers")
+    # The CPU was asked for.
+    warnings.filterwarnings("ignore", ".*GPU available but not used")

@@ -41,10 +41,11 @@ def keep_freed_memory() -> bool:
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return False
     glibc = ctypes.CDLL(None)
-    # Numbers from malloc.h: no buffer with a mapping of its own, never trim, grow by 256 MiB.
-    m_mmap_max, m_trim_threshold, m_top_pad = -4, -1, -2
-    options = ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_top_pad, 2**28))
-    return all(glibc.mallopt(*option) == 1 for option in options)
+    # Numbers from malloc.h. Never trim, grow by 256 MiB, and give a buffer a mapping of its own from 1 GiB on (some
+    # versions take no more than 32 MiB): the largest ones, if they shared the heap, would leave holes in it.
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+    done = glibc.mallopt(m_trim_threshold, 2**31 - 1) and glibc.mallopt(m_top_pad, 2**28)
+    return bool(done and (glibc.mallopt(m_mmap_threshold, 2**30) or glibc.mallopt(m_mmap_threshold, 2**25)))
 
 
 def flush_denormals() -> bool:

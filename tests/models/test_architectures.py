@@ -7,30 +7,29 @@ from torch import Tensor, nn
 
 from cifar_lightning.errors import InputError
 from cifar_lightning.models import CNN, MLP, ImageClassifier
+from cifar_lightning.models.pooling import ReLUDropoutMaxPool
 
 Kind = type[CNN] | type[MLP]
 
 OPTIMIZATION = {"lr": 0.001, "weight_decay": 0.0, "optimizer": "adam", "schedule": "constant"}
 BOTH = pytest.mark.parametrize("kind", [CNN, MLP])
 
-# Layers in order; those of batch norm and dropout go with their setting.
+BLOCK = "conv{0} bn{0} pool{0}.relu pool{0}.dropout pool{0}.maxpool "
+
+# Layers in order, those of a block by its name; those of batch norm and dropout go with their setting.
 LAYERS: list[tuple[Kind, dict[str, Any], str]] = [
-    (CNN, {}, "conv1 bn1 relu1 dropout1 maxpool1 conv2 bn2 relu2 dropout2 maxpool2 flatten fc"),
-    (CNN, {"channels": (8,)}, "conv1 bn1 relu1 dropout1 maxpool1 flatten fc"),
-    (
-        CNN,
-        {"channels": [4, 8, 12]},
-        "conv1 bn1 relu1 dropout1 maxpool1 conv2 bn2 relu2 dropout2 maxpool2 "
-        "conv3 bn3 relu3 dropout3 maxpool3 flatten fc",
-    ),
+    (CNN, {}, BLOCK.format(1) + BLOCK.format(2) + "flatten fc"),
+    (CNN, {"channels": (8,)}, BLOCK.format(1) + "flatten fc"),
+    (CNN, {"channels": [4, 8, 12]}, BLOCK.format(1) + BLOCK.format(2) + BLOCK.format(3) + "flatten fc"),
     (MLP, {}, "flatten fc1 bn1 relu dropout fc2"),
     (MLP, {"depth": 0}, "flatten fc1"),
     (MLP, {"depth": 2, "width": 16}, "flatten fc1 bn1 relu1 dropout1 fc2 bn2 relu2 dropout2 fc3"),
 ]
 
 
-def names(model: ImageClassifier) -> list[str]:
-    return [name for name, _ in model.network.named_children()]
+def layers_of(model: ImageClassifier) -> dict[str, nn.Module]:
+    """What computes, in order: layers that hold no others."""
+    return {name: layer for name, layer in model.network.named_modules() if not list(layer.children())}
 
 
 def parameters(model: nn.Module) -> int:
@@ -52,10 +51,13 @@ def seed() -> None:
 def test_layers(kind: Kind, settings: dict[str, Any], layers: str, batch_norm: bool, dropout: float) -> None:
     absent = ("bn",) * (not batch_norm) + ("dropout",) * (not dropout)
     model = kind(**settings, batch_norm=batch_norm, dropout=dropout)
-    assert names(model) == [name for name in layers.split() if not name.startswith(absent or "nothing")]
+    expected = [name for name in layers.split() if not name.split(".")[-1].startswith(absent or "nothing")]
+    assert list(layers_of(model)) == expected
+    outermost = list(dict.fromkeys(name.split(".")[0] for name in expected))
+    assert [name for name, _ in model.network.named_children()] == outermost
     # What stays is not changed by what goes.
-    whole = {name: str(layer) for name, layer in kind(**settings).network.named_children()}
-    assert all(whole[name] == str(layer) for name, layer in model.network.named_children())
+    whole = {name: str(layer) for name, layer in layers_of(kind(**settings)).items()}
+    assert all(whole[name] == str(layer) for name, layer in layers_of(model).items())
     assert model(images(2)).shape == (2, 10)
     assert all(p.requires_grad for p in model.parameters())
 
@@ -85,17 +87,18 @@ def test_parameters(model: ImageClassifier, count: int) -> None:
 
 
 def test_sizes_of_the_layers() -> None:
-    network = CNN(dropout=0.3).network
-    assert isinstance(network, nn.Sequential)
-    conv = network.conv2
+    model = CNN(dropout=0.3)
+    conv = model.network.get_submodule("conv2")
     assert isinstance(conv, nn.Conv2d)
     assert (conv.in_channels, conv.out_channels, conv.kernel_size, conv.padding) == (64, 128, (3, 3), (1, 1))
-    assert [layer.p for layer in network if isinstance(layer, nn.Dropout)] == [0.3, 0.3]
+    assert [layer.p for layer in layers_of(model).values() if isinstance(layer, nn.Dropout)] == [0.3, 0.3]
     x, shapes = images(2), []
-    for layer in network:
+    for layer in layers_of(model).values():
         x = layer(x)
         shapes.append(tuple(x.shape[1:]))
     assert shapes == [(64, 32, 32)] * 4 + [(64, 16, 16)] + [(128, 16, 16)] * 4 + [(128, 8, 8), (8192,), (10,)]
+    pools = [layer for layer in model.network.children() if isinstance(layer, ReLUDropoutMaxPool)]
+    assert [tuple(pool(torch.ones(2, 3, 32, 32)).shape[1:]) for pool in pools] == [(3, 16, 16)] * 2
 
 
 @BOTH
@@ -104,7 +107,8 @@ def test_repr_is_the_network_alone(kind: Kind) -> None:
     lines = repr(model).splitlines()
     assert lines[0] == f"{kind.__name__}("
     assert lines[1:] == repr(model.network).splitlines()[1:]
-    assert [line.split("(")[1].split(")")[0] for line in lines[1:-1]] == names(model)
+    found = [line.split("(")[1].split(")")[0] for line in lines[1:-1] if line.strip() != ")"]
+    assert found == [name.split(".")[-1] for name, _ in model.network.named_modules() if name]
 
 
 def test_hyper_parameters_are_plain_and_complete() -> None:

@@ -2,12 +2,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_lightning.models.dropout import Dropout
 
+WHOLE = 1_000_000  # 15,625 words of 64 decisions, 250,000 of four
 COUNT = 1_000_003  # odd: the last 64-bit word is used in part
 STEPS = 65_536
+
+# At 1/2 a bit decides, elsewhere 16.
+PATHS = pytest.mark.parametrize("p", [0.5, 0.3])
 
 
 def kept_of(p: float) -> int:
@@ -42,28 +47,82 @@ def test_a_rate_is_rounded_to_1_in_65536() -> None:
     assert torch.equal(Dropout(1e-7)(torch.ones(1000)), nn.Dropout(1e-7)(torch.ones(1000)))
 
 
-def test_the_four_elements_of_a_word_are_independent() -> None:
-    # One 64-bit draw decides four elements: each of the 16 patterns has to come up as often.
-    count = 1_000_000
-    bits = (Dropout(0.5)(torch.ones(count)) != 0).view(-1, 4).long()
-    patterns = torch.bincount(bits @ torch.tensor([1, 2, 4, 8]), minlength=16)
-    expected = count / 4 / 16
-    assert (patterns - expected).abs().max() < 6 * (expected * 15 / 16) ** 0.5
+def check_patterns(kept: Tensor, p: float) -> None:
+    """Every pattern of a row comes up as often as independent elements make it, within 6 standard deviations."""
+    count, width = kept.shape
+    found = torch.bincount(kept.long() @ 2 ** torch.arange(width), minlength=2**width)
+    ones = (torch.arange(2**width).view(-1, 1) >> torch.arange(width) & 1).sum(1)
+    rate = kept_of(p) / STEPS
+    chance = rate**ones * (1 - rate) ** (width - ones)
+    assert ((found - count * chance).abs() < 6 * (count * chance * (1 - chance)).sqrt()).all()
 
 
-def test_every_call_and_channel_has_its_own_mask() -> None:
-    dropout, ones = Dropout(0.5), torch.ones(8, 16, 32, 32)
-    first, second = dropout(ones), dropout(ones)
-    check_rate(int((first != second).sum()), ones.numel(), 0.5)
+@pytest.mark.parametrize("count", [WHOLE, COUNT])
+def test_the_eight_elements_of_a_byte_are_independent(count: int) -> None:
+    # At 1/2 a byte decides eight elements, an eighth of all words' bytes from one to the next.
+    kept = Dropout(0.5)(torch.ones(count)) != 0
+    apart = 8 * -(-count // 64)
+    rest = 8 * apart - count
+    together = F.pad(kept, (0, rest)).view(8, apart)
+    check_patterns(together[:, : apart - rest].T, 0.5)
+
+
+@pytest.mark.parametrize(("p", "width"), [(0.5, 8), (0.5, 1), (0.3, 4), (0.3, 1)])
+def test_neighbours_are_independent(p: float, width: int) -> None:
+    # Away from 1/2 a 64-bit draw decides four of them.
+    check_patterns((Dropout(p)(torch.ones(WHOLE)) != 0).view(-1, width), p)
+
+
+@PATHS
+@pytest.mark.parametrize("count", [WHOLE, COUNT])
+def test_no_two_elements_go_together_whatever_lies_between(p: float, count: int) -> None:
+    factors = Dropout(p)(torch.ones(count)).double()
+    rate = kept_of(p) / STEPS
+    deviations = (factors - 1) / ((1 - rate) / rate) ** 0.5  # mean 0, variance 1
+    spectrum = torch.fft.rfft(deviations, 2**21)  # padded, so that no end meets a beginning
+    correlation = torch.fft.irfft(spectrum.abs().square())[1 : count // 2]
+    # Of so many sums one in 2 million correct programs has one beyond 7.5 standard deviations.
+    assert correlation.abs().max() < 7.5 * count**0.5
+
+
+@pytest.mark.parametrize(("p", "decisions"), [(0.5, 64), (0.3, 4)])
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 1001])
+def test_how_many_elements_a_word_decides(p: float, decisions: int, count: int) -> None:
+    torch.manual_seed(1)
+    Dropout(p)(torch.ones(count))
+    state = torch.get_rng_state()
+    torch.manual_seed(1)
+    torch.empty(-(-count // decisions), dtype=torch.int64).random_(-(2**63), None)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@PATHS
+def test_the_mask_does_not_depend_on_the_threads(p: float) -> None:
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        torch.manual_seed(1)
+        results.append(Dropout(p)(torch.ones(COUNT)))
+    torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+@PATHS
+def test_every_call_and_channel_has_its_own_mask(p: float) -> None:
+    dropout, ones = Dropout(p), torch.ones(8, 16, 32, 32)
+    first, second = dropout(ones) != 0, dropout(ones) != 0
+    check_patterns(torch.stack([first.flatten(), second.flatten()], dim=1), p)
     channels = first.transpose(0, 1).reshape(16, -1)
     for i in range(16):
         for j in range(i):
-            check_rate(int((channels[i] != channels[j]).sum()), channels.shape[1], 0.5)
+            check_patterns(channels[[i, j]].T, p)
     assert not torch.equal(first[0], first[1])
 
 
-def test_the_mask_follows_the_seed() -> None:
-    dropout, ones = Dropout(0.3), torch.ones(1001)
+@PATHS
+def test_the_mask_follows_the_seed(p: float) -> None:
+    dropout, ones = Dropout(p), torch.ones(1001)
     torch.manual_seed(1)
     first, second = dropout(ones), dropout(ones)
     torch.manual_seed(1)
@@ -73,7 +132,7 @@ def test_the_mask_follows_the_seed() -> None:
     assert not torch.equal(dropout(ones), first)
 
 
-@pytest.mark.parametrize("p", [0.25, 0.5, 0.9])
+@pytest.mark.parametrize("p", [0.25, 0.3, 0.5, 0.9])
 def test_values_and_gradient_are_mask_times_scale(p: float) -> None:
     x = torch.randn(7, 5, 9, 11, requires_grad=True)
     torch.manual_seed(1)
@@ -97,9 +156,10 @@ def test_nothing_and_everything(p: float, factor: float) -> None:
     assert torch.equal(x.grad, torch.full((100,), factor))
 
 
-def test_evaluation_changes_nothing_and_draws_nothing() -> None:
+@PATHS
+def test_evaluation_changes_nothing_and_draws_nothing(p: float) -> None:
     x, state = torch.randn(1000), torch.get_rng_state()
-    assert torch.equal(Dropout(0.5).eval()(x), x)
+    assert torch.equal(Dropout(p).eval()(x), x)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -108,6 +168,7 @@ def test_a_stock_module_in_its_place_takes_the_same_weights() -> None:
         return nn.Sequential(nn.Linear(4, 4), dropout(0.5), nn.Linear(4, 2))
 
     ours, stock = network(Dropout), network(nn.Dropout)
+    assert list(Dropout(0.5).state_dict()) == []
     assert list(ours.state_dict()) == list(stock.state_dict())
     stock.load_state_dict(ours.state_dict())
     x = torch.randn(3, 4)
@@ -115,11 +176,21 @@ def test_a_stock_module_in_its_place_takes_the_same_weights() -> None:
     assert repr(ours) == repr(stock)
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (3,), (5, 7), (0,), (4, 0, 3), (3, 5, 7, 11), (2, 3, 5, 7, 3)])
-def test_any_shape(shape: tuple[int, ...]) -> None:
-    result = Dropout(0.5)(torch.ones(shape))
+@pytest.mark.parametrize("inplace", [True, False])
+def test_stock_is_pytorchs_own(inplace: bool) -> None:
+    stock = Dropout(0.3, inplace).stock()
+    assert type(stock) is nn.Dropout
+    assert (stock.p, stock.inplace) == (0.3, inplace)
+
+
+@PATHS
+@pytest.mark.parametrize(
+    "shape", [(), (1,), (3,), (5, 7), (64,), (129,), (0,), (4, 0, 3), (3, 5, 7, 11), (2, 3, 5, 7, 3)]
+)
+def test_any_shape(shape: tuple[int, ...], p: float) -> None:
+    result = Dropout(p)(torch.ones(shape))
     assert result.shape == shape
-    assert ((result == 0) | (result == 2)).all()
+    assert ((result == 0) | (result == torch.tensor(STEPS / kept_of(p)))).all()
 
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -132,39 +203,47 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.parametrize("p", [0.25, 0.5])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_any_memory_layout(layout: str) -> None:
+def test_any_memory_layout(layout: str, p: float) -> None:
     x = LAYOUTS[layout](torch.rand(16, 64, 33, 31) + 1)
     before = x.clone()
-    result = Dropout(0.25)(x)
+    result = Dropout(p)(x)
     assert torch.equal(x, before)
     assert result.shape == x.shape
-    check_rate(int((result == 0).sum()), x.numel(), 0.25)
-    scale = torch.tensor(STEPS / kept_of(0.25))
+    check_rate(int((result == 0).sum()), x.numel(), p)
+    scale = torch.tensor(STEPS / kept_of(p))
     assert torch.equal(result, torch.where(result == 0, torch.zeros(()), x * scale))
     for channel in range(1, x.shape[1]):  # the masks of two channels differ
         assert not torch.equal(result[:, 0] == 0, result[:, channel] == 0)
 
 
-def test_channels_last_stays_so() -> None:
+@PATHS
+def test_channels_last_stays_so(p: float) -> None:
     x = torch.randn(4, 6, 9, 9).to(memory_format=torch.channels_last).requires_grad_()
-    y = Dropout(0.5)(x)
+    y = Dropout(p)(x)
     y.sum().backward()
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert x.grad is not None
     assert x.grad.is_contiguous(memory_format=torch.channels_last)
     # The mask lies in memory as the values do: walking both in step is what makes it fast.
     torch.manual_seed(1)
-    plain = Dropout(0.5)(torch.ones(4, 9, 9, 6))
+    plain = Dropout(p)(torch.ones(4, 9, 9, 6))
     torch.manual_seed(1)
-    assert torch.equal(Dropout(0.5)(torch.ones_like(x)).permute(0, 2, 3, 1), plain)
+    assert torch.equal(Dropout(p)(torch.ones_like(x)).permute(0, 2, 3, 1), plain)
 
 
+@PATHS
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_the_type_stays(dtype: torch.dtype) -> None:
-    result = Dropout(0.5)(torch.ones(1001, dtype=dtype))
+def test_the_type_stays(dtype: torch.dtype, p: float) -> None:
+    x = torch.ones(1001, dtype=dtype, requires_grad=True)
+    result = Dropout(p)(x)
+    result.backward(torch.ones_like(result))
     assert result.dtype == dtype
-    assert result.unique().tolist() == [0, 2]
+    assert torch.equal(result.unique(), torch.tensor([0, STEPS / kept_of(p)], dtype=dtype))
+    assert x.grad is not None
+    assert x.grad.dtype == dtype
+    assert torch.equal(x.grad, result)
 
 
 def test_in_place_is_left_to_the_stock_module() -> None:
