@@ -121,6 +121,10 @@ RULES = (
         r"arguments are required: \w+\.model",
         lambda *_: "model: missing; give --config configs/cnn.yaml, or --model CNN",
     ),
+    (
+        r"argument --(\S+): invalid int value: '(.*)'",
+        lambda m, *_: f"{m[1]}: {m[2]} is not possible; use a whole number",
+    ),
     (r"invalid choice: '([^']+)' \(choose from (.*)\)", lambda m, *_: f"{m[1]}: no such command; use one of {m[2]}"),
     (r"Linked \"(\S+)\" must be given via \"(\S+)\"", lambda m, *_: f"{m[1]}: follows {m[2]}; give --{m[2]}"),
     (r"argument (?:-\w/)?--(\S+): expected", lambda m, *_: f"{m[1]}: nothing follows it; give a value"),

@@ -64,8 +64,10 @@ def parser() -> argparse.ArgumentParser:
         "python -m cifar_lightning benchmark",
         description="Times `fit` beside the loop that people write, a bare loop, and the arithmetic alone, in turns.",
         epilog="Every other flag is for `fit`: --config configs/quick.yaml, --data.batch_size 10. Without --config and "
-        "--model it is the MLP and the CNN of the report. On two CPU cores a round takes three to five minutes.",
+        "--model it is the MLP and the CNN of the report. What only a Trainer does (accumulate or clip gradients, "
+        "leave batches out) only `fit` does here. On two CPU cores a round takes three to five minutes.",
         allow_abbrev=False,
+        exit_on_error=False,
     )
     own.add_argument("--rounds", type=int, default=3, help="Turns that each way gets, of one epoch; at least 1.")
     own.add_argument("--starts", type=int, default=3, help="How often start-up is timed; 0 leaves it out.")
@@ -145,14 +147,19 @@ class Way:
             return self.connection.recv()
         except EOFError:
             self.process.join()
-            raise StoppedError(self.process.exitcode or 1) from None
+        if self.process.exitcode == 0:
+            cause = "these settings end `fit` before its epochs are over"
+            raise InputError("trainer", cause, "leave out fast_dev_run, max_steps and max_time")
+        raise StoppedError(self.process.exitcode or 1)
 
 
 def _start(name: str, connection: Connection, flags: list[str]) -> None:
     """Where the process of a way begins; only there is PyTorch imported."""
-    from cifar_lightning.__main__ import fail
-    from cifar_lightning.benchmark.ways import start
-
+    try:
+        from cifar_lightning.__main__ import fail
+        from cifar_lightning.benchmark.ways import start
+    except KeyboardInterrupt:
+        sys.exit(130)
     try:
         start(name, connection, flags)
     except KeyboardInterrupt:

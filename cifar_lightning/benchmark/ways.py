@@ -1,7 +1,6 @@
 """The four ways to train that are compared. Each runs in a process of its own and takes turns of one epoch."""
 
 import contextlib
-import copy
 import io
 import multiprocessing
 import os
@@ -11,23 +10,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision.datasets import CIFAR10
-from torchvision.transforms import Compose, Normalize, ToTensor
 
 from cifar_lightning import speed
 from cifar_lightning.__main__ import main
 from cifar_lightning.benchmark.pace import Epochs, Pace
+from cifar_lightning.benchmark.products import products
+from cifar_lightning.benchmark.stock import Pictures, stock, stock_optimizer
 from cifar_lightning.cli import CLI
 from cifar_lightning.data.imageset import ImageSet
-from cifar_lightning.data.transforms import MEAN, STD
-from cifar_lightning.models.dropout import Dropout
-from cifar_lightning.models.pooling import ReLUDropoutMaxPool
 from cifar_lightning.quiet import be_quiet
 
 LIMIT_STEPS = 40  # a turn of the arithmetic alone
-DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
 
 
 class Setting(CLI):
@@ -47,7 +43,7 @@ class Setting(CLI):
         self.datamodule.trainer = self.trainer  # it augments only what a Trainer trains on
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
-        self.model.to(self.device)
+        self.trainer.precision_plugin.convert_module(self.model.to(self.device))
         self.model.setup("fit")
 
 
@@ -121,7 +117,7 @@ def loop(connection: Connection, flags: Sequence[str]) -> None:
         on_device = ImageSet(batch.images.to(setting.device), batch.labels.to(setting.device))
         images, labels = data.on_after_batch_transfer(on_device, 0)
         with precision.forward_context():
-            logits = model(images)
+            logits = model(images.to(model.dtype))
         return F.cross_entropy(logits.float(), labels)
 
     def epoch() -> None:
@@ -149,7 +145,7 @@ def limit(connection: Connection, flags: Sequence[str]) -> None:
     device = setting.device
     network = setting.model.network.to(device)
     images = torch.zeros(setting.datamodule.batch_size, 3, 32, 32, device=device)
-    dtype = DTYPES.get(str(setting.trainer.precision), torch.float32)
+    dtype = DTYPES.get(str(setting.trainer.precision).partition("-")[0], torch.float32)
     step = products(network, images, dtype)
     for _ in pace(connection, device).turns(LIMIT_STEPS):
         for _ in range(LIMIT_STEPS):
@@ -182,68 +178,3 @@ def describe(setting: Setting) -> dict[str, Any]:
         "precision": str(setting.trainer.precision),
         "threads": torch.get_num_threads(),
     }
-
-
-class Pictures(CIFAR10):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's data set, and its way to each picture, on a part of the training images."""
-
-    def __init__(self, images: ImageSet) -> None:
-        self.data = images.images.permute(0, 2, 3, 1).contiguous().numpy()
-        self.targets = images.labels.tolist()
-        self.transform, self.target_transform = Compose([ToTensor(), Normalize(MEAN, STD)]), None
-
-
-def stock(network: nn.Module) -> nn.Module:
-    """A copy with PyTorch's own modules in place of ours, its weights in the default memory format."""
-    network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
-    for name, child in network.named_children():
-        swapped = child.stock() if isinstance(child, Dropout | ReLUDropoutMaxPool) else stock(child)
-        network.set_submodule(name, swapped)
-    return network
-
-
-def stock_optimizer(optimizer: torch.optim.Optimizer, network: nn.Module) -> torch.optim.Optimizer:
-    """The same optimiser for another network, with no more than its settings said: not fused."""
-    kinds = {"lr", "weight_decay", "momentum", "nesterov", "betas"}
-    kept = {name: value for name, value in optimizer.defaults.items() if name in kinds}
-    kind: Any = type(optimizer)
-    plain_one: torch.optim.Optimizer = kind(network.parameters(), **kept)
-    return plain_one
-
-
-def products(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Callable[[], None]:
-    """What runs every convolution and linear layer of a network once, forward and backward, and nothing else.
-
-    Args:
-        network: Any whose layers of these two kinds are used once each.
-        images: A batch for it, shape (B, 3, 32, 32).
-        dtype: Of the products.
-    """
-    found: list[tuple[nn.Module, Tensor]] = []
-
-    def note(layer: nn.Module, inputs: tuple[Tensor]) -> None:
-        found.append((layer, inputs[0]))
-
-    hooks = [m.register_forward_pre_hook(note) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    with torch.no_grad():
-        network(images)
-    for hook in hooks:
-        hook.remove()
-    work = []
-    for i, (layer, inputs) in enumerate(found):
-        alone = copy.deepcopy(layer).to(dtype)
-        alone.register_parameter("bias", None)
-        x = torch.randn_like(inputs, dtype=dtype)
-        if x.dim() == 4 and x.device.type != "mps":
-            alone, x = alone.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
-        x.requires_grad_(i > 0)  # nobody asks for the gradient of the images
-        with torch.no_grad():
-            work.append((alone, x, torch.randn_like(alone(x))))
-
-    def step() -> None:
-        torch.autograd.backward([layer(x) for layer, x, _ in work], [gradient for *_, gradient in work])
-        for layer, x, _ in work:
-            layer.zero_grad()
-            x.grad = None
-
-    return step
