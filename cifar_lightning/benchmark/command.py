@@ -1,11 +1,15 @@
 """`python -m cifar_lightning benchmark`: gives the turns, and gathers what comes of them."""
 
 import argparse
+import contextlib
 import json
 import multiprocessing
+import os
 import shlex
+import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
@@ -33,7 +37,7 @@ def benchmark(args: Sequence[str]) -> int:
         Exit status.
     """
     options, flags = parser().parse_known_args(args)
-    check(options)
+    check(options, flags)
     named = any(flag.split("=")[0] in ("--config", "-c", "--model") for flag in flags)
     results: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "cifar_lightning", "benchmark", *args]),
@@ -45,17 +49,30 @@ def benchmark(args: Sequence[str]) -> int:
         for setting in [flags] if named else [[*model, *flags] for model in REPORT]:
             results["models"].append(compare(setting, options.rounds))
             print(table(results["models"][-1]), flush=True)
+            save(results, options.output)
         if options.starts:
-            results["startup"] = startup([*flags, *([] if named else REPORT[-1])], options.starts)
+            results["startup"] = startup(flags if named else [*REPORT[-1], *flags], options.starts)
             print(startup_table(results["startup"]), flush=True)
+            save(results, options.output)
     except StoppedError as stop:
         return int(stop.args[0])
     except KeyboardInterrupt:
-        print("error: interrupted: nothing is written; a round more or less is --rounds", file=sys.stderr)
+        kept = f"what was finished is in {options.output}" if results["models"] else "nothing is written"
+        print(f"error: interrupted: {kept}; fewer turns are --rounds 1", file=sys.stderr)
         return 130
-    options.output.write_text(json.dumps(results, indent=1) + "\n")
     print(f"written to {options.output}")
     return 0
+
+
+def save(results: dict[str, Any], output: Path) -> None:
+    """Writes what there is so far; what was in the file stays until the new is whole."""
+    whole = output.with_name(f".{output.name}.tmp")
+    try:
+        whole.write_text(json.dumps(results, indent=1) + "\n")
+        whole.replace(output)
+    except OSError as error:
+        whole.unlink(missing_ok=True)
+        raise InputError("output", f"{output} can't be written ({error.strerror})", "name another file") from None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,14 +92,17 @@ def parser() -> argparse.ArgumentParser:
     return own
 
 
-def check(options: argparse.Namespace) -> None:
+def check(options: argparse.Namespace, flags: list[str]) -> None:
     """Raises an `InputError` before anything is run for nothing."""
     if options.rounds < 1:
         raise InputError("rounds", f"{options.rounds}", "use 1 or more")
     if options.starts < 0:
         raise InputError("starts", f"{options.starts}", "use 0 or more")
-    if not options.output.absolute().parent.is_dir() or options.output.is_dir():
+    folder = options.output.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or options.output.is_dir():
         raise InputError("output", f"{options.output} can't be written", "name a file in a folder that exists")
+    if any(flag.split("=")[0] == "--ckpt_path" for flag in flags):
+        raise InputError("ckpt_path", "a run that goes on would be changed by it", "give its --config instead")
 
 
 def compare(flags: list[str], rounds: int) -> dict[str, Any]:
@@ -123,46 +143,53 @@ class Way:
         # spawn: each begins as a fresh program does, without what this process has imported or set.
         context = multiprocessing.get_context("spawn")
         self.connection, there = context.Pipe()
-        self.process = context.Process(target=_start, args=(name, there, flags))
+        self.name, self.process = name, context.Process(target=_start, args=(name, there, flags))
+        # A Ctrl-C reaches every process of a terminal: it is for this one, which ends the others.
+        here = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.process.start()
+        signal.signal(signal.SIGINT, here)
         there.close()
 
     def __enter__(self) -> "Way":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.connection.close()  # which ends it, unless it is in the middle of something
-        self.process.join(timeout=PATIENCE_SECONDS)
+        self.process.join(timeout=0 if kind else PATIENCE_SECONDS)
         self.process.kill()
         self.process.join()
 
     def turn(self) -> Any:
         """Gives it a turn and waits for the end of it."""
-        self.connection.send("go")
+        with contextlib.suppress(OSError):  # it has ended: `answer` says how
+            self.connection.send("go")
         return self.answer()
 
     def answer(self) -> Any:
         """What it sends next; raises `StoppedError` if it has ended instead."""
         try:
             return self.connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             self.process.join()
-        if self.process.exitcode == 0:
+        status = self.process.exitcode or 0
+        if status < 0:
+            cause = f"ended by signal {-status}, for want of memory perhaps"
+            print(f"error: {self.name}: {cause}; try a smaller --data.batch_size", file=sys.stderr)
+            raise StoppedError(1)
+        if status == 0:
             cause = "these settings end `fit` before its epochs are over"
             raise InputError("trainer", cause, "leave out fast_dev_run, max_steps and max_time")
-        raise StoppedError(self.process.exitcode or 1)
+        raise StoppedError(status)
 
 
 def _start(name: str, connection: Connection, flags: list[str]) -> None:
     """Where the process of a way begins; only there is PyTorch imported."""
-    try:
-        from cifar_lightning.__main__ import fail
-        from cifar_lightning.benchmark.ways import start
-    except KeyboardInterrupt:
-        sys.exit(130)
+    from cifar_lightning.__main__ import fail
+    from cifar_lightning.benchmark.ways import start
+
     try:
         start(name, connection, flags)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except Exception as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
         sys.exit(fail(error))

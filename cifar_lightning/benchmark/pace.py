@@ -18,7 +18,7 @@ class Turn(NamedTuple):
         seconds: How long it took, until the device was done.
         steps: Training steps in it.
         peak_bytes: The most memory that the process has held so far.
-        peak_device_bytes: The same of the GPU's memory; None on a CPU.
+        peak_device_bytes: The same of a CUDA device's memory; None elsewhere.
     """
 
     seconds: float
@@ -32,26 +32,31 @@ class Pace:
 
     Args:
         connection: To the process that gives the turns.
-        synchronize: Whether to wait for the device, which computes behind the program's back, before reading the clock.
+        device: What computes; a GPU does so behind the program's back and is waited for before reading the clock.
     """
 
-    def __init__(self, connection: Connection, *, synchronize: bool = False) -> None:
-        self.connection, self.synchronize = connection, synchronize
+    def __init__(self, connection: Connection, device: torch.device) -> None:
+        self.connection, self.device = connection, device
 
     def turns(self, steps: int) -> Iterator[None]:
         """Yields at the start of each turn, which ends with the next call; ends the process after the last."""
         while True:
             try:
                 self.connection.recv()
-            except EOFError:
+            except (EOFError, OSError):
                 sys.exit(0)
             started = time.perf_counter()
             yield
-            if self.synchronize:
-                torch.accelerator.synchronize()
+            synchronize(self.device)
             seconds = time.perf_counter() - started
-            device_bytes = torch.accelerator.max_memory_allocated() if self.synchronize else None
+            device_bytes = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
             self.connection.send(Turn(seconds, steps, peak_bytes(), device_bytes))
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until a device has computed what it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 class Epochs(Callback):
@@ -61,7 +66,7 @@ class Epochs(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gets ready."""
-        self.pace.synchronize = pl_module.device.type != "cpu"
+        self.pace.device = pl_module.device
         self.turns = self.pace.turns(int(trainer.num_training_batches))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,6 +81,7 @@ class FirstStep(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Says so, at once, after each."""
+        synchronize(pl_module.device)
         print("step", flush=True)
 
 
@@ -83,8 +89,9 @@ def peak_bytes() -> int | None:
     """The most memory that this process has held, in bytes; None where the system does not tell."""
     status = Path("/proc/self/status")
     if status.is_file():  # Linux: getrusage there starts from what the parent held
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+        lines = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        line = next(lines, None)
+        return int(line.split()[1]) * 1024 if line else None
     if sys.platform == "win32":
         return None
     import resource

@@ -46,7 +46,7 @@ def startup(flags: list[str], times: int) -> dict[str, Any]:
 def until_done(command: list[str]) -> float:
     """Seconds from its start to its end."""
     started = time.perf_counter()
-    status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    status = subprocess.run(command, stdout=subprocess.DEVNULL, start_new_session=True).returncode
     if status:
         raise StoppedError(status)
     return time.perf_counter() - started
@@ -55,11 +55,17 @@ def until_done(command: list[str]) -> float:
 def until_first_step(command: list[str]) -> float:
     """Seconds from the start of a `fit` with `FirstStep` until that speaks."""
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    # A session of its own: a Ctrl-C is for the benchmark, which then ends it.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout
-        for line in process.stdout:
-            if line.strip() == "step":
-                seconds = time.perf_counter() - started
+        try:
+            for line in process.stdout:
+                if line.strip() == "step":
+                    return time.perf_counter() - started
+        except KeyboardInterrupt:
+            process.kill()
+            raise
+        finally:
+            if process.poll() is None:
                 process.kill()
-                return seconds
     raise StoppedError(process.returncode or 1)

@@ -2,4 +2,4 @@
 
 
 class StoppedError(Exception):
-    """One of the parts ended before its time, having said why; the argument is its exit status."""
+    """One of the parts ended before its time, and why has been said; the argument is the exit status."""

@@ -27,7 +27,9 @@ def summary(setting: dict[str, Any], turns: dict[str, list[Any]]) -> dict[str, A
     ms = {way: [1000 * turn.seconds / turn.steps for turn in those] for way, those in turns.items()}
     ways = {}
     for way, those in turns.items():
-        images = those[0].steps * setting["batch_size"] if way == "limit" else setting["train_images"]
+        images = those[0].steps * setting["batch_size"]
+        if way != "limit":  # the last batch of an epoch may be smaller
+            images = min(images, setting["train_images"])
         ways[way] = {
             "ms_per_step": statistics.median(ms[way]),
             "ms_per_step_range": [min(ms[way]), max(ms[way])],
@@ -53,10 +55,11 @@ def table(result: dict[str, Any]) -> str:
         f"{setting['device']} (threads: {setting['threads']}), {setting['precision']}, {setting['source']}, "
         f"median and range of {rounds}"
     )
-    rows = [("", "ms/step", "range", "images/s", "peak MiB", "")]
+    on_device = ways["ours"]["peak_device_mib"] is not None
+    rows = [("", "ms/step", "range", "images/s", "peak GPU MiB" if on_device else "peak MiB", "")]
     for way, figures in ways.items():
         low, high = figures["ms_per_step_range"]
-        memory = figures["peak_device_mib"] or figures["peak_mib"]
+        memory = figures["peak_device_mib"] if on_device else figures["peak_mib"]
         rows.append(
             (
                 way,

@@ -4,6 +4,7 @@ import contextlib
 import io
 import multiprocessing
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -65,17 +66,20 @@ def plain(connection: Connection, flags: Sequence[str]) -> None:
     setting = Setting(["fit", *flags])
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)  # Lightning's doing; PyTorch alone has it not
     multiprocessing.set_start_method(None, force=True)  # workers start as in any program, not as this process did
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # people have two workers on one core, too
     setting.load()
     device, data = setting.device, setting.datamodule
-    network = stock(setting.model.network).to(device)
+    network = stock(setting.model.network).to(device, torch.float32)
     train, val = Pictures(data.train), Pictures(data.val)
     del data.train, data.val, data.train_clean
     optimizer = stock_optimizer(setting.model.new_optimizer(), network)
+    lone = len(train) % data.batch_size == 1 < data.batch_size  # batch norm refuses it; `fit` leaves it out, too
+    loader: DataLoader[Any] = DataLoader(train, data.batch_size, shuffle=True, num_workers=2, drop_last=lone)
 
     def epoch() -> None:
         network.train()
         total, correct = 0.0, 0
-        for images, labels in DataLoader(train, data.batch_size, shuffle=True, num_workers=2):
+        for images, labels in loader:
             images, labels = images.to(device), labels.to(device)
             logits = network(images)
             loss = F.cross_entropy(logits, labels)
@@ -92,13 +96,13 @@ def plain(connection: Connection, flags: Sequence[str]) -> None:
                 total += F.cross_entropy(logits, labels).item()
                 correct += (logits.argmax(1) == labels).sum().item()
 
-    for _ in pace(connection, device).turns(-(-len(train) // data.batch_size)):
+    for _ in Pace(connection, device).turns(len(loader)):
         epoch()
 
 
 def ours(connection: Connection, flags: Sequence[str]) -> None:
     """`fit` itself, with everything that it does by default."""
-    Epochs.pace = Pace(connection)
+    Epochs.pace = Pace(connection, torch.device("cpu"))  # until `fit` knows better
     status = main(["fit", *flags, f"--trainer.callbacks+={Epochs.__module__}.Epochs"])
     raise SystemExit(status)
 
@@ -114,8 +118,9 @@ def loop(connection: Connection, flags: Sequence[str]) -> None:
     connection.send(describe(setting))
 
     def loss_of(batch: ImageSet) -> Tensor:
-        on_device = ImageSet(batch.images.to(setting.device), batch.labels.to(setting.device))
-        images, labels = data.on_after_batch_transfer(on_device, 0)
+        at_once = setting.device.type == "cuda"  # as Lightning copies
+        there = (tensor.to(setting.device, non_blocking=at_once) for tensor in batch)
+        images, labels = data.on_after_batch_transfer(ImageSet(*there), 0)
         with precision.forward_context():
             logits = model(images.to(model.dtype))
         return F.cross_entropy(logits.float(), labels)
@@ -134,8 +139,9 @@ def loop(connection: Connection, flags: Sequence[str]) -> None:
                 for batch in loader:
                     loss_of(batch)
 
-    for _ in pace(connection, setting.device).turns(batches):
-        epoch()
+    with speed.still_heap():
+        for _ in Pace(connection, setting.device).turns(batches):
+            epoch()
 
 
 def limit(connection: Connection, flags: Sequence[str]) -> None:
@@ -147,9 +153,10 @@ def limit(connection: Connection, flags: Sequence[str]) -> None:
     images = torch.zeros(setting.datamodule.batch_size, 3, 32, 32, device=device)
     dtype = DTYPES.get(str(setting.trainer.precision).partition("-")[0], torch.float32)
     step = products(network, images, dtype)
-    for _ in pace(connection, device).turns(LIMIT_STEPS):
-        for _ in range(LIMIT_STEPS):
-            step()
+    with speed.still_heap():
+        for _ in Pace(connection, device).turns(LIMIT_STEPS):
+            for _ in range(LIMIT_STEPS):
+                step()
 
 
 WAYS: dict[str, Callable[[Connection, Sequence[str]], None]] = {
@@ -158,11 +165,6 @@ WAYS: dict[str, Callable[[Connection, Sequence[str]], None]] = {
     "loop": loop,
     "limit": limit,
 }
-
-
-def pace(connection: Connection, device: torch.device) -> Pace:
-    """The pace of a way that trains on a device."""
-    return Pace(connection, synchronize=device.type != "cpu")
 
 
 def describe(setting: Setting) -> dict[str, Any]:

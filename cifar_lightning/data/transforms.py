@@ -29,8 +29,9 @@ def normalize(images: Tensor) -> Tensor:
 @functools.cache
 def _scale_and_shift(device: torch.device) -> tuple[Tensor, Tensor]:
     # Made once: making them took more than half of a call, and on a GPU each time a copy to wait for.
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    return (1 / (255 * std)).to(device), (mean / std).to(device)
+    with torch.inference_mode(False):  # they outlive an evaluation that asks for them first
+        mean, std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (MEAN, STD))
+        return (1 / (255 * std)).to(device), (mean / std).to(device)
 
 
 def denormalize(images: Tensor) -> Tensor:

@@ -1,10 +1,14 @@
 """`benchmark` as a person types it, and its parts with stand-ins for what takes long."""
 
+import errno
 import json
 import multiprocessing
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,12 +17,13 @@ import torch
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.benchmark import command, startup
-from cifar_lightning.benchmark.command import ORDER, compare
+from cifar_lightning.benchmark.command import ORDER, Way, compare, save
 from cifar_lightning.benchmark.hardware import processor
 from cifar_lightning.benchmark.pace import Pace, Turn, peak_bytes
 from cifar_lightning.benchmark.stopped import StoppedError
 from cifar_lightning.benchmark.table import summary
 from cifar_lightning.benchmark.ways import LIMIT_STEPS
+from cifar_lightning.errors import InputError
 from tests.conftest import Fit
 
 FEW = ["--data.source=synthetic", "--data.train_size=500", "--data.val_size=200", "--data.train_clean_size=100"]
@@ -74,7 +79,7 @@ def check_results(results: dict[str, Any]) -> None:
     assert results["hardware"]["processor"] == processor()
     assert results["hardware"]["cores"] >= 1
     assert list(results["software"]) == ["python", "torch", "torchvision", "lightning", "torchmetrics"]
-    assert results["software"]["torch"] == torch.__version__.partition("+")[0]
+    assert torch.__version__.startswith(results["software"]["torch"])
     (model,) = results["models"]
     assert model["setting"].pop("threads") >= 1
     assert model["setting"].pop("precision") in ("32-true", "bf16-mixed")
@@ -101,6 +106,7 @@ INPUT_ERRORS = {
     "fewer than no starts": (["--starts=-1"], ["starts", "-1", "0 or more"]),
     "no such folder": (["--output=nowhere/b.json"], ["output", "nowhere/b.json", "a folder that exists"]),
     "a folder": (["--output=."], ["output", "a folder that exists"]),
+    "a run that goes on": (["--ckpt_path=last.ckpt"], ["ckpt_path", "--config"]),
     "wrong type": (["--rounds=x"], ["rounds", "x", "a whole number"]),
     "value missing": (["--rounds"], ["rounds", "give a value"]),
 }
@@ -187,7 +193,7 @@ def empty_result(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("flags", "compared", "started"),
     [
-        (FEW, [["--model=MLP", *FEW], ["--model=CNN", *FEW]], [*FEW, "--model=CNN"]),
+        (FEW, [["--model=MLP", *FEW], ["--model=CNN", *FEW]], ["--model=CNN", *FEW]),
         (["--model", "MLP"], [["--model", "MLP"]], ["--model", "MLP"]),
         (["-c", "a.yaml"], [["-c", "a.yaml"]], ["-c", "a.yaml"]),
         (["--config=a.yaml", *FEW], [["--config=a.yaml", *FEW]], ["--config=a.yaml", *FEW]),
@@ -256,6 +262,49 @@ def test_the_ways_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given[0][2:] == ["--name=run", "--trainer.max_epochs=4"]
 
 
+def dies(name: str, connection: Connection, flags: list[str]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
+def test_a_way_that_dies_is_one_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(command, "_start", dies)
+    with Way("ours", []) as way:
+        way.process.join()
+        with pytest.raises(StoppedError) as stop:
+            way.turn()
+    assert stop.value.args == (1,)
+    check_one_line(capfd.readouterr().err, ["ours", "signal 9", "--data.batch_size"])
+
+
+def waits(name: str, connection: Connection, flags: list[str]) -> None:
+    connection.send(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
+    connection.recv()
+
+
+def test_a_way_leaves_ctrl_c_to_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_start", waits)
+    before = signal.getsignal(signal.SIGINT)
+    with Way("ours", []) as way:
+        assert way.answer() is True
+        assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_file_that_was_there_stays_until_the_new_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "b.json"
+    save({"run": 1}, output)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(InputError, match="No space left"):
+            save({"run": 2}, output)
+    assert json.loads(output.read_text()) == {"run": 1}
+    assert list(tmp_path.iterdir()) == [output]
+
+
 def speaks(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
@@ -309,7 +358,7 @@ def test_a_fit_says_its_steps(fit: Fit, empty_folder: Path, capsys: pytest.Captu
 
 def test_a_turn_lasts_from_a_message_to_the_next_call() -> None:
     ours, theirs = multiprocessing.Pipe()
-    turns = Pace(theirs).turns(7)
+    turns = Pace(theirs, torch.device("cpu")).turns(7)
     ours.send("go")
     next(turns)
     assert not ours.poll()
@@ -325,7 +374,7 @@ def test_the_last_turn_ends_the_process() -> None:
     ours, theirs = multiprocessing.Pipe()
     ours.close()
     with pytest.raises(SystemExit) as stop:
-        next(Pace(theirs).turns(1))
+        next(Pace(theirs, torch.device("cpu")).turns(1))
     assert stop.value.code == 0
 
 

@@ -331,6 +331,13 @@ def test_the_loop_that_people_write_learns_what_fit_learns(
     assert missed.norm() < 1e-3 * learnt.norm()
 
 
+def test_the_loop_that_people_write_leaves_out_one_image_too(empty_folder: Path) -> None:
+    # 501 images in batches of 100 leave one over, which batch norm can't average.
+    flags = [*SMALL_MODELS["mlp"], *FEW, "--data.train_size=501", "--trainer.accelerator=cpu"]
+    assert [turn.steps for turn in run("plain", flags, 1)] == [5]
+    assert run("loop", flags, 1)[1].steps == 5
+
+
 @pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
 def test_a_turn_of_the_limit(
     precision: str, dtype: torch.dtype, empty_folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -211,3 +212,12 @@ def test_validation_tells_the_two_sets_apart() -> None:
     expected |= {"gap/loss": val_loss - clean_loss, "gap/acc": clean_acc - val_acc}
     found = {name: value.item() for name, value in run.callback_metrics.items()}
     assert found == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("device", "channels_last"), [("cpu", True), ("cuda", True), ("mps", False)])
+def test_weights_lie_as_the_device_will_like_them(device: str, channels_last: bool) -> None:
+    # The hook runs before the Trainer moves the model: what counts is where it is going.
+    model: Any = CNN(channels=(8,))
+    model._trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+    model.setup("fit")
+    assert model.network.conv1.weight.is_contiguous(memory_format=torch.channels_last) is channels_last
