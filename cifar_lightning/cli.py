@@ -30,6 +30,7 @@ class CLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict`; the last three take everything from the checkpoint."""
 
     restored: Checkpoint | None = None
+    why_precision = ""
 
     def __init__(self, args: Sequence[str]) -> None:
         # A configuration or a checkpoint names classes: only ours and Lightning's are ever imported.
@@ -102,8 +103,7 @@ class CLI(LightningCLI):
             if reason:
                 print(f"{reason}: using the synthetic stand-in instead of CIFAR-10", file=sys.stderr)
         if config.trainer.precision is None and config.trainer.plugins is None:
-            config.trainer.precision, reason = speed.best_precision(config.trainer.accelerator)
-            print(f"precision {config.trainer.precision}: {reason} (--trainer.precision chooses another)")
+            config.trainer.precision, self.why_precision = speed.best_precision(config.trainer.accelerator)
         if self.restored:
             config.name = run_folder(self.restored.path).parent.name.removesuffix("-synthetic")
         elif config.name is None:
@@ -156,7 +156,7 @@ class CLI(LightningCLI):
 
     def _callbacks(self, config: Any) -> list[Callback]:
         history = callbacks.History()
-        watchers: list[Callback] = [history, callbacks.Console(history)]
+        watchers: list[Callback] = [history, callbacks.Console(history, self.why_precision)]
         if config.trainer.enable_progress_bar in (None, True):
             watchers.append(callbacks.ProgressBar())
         if self.subcommand in EVALUATION:

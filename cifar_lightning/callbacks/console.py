@@ -34,16 +34,19 @@ class Console(Callback):
 
     Args:
         history: Where each epoch's row comes from; it must come before this one in the Trainer's callbacks.
+        why_precision: What the hardware has to do with the precision; nothing where a person chose it.
     """
 
-    def __init__(self, history: History) -> None:
-        self.history = history
+    def __init__(self, history: History, why_precision: str = "") -> None:
+        self.history, self.why_precision = history, why_precision
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What is trained, on what, where."""
         data = CIFAR10DataModule.of(trainer)
         parameters = sum(p.numel() for p in pl_module.parameters())
         say(f"{type(pl_module).__name__} with {parameters:,} parameters on {pl_module.device}, {trainer.precision}")
+        if self.why_precision:
+            say(f"precision {trainer.precision}: {self.why_precision} (--trainer.precision chooses another)")
         train, val = len(data.train.labels), len(data.val.labels)
         say(f"{train:,} images to train on, {val:,} to validate on: {data.description}")
         if trainer.log_dir and trainer.loggers:
