@@ -62,10 +62,7 @@ def until_first_step(command: list[str]) -> float:
             for line in process.stdout:
                 if line.strip() == "step":
                     return time.perf_counter() - started
-        except KeyboardInterrupt:
-            process.kill()
-            raise
+            process.wait()
         finally:
-            if process.poll() is None:
-                process.kill()
+            process.kill()
     raise StoppedError(process.returncode or 1)
