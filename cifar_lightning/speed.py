@@ -33,7 +33,7 @@ def keep_freed_memory() -> bool:
 
     A step frees and takes again buffers of tens of MB, and each of their pages, new from the system, is a fault: 8,000
     a step of the CNN, 16 ms of the system's time. Kept, they are under 400, and the step takes 151 ms in place of 161
-    (with bfloat16 on an EPYC: 60 in place of 113). The peak of memory stays within 4 %.
+    (with bfloat16 on an EPYC: 60 in place of 113).
 
     Returns:
         Whether this is a Linux with glibc; elsewhere nothing is done.
@@ -64,7 +64,7 @@ def cap_threads(quota_file: Path = CPU_QUOTA) -> int:
     """Takes no more threads than a container may use cores; else as many as there are physical cores.
 
     The latter is PyTorch's own default. It knows nothing of a container's quota, and threads beyond it wait for each
-    other: two of them on one core made the MLP ten times slower than one. OMP_NUM_THREADS overrides both.
+    other: with one of two cores busy otherwise, two made the MLP ten times slower than one. OMP_NUM_THREADS overrides both.
 
     Args:
         quota_file: Where Linux's control groups tell microseconds of processor time a period, and the period.
@@ -91,7 +91,7 @@ def skip_driver_checks() -> None:
 
 @contextlib.contextmanager
 def still_heap() -> Iterator[None]:
-    """Keeps the garbage collector from walking what was there before: some million objects of imported libraries.
+    """Keeps the garbage collector from walking what was there before: some 400,000 objects of imported libraries.
 
     They live to the end, and a full collection that visits them all takes 0.3 s.
     """
@@ -103,10 +103,11 @@ def still_heap() -> Iterator[None]:
 
 
 class NoProfiler(PassThroughProfiler):
-    """Measures nothing, at no cost: Lightning's own makes a context manager of each of 68 hooks a step."""
+    """Measures nothing, in 0.2 us a hook, of which a step has 68; Lightning's own takes 1.1 us each."""
 
     _nothing = contextlib.nullcontext()
 
+    # Lightning's is written as a generator; a context manager is all that it uses of it.
     def profile(self, action_name: str) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
         """The same empty context for every action."""
         return self._nothing

@@ -1,4 +1,4 @@
-"""ReLU, dropout and max-pooling in a third of their passes over memory, where a CPU trains."""
+"""ReLU, dropout and max-pooling as one, where a CPU trains."""
 
 from collections import OrderedDict
 from typing import Any
@@ -42,7 +42,7 @@ class ReLUDropoutMaxPool(nn.Sequential):
         # The way back is not on PyTorch's list of deterministic ones, though here no two values ever meet.
         stock = input.device.type != "cpu" or torch.are_deterministic_algorithms_enabled()
         if stock or kept == 0:
-            output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
+            output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]  # Sequential's has no types
         else:
             output = _Fused.apply(input, kept)
         return output
