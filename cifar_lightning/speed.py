@@ -64,7 +64,8 @@ def cap_threads(quota_file: Path = CPU_QUOTA) -> int:
     """Takes no more threads than a container may use cores; else as many as there are physical cores.
 
     The latter is PyTorch's own default. It knows nothing of a container's quota, and threads beyond it wait for each
-    other: with one of two cores busy otherwise, two made the MLP ten times slower than one. OMP_NUM_THREADS overrides both.
+    other: with one of two cores busy otherwise, two made the MLP ten times slower than one. OMP_NUM_THREADS overrides
+    both.
 
     Args:
         quota_file: Where Linux's control groups tell microseconds of processor time a period, and the period.
