@@ -1,15 +1,21 @@
 """`python -m cifar_lightning`, and the script `cifar-lightning`."""
 
+import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+from cifar_lightning.errors import Interrupted
 
 HELP = """\
 An MLP and a CNN on CIFAR-10. The commands people need:
 
   python -m cifar_lightning fit --config configs/cnn.yaml        train (configs/mlp.yaml: the MLP)
+  python -m cifar_lightning fit --resume RUN                     go on with a run that was stopped
   python -m cifar_lightning test --ckpt_path RUN/checkpoints/best.ckpt
   python -m cifar_lightning predict --ckpt_path RUN/checkpoints/best.ckpt --data.images my_pictures/
   python -m cifar_lightning validate --ckpt_path RUN/checkpoints/best.ckpt
@@ -27,20 +33,23 @@ def main(args: Sequence[str] | None = None) -> int:
         args: What was typed after the program's name; None takes it from the process.
 
     Returns:
-        Exit status: 0 done, 1 went wrong while running, 2 for what a person gave, 130 for Ctrl-C.
+        Exit status: 0 done, 1 went wrong while running, 2 for what a person gave, 130 for Ctrl-C, 143 for SIGTERM.
     """
     typed = sys.argv[1:] if args is None else args
     try:
-        return _run([arg for arg in typed if arg != "--debug"])
+        with _terminable():
+            return _run([arg for arg in typed if arg != "--debug"])
     except BrokenPipeError:  # whoever reads our words, `head` say, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except KeyboardInterrupt:
+        return _stopped(Interrupted(signal.SIGINT))
+    except Interrupted as interrupted:
+        return _stopped(interrupted)
     except SystemExit as stop:  # Lightning's way to end after Ctrl-C
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        print("error: interrupted: the last whole epoch is kept; go on with", file=sys.stderr, end=" ")
-        print("fit --ckpt_path RUN/checkpoints/last.ckpt", file=sys.stderr)
-        return 130
+        return _stopped(Interrupted(signal.SIGINT))
     except Exception as error:
         if "--debug" in typed:
             traceback.print_exc()
@@ -73,8 +82,30 @@ def fail(error: Exception) -> int:
     from cifar_lightning.messages import explain
 
     message = explain(error)
-    print(f"error: {message or f'{type(error).__name__}: {error}; --debug shows where'}", file=sys.stderr)
-    return 2 if message or isinstance(error, ArgumentError) else 1
+    print(f"error: {message.text}", file=sys.stderr)
+    return message.status
+
+
+def _stopped(interrupted: Interrupted) -> int:
+    print(f"error: {interrupted}", file=sys.stderr)
+    return interrupted.status
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Has SIGTERM end the program as Ctrl-C does: through every `finally`."""
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    if threading.current_thread() is not threading.main_thread():  # no other can
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

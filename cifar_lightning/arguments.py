@@ -14,6 +14,18 @@ def values_of(flags: Sequence[str], args: Sequence[str]) -> Iterator[str]:
             yield arg.partition("=")[2]
 
 
+def last_value(flag: str, args: Sequence[str]) -> str | None:
+    """What the last use of a flag gives; nothing where there is none."""
+    *_, value = [None, *values_of((flag,), args)]
+    return value
+
+
+def without(flag: str, args: Sequence[str]) -> list[str]:
+    """The words less each use of a flag and its value."""
+    after = [None, *args]
+    return [arg for before, arg in zip(after, args, strict=False) if before != flag and arg.partition("=")[0] != flag]
+
+
 def join_images(args: Sequence[str]) -> list[str]:
     """Makes one list of the pictures behind --data.images, as a shell expands `*.png`."""
     flag = "--data.images"

@@ -1,6 +1,7 @@
 """What a checkpoint knows of its run, and the configuration that this makes."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,13 @@ from cifar_lightning.errors import InputError
 NOT_RESTORED = ("images", "num_workers", "seed", "mirrors")
 
 
+# What reading one raises if its bytes are not those that were written, or not of this program.
+DAMAGE = (
+    zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError,
+    AttributeError, IndexError, OverflowError, NotImplementedError,
+)  # fmt: skip
+
+
 class Checkpoint(NamedTuple):
     """A checkpoint of ours.
 
@@ -21,6 +29,9 @@ class Checkpoint(NamedTuple):
         config: Seed, model, data and precision, in the form of a configuration file.
         weights: The model's state, by name.
         epochs: Epochs done when it was saved.
+        steps: Training steps done.
+        midway: Of these, steps of an epoch that is not done: 0 if it was saved at the end of one.
+        rows: The curves so far, a row an epoch, as in metrics.csv.
         max_epochs: Epochs that the run was to last; None where it was not laid down.
     """
 
@@ -28,7 +39,15 @@ class Checkpoint(NamedTuple):
     config: dict[str, Any]
     weights: dict[str, Tensor]
     epochs: int
+    steps: int
+    midway: int
+    rows: list[dict[str, float]]
     max_epochs: int | None
+
+    @property
+    def progress(self) -> str:
+        """How far it is, in words."""
+        return f"after epoch {self.epochs}" + (f" and {self.midway} steps" if self.midway else "")
 
     @property
     def architecture(self) -> str:
@@ -41,16 +60,48 @@ def run_folder(path: Path) -> Path:
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint; tensors and plain values only, so that no code in it can run.
+def newest(folder: Path) -> tuple[Checkpoint | None, list[InputError]]:
+    """The whole checkpoint that is furthest on, of a run's folder; None if there is none.
+
+    Returns:
+        It, and what is wrong with each that is not whole.
+    """
+    whole, broken = [], []
+    for path in sorted((folder / "checkpoints").glob("*.ckpt")):
+        try:
+            whole.append(read_checkpoint(path))
+        except InputError as error:
+            broken.append(error)
+    # The name decides between equals: last.ckpt, not the best.ckpt of the same epoch.
+    return max(whole, key=lambda found: (found.steps, found.path.name), default=None), broken
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads a file of tensors and plain values, and nothing else: no code in it can run, no class in it is looked up.
 
     Raises:
-        InputError: It is not there, or not one of ours.
+        OSError: It can't be read.
+        zipfile.BadZipFile: A checksum is wrong: the CRC-32 of each part, which `torch.save` writes, and `torch.load`
+            does not look at.
+        pickle.UnpicklingError: There is more in it.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if part := archive.testzip():
+            raise zipfile.BadZipFile(part)
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint.
+
+    Raises:
+        InputError: It is not there, damaged, or not one of ours.
     """
     if not path.is_file():
         raise InputError(str(path), "there is no such checkpoint", "a run leaves its own in RUN/checkpoints/best.ckpt")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load(path)
         settings = content["datamodule_hyper_parameters"]
         data = {name: value for name, value in settings.items() if name not in NOT_RESTORED}
         if data["root"] and not Path(data["root"]).is_dir():
@@ -64,9 +115,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         max_epochs = content.get("max_epochs")
         if max_epochs:
             config["trainer"]["max_epochs"] = max_epochs
-        epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        return Checkpoint(path, config, content["state_dict"], epochs, max_epochs)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError, AttributeError) as error:
+        loop = content["loops"]["fit_loop"]
+        epochs = loop["epoch_progress"]["current"]
+        midway = loop["epoch_loop.batch_progress"]["current"]["processed"] * (epochs["processed"] < epochs["ready"])
+        rows = content["callbacks"]["History"]["rows"]
+        steps = content["global_step"]
+        return Checkpoint(path, config, content["state_dict"], epochs["processed"], steps, midway, rows, max_epochs)
+    except DAMAGE as error:
         remedy = "give a .ckpt file that `fit` of this program wrote"
         raise InputError(str(path), "damaged, or not a checkpoint of this program", remedy) from error
 
@@ -91,17 +146,32 @@ def differences(checkpoint: Checkpoint, config: dict[str, Any]) -> dict[str, tup
     return found
 
 
-def check_continues(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
-    """Raises an `InputError` unless training can go on under these settings: the same run, with epochs left to do."""
+def check_continues(checkpoint: Checkpoint, config: dict[str, Any], *, again: bool) -> None:
+    """Raises an `InputError` unless training can go on under these settings: the same run, with epochs left to do.
+
+    Args:
+        checkpoint: What it goes on from.
+        config: All that `fit` goes on with.
+        again: Whether there may be no epochs left: a run that is told to go on until it is done, and is.
+    """
     for name, (there, now) in differences(checkpoint, config).items():
         raise InputError(name, f"{now!r}, but the run that goes on has {there!r}", "leave it out, or start a new run")
     epochs, schedule = config["trainer"]["max_epochs"], config["model"]["init_args"]["schedule"]
-    if 0 <= (epochs or 0) <= checkpoint.epochs:
+    if 0 <= (epochs or 0) < checkpoint.epochs + (not again):
         cause = f"{epochs}, but {checkpoint.path} has done {checkpoint.epochs}"
         raise InputError("trainer.max_epochs", cause, "give more, or test the checkpoint")
     if schedule != "constant" and epochs != checkpoint.max_epochs:
         cause = f"{epochs}, but the {schedule} schedule was laid out for {checkpoint.max_epochs}"
         raise InputError("trainer.max_epochs", cause, "leave it at that, or start a new run")
+
+
+def check_evaluates(checkpoint: Checkpoint, command: str, config: dict[str, Any]) -> None:
+    """Raises an `InputError` unless these settings leave a command of evaluation something of the same kind to do."""
+    there, now = checkpoint.config["data"]["source"], config["data"]["source"]
+    if there != now:
+        raise InputError("data.source", f"{now}, but the checkpoint was trained on {there}", "leave it out")
+    if command == "validate" and not config["data"]["val_size"]:
+        raise InputError("data.val_size", "0 leaves nothing to validate on", "give --data.val_size 10000")
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """The command line: LightningCLI with this project's defaults, and checkpoints that need nothing beside them."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,19 +8,20 @@ from typing import Any
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
-from cifar_lightning import callbacks, speed
-from cifar_lightning.arguments import join_images, values_of
-from cifar_lightning.checkpoint import Checkpoint, check_continues, check_fits, differences, read_checkpoint, run_folder
+from cifar_lightning import callbacks, resume, speed
+from cifar_lightning.arguments import join_images, last_value, values_of, without
+from cifar_lightning.checkpoint import Checkpoint, check_continues, check_evaluates, check_fits, differences
 from cifar_lightning.data.datamodule import CIFAR10DataModule, data_root, prepare
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.messages import check_yaml
 from cifar_lightning.models import ImageClassifier
-from cifar_lightning.run import RunLogger, SaveConfig, savers
+from cifar_lightning.resume import Origin
+from cifar_lightning.run import DurableCheckpoints, RunLogger, SaveConfig, naming_the_batch_size, own, watchers
 
 EVALUATION = ("validate", "test", "predict")
 
@@ -29,7 +29,7 @@ EVALUATION = ("validate", "test", "predict")
 class CLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict`; the last three take everything from the checkpoint."""
 
-    restored: Checkpoint | None = None
+    origin: Origin | None = None
     why_precision = ""
 
     def __init__(self, args: Sequence[str]) -> None:
@@ -58,6 +58,8 @@ class CLI(LightningCLI):
         parser.add_argument("--logs", type=str, default="logs", help="Folder of all runs.")
         help_name = "The run goes to LOGS/NAME/version_N; null is the name of the configuration file."
         parser.add_argument("--name", type=str | None, default=None, help=help_name)
+        help_resume = "Folder of a run that `fit` goes on with, from its newest whole checkpoint; needs no config."
+        parser.add_argument("--resume", type=str | None, default=None, help=help_resume)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One seed for everything."""
@@ -77,18 +79,39 @@ class CLI(LightningCLI):
         )
         for file in values_of(("-c", "--config"), given):
             check_yaml(Path(file))
-        *_, path = [None, *values_of(("--ckpt_path",), given)]
-        if path:
-            self.restored = read_checkpoint(Path(path))
-            given = ["--config", json.dumps(self.restored.config), *given]
-        elif command in EVALUATION:
-            remedy = "give --ckpt_path RUN/checkpoints/best.ckpt"
-            raise InputError("ckpt_path", f"{command} needs a checkpoint", remedy)
+        self.origin = self._find_origin(parser, command, given)
+        if self.origin:
+            given = [*self.origin.settings, *without("--ckpt_path", given)]
         self.config = parser.parse_args([command, *given])
         config = self.config[command]
-        if config.ckpt_path != path:
-            raise InputError("ckpt_path", f"{config.ckpt_path} stands in a file", "give it as the flag --ckpt_path")
+        for name in ("ckpt_path", "resume"):
+            if config[name] != last_value(f"--{name}", given):
+                raise InputError(name, f"{config[name]} stands in a file", f"give it as the flag --{name}")
+        config.ckpt_path = str(self.restored.path) if self.restored else None
         check(0 <= config.seed_everything < 2**32, "seed_everything", config.seed_everything, "0 to 4294967295")
+
+    @property
+    def restored(self) -> Checkpoint | None:
+        """What the command starts from."""
+        return self.origin.checkpoint if self.origin else None
+
+    def _find_origin(self, parser: LightningArgumentParser, command: str, given: Sequence[str]) -> Origin | None:
+        """Finds the checkpoint or the run that was asked for."""
+        path, folder = last_value("--ckpt_path", given), last_value("--resume", given)
+        if command in EVALUATION:
+            check(folder is None, "resume", folder, "--ckpt_path: only `fit` goes on with a run")
+            if path is None:
+                remedy = "give --ckpt_path RUN/checkpoints/best.ckpt"
+                raise InputError("ckpt_path", f"{command} needs a checkpoint", remedy)
+        check(not (path and folder), "resume", folder, "either this or --ckpt_path")
+        if folder:
+            return resume.from_run(Path(folder))
+        if command == "fit" and path == "last":
+            config = parser.parse_args([command, *without("--ckpt_path", given)])[command]
+            self._settle(config)
+            run = resume.last_run(Path(config.logs) / self._tagged(config))
+            return resume.from_run(run) if run else None
+        return resume.from_checkpoint(Path(path)) if path else None
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would put the checkpoint's settings over explicit flags, here that is done already."""
@@ -98,30 +121,29 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         if Path(config.logs).exists() and not Path(config.logs).is_dir():
             raise InputError("logs", f"{config.logs} is not a folder", "name another with --logs")
+        self._settle(config)
+        if config.trainer.precision is None and config.trainer.plugins is None:
+            config.trainer.precision, self.why_precision = speed.best_precision(config.trainer.accelerator)
+
+    def _settle(self, config: Any) -> None:
+        """Puts the real thing where `auto` and null stood: the source of images, the name of the run."""
         if config.data.source == "auto":
             config.data.source, reason = prepare("auto", data_root(config.data.root), config.data.mirrors)
             if reason:
                 print(f"{reason}: using the synthetic stand-in instead of CIFAR-10", file=sys.stderr)
-        if config.trainer.precision is None and config.trainer.plugins is None:
-            config.trainer.precision, self.why_precision = speed.best_precision(config.trainer.accelerator)
-        if self.restored:
-            config.name = run_folder(self.restored.path).parent.name.removesuffix("-synthetic")
+        if self.origin:
+            config.name = self.origin.run.resolve().parent.name.removesuffix("-synthetic")
         elif config.name is None:
-            files = [Path(str(file)).stem for file in config.config or []]
-            config.name = "-".join(files) or config.model.class_path.rsplit(".", 1)[-1].lower()
+            stems = [Path(str(file)).stem for file in config.config or []]
+            config.name = "-".join(stems) or config.model.class_path.rsplit(".", 1)[-1].lower()
 
-    def _check_restored(self, restored: Checkpoint, config: dict[str, Any]) -> None:
-        if self.subcommand == "fit":
-            return check_continues(restored, config)
-        there, now = restored.config["data"]["source"], config["data"]["source"]
-        if there != now:
-            raise InputError("data.source", f"{now}, but the checkpoint was trained on {there}", "leave it out")
-        if self.subcommand == "validate" and not config["data"]["val_size"]:
-            raise InputError("data.val_size", "0 leaves nothing to validate on", "give --data.val_size 10000")
-        return None
+    @staticmethod
+    def _tagged(config: Any) -> str:
+        """The run's name, which tells where its images are from."""
+        return f"{config.name}-synthetic" if config.data.source == "synthetic" else str(config.name)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Gives the Trainer its run folder and its callbacks."""
+        """Gives the Trainer its run folder, its callbacks and its way to write checkpoints."""
         config = self.config_init[self.subcommand]
         if config.trainer.logger in (None, True):
             kwargs["logger"] = self._logger(config)
@@ -129,7 +151,9 @@ class CLI(LightningCLI):
             kwargs["profiler"] = speed.NoProfiler()
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *self._callbacks(config)]
         # Otherwise Lightning would save to a folder of its own.
-        kwargs["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in kwargs["callbacks"])
+        kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
+        plugins = config.trainer.plugins or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), DurableCheckpoints()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
@@ -137,32 +161,20 @@ class CLI(LightningCLI):
         check(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1: batches are cut for one device")
         return trainer
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        with speed.still_heap():
-            super()._run_subcommand(subcommand)
-
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Leaves printing and keeping of results to the callbacks."""
-        own: dict[str, dict[str, Any]] = {"predict": {"return_predictions": False}, "fit": {}}
-        return super()._prepare_subcommand_kwargs(subcommand) | own.get(subcommand, {"verbose": False})
-
     def _logger(self, config: Any) -> TensorBoardLogger | bool:
         if self.subcommand in ("validate", "predict"):
             return False
-        if config.ckpt_path:  # a test, or a fit that goes on: in the run's own folder
-            return RunLogger(run_folder(Path(config.ckpt_path)), "", "", default_hp_metric=False)
-        tag = "-synthetic" if self.datamodule.source == "synthetic" else ""
-        return RunLogger(config.logs, f"{config.name}{tag}", default_hp_metric=False)
+        if self.origin:  # a test, or a fit that goes on: in the run's own folder
+            return RunLogger(self.origin.run, "", "", default_hp_metric=False)
+        return RunLogger(config.logs, self._tagged(config), default_hp_metric=False)
 
     def _callbacks(self, config: Any) -> list[Callback]:
-        history = callbacks.History()
-        watchers: list[Callback] = [history, callbacks.Console(history, self.why_precision)]
-        if config.trainer.enable_progress_bar in (None, True):
-            watchers.append(callbacks.ProgressBar())
-        if self.subcommand in EVALUATION:
-            folder = run_folder(Path(config.ckpt_path))
-            return [*watchers, callbacks.TestReport(folder), callbacks.PredictionsFile(folder)]
-        return [*watchers, callbacks.EpochSeed(), callbacks.TensorBoardExtras(), *savers(config)]
+        bar = [callbacks.ProgressBar()] if config.trainer.enable_progress_bar in (None, True) else []
+        if self.subcommand == "fit":
+            return [*watchers(config, self.why_precision), *bar]
+        assert self.origin is not None, "what evaluates needs a checkpoint"
+        words, folder = callbacks.Console(callbacks.History()), self.origin.run
+        return [words, *bar, callbacks.TestReport(folder), callbacks.PredictionsFile(folder)]
 
     def after_instantiate_classes(self) -> None:
         """Checks that things fit together, and says what came from where."""
@@ -170,12 +182,35 @@ class CLI(LightningCLI):
         if ones and any(isinstance(module, nn.BatchNorm1d) for module in self.model.modules()):
             cause = "1 leaves batch norm nothing to average over"
             raise InputError("data.batch_size", cause, "use 2 or more, or --model.batch_norm false")
-        if self.restored is None:
+        if self.origin is None or self.restored is None:
             return
         config = self.config[str(self.subcommand)].as_dict()
         check_fits(self.restored, self.model)
-        self._check_restored(self.restored, config)
-        changed = differences(self.restored, config)
-        given = [f"{name} {now} (there: {there})" for name, (there, now) in changed.items()]
-        origin = "model and data as there" + (f", but for {', '.join(given)}" if given else "")
-        print(f"{self.restored.path}: {type(self.model).__name__} after epoch {self.restored.epochs}; {origin}")
+        given = [f"{name} {now} (there: {was})" for name, (was, now) in differences(self.restored, config).items()]
+        if self.subcommand == "fit":
+            check_continues(self.restored, config, again=self.origin.again)
+            given += resume.changed_trainer(
+                self.origin.run, self._parser("fit").dump(self.config["fit"], skip_unset=False)
+            )
+        else:
+            check_evaluates(self.restored, str(self.subcommand), config)
+        where = "model and data as there" + (f", but for {', '.join(given)}" if given else "")
+        print(f"{self.restored.path}: {type(self.model).__name__} {self.restored.progress}; {where}")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Trains in a folder that no other process trains in, put right first if a run goes on there."""
+        with speed.still_heap(), naming_the_batch_size(self.trainer):
+            if subcommand != "fit" or not isinstance(self.trainer.logger, RunLogger):
+                return super()._run_subcommand(subcommand)
+            self.datamodule.prepare_data()  # before there is a folder: without data there is no run
+            with own(Path(str(self.trainer.log_dir))) as folder:
+                if self.origin:
+                    resume.repair(folder, self.restored)
+                if self.restored and self.restored.epochs == self.trainer.max_epochs:
+                    return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
+                return super()._run_subcommand(subcommand)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Leaves printing and keeping of results to the callbacks."""
+        own: dict[str, dict[str, Any]] = {"predict": {"return_predictions": False}, "fit": {}}
+        return super()._prepare_subcommand_kwargs(subcommand) | own.get(subcommand, {"verbose": False})

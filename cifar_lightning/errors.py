@@ -1,18 +1,46 @@
-"""The one exception for what a person gave: it becomes one line on stderr and exit status 2."""
+"""What ends a command: each becomes one line on stderr and an exit status."""
+
+import signal
 
 
-class InputError(ValueError):
-    """Something a person gave can't be used: a setting, a file, a checkpoint.
+class ReportedError(Exception):
+    """Something to say in one line, `field: cause; remedy`, and nothing more.
 
     Args:
-        field: The setting or the file, named as the person wrote it: `dropout`, `logs/best.ckpt`.
+        field: The setting, the file or the metric, named as the person wrote it: `dropout`, `logs/best.ckpt`.
         cause: What is wrong with it, the value included.
         remedy: What to do next.
     """
 
+    status = 1
+
     def __init__(self, field: str, cause: str, remedy: str) -> None:
         super().__init__(f"{field}: {cause}; {remedy}")
         self.field, self.cause, self.remedy = field, cause, remedy
+
+
+class InputError(ReportedError, ValueError):
+    """Something a person gave can't be used: a setting, a file, a checkpoint."""
+
+    status = 2
+
+
+class RunError(ReportedError, RuntimeError):
+    """Something went wrong while running, with nothing wrong in what was given."""
+
+
+class Interrupted(BaseException):  # no Exception: nothing on its way may take it for a failure
+    """A signal asked the program to end. Exit status 128 more than its number: 130 for Ctrl-C, 143 for SIGTERM.
+
+    Args:
+        signum: The signal.
+        cause: What was saved, if anything.
+        remedy: How to go on.
+    """
+
+    def __init__(self, signum: int, cause: str = "stopped at once", remedy: str = "start it again") -> None:
+        super().__init__(f"{signal.Signals(signum).name}: {cause}; {remedy}")
+        self.status = 128 + signum
 
 
 def check(holds: bool, field: str, value: object, allowed: str) -> None:

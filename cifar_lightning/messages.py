@@ -1,18 +1,19 @@
 """One line for a person out of what a parser says: which key, which value, what is allowed, the nearest key."""
 
+import errno
 import re
 from argparse import ArgumentError
 from collections.abc import Iterator
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from lightning.pytorch import Trainer
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.errors import InputError
+from cifar_lightning.errors import InputError, ReportedError
 from cifar_lightning.models import ImageClassifier
 
 WORDS = {
@@ -24,25 +25,47 @@ WORDS = {
     "<class 'collections.abc.Sequence'>": "a list such as [a,b]",
 }
 
+REMEDIES = {
+    errno.ENOSPC: "free some space, then go on with fit --resume RUN",
+    errno.EDQUOT: "free some space, then go on with fit --resume RUN",
+    errno.EACCES: "give yourself the right to it, or name another place",
+    errno.EPERM: "give yourself the right to it, or name another place",
+    errno.EROFS: "name a place that can be written to",
+}
 
-def explain(error: BaseException) -> str | None:
-    """What to print after `error: `, or None where it was not a person's input that failed.
+
+class Message(NamedTuple):
+    """What to print after `error: `, and the exit status for it."""
+
+    text: str
+    status: int
+
+
+def explain(error: BaseException) -> Message:
+    """Says in one line what went wrong.
 
     Args:
-        error: What was raised while arguments were parsed or classes made from them.
+        error: What was raised while arguments were parsed, classes made from them, or a command run.
     """
     keys = settings()
-    ours = next((e for e in _chain(error) if isinstance(e, InputError)), None)
+    ours = next((e for e in _chain(error) if isinstance(e, ReportedError)), None)
     if ours:
         full = next((key for key in keys if key.rpartition(".")[2] == ours.field), ours.field)
-        return f"{full}: {ours.cause}; {ours.remedy}"
-    if not isinstance(error, ArgumentError):  # what went wrong later is not about words
-        return None
-    text = str(error)
-    for pattern, say in RULES:
-        if found := re.search(pattern, text, re.DOTALL):
-            return say(found, text, keys)
-    return None
+        return Message(f"{full}: {ours.cause}; {ours.remedy}", ours.status)
+    if isinstance(error, ArgumentError):  # what goes wrong later is not about words
+        text = str(error)
+        for pattern, say in RULES:
+            if found := re.search(pattern, text, re.DOTALL):
+                return Message(say(found, text, keys), 2)
+        return Message(f"command line: {_one_line(text)}; `fit --help` lists what there is", 2)
+    if isinstance(error, OSError) and error.filename:
+        remedy = REMEDIES.get(error.errno or 0, "see to it, and start again")
+        return Message(f"{error.filename}: {error.strerror}; {remedy}", 1)
+    return Message(f"{type(error).__name__}: {_one_line(str(error))}; --debug shows where", 1)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def settings() -> list[str]:

@@ -1,26 +1,86 @@
-"""What a run leaves in its folder besides its curves: config.yaml, an event file, the best and the last epoch."""
+"""What watches a run, and what it leaves in its folder: config.yaml, an event file, checkpoints."""
 
+import contextlib
+import io
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from cifar_lightning import callbacks, files
+from cifar_lightning.checkpoint import load
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.errors import InputError, RunError
 
-def savers(config: Any) -> list[Callback]:
-    """What keeps the best and the last epoch, in the run's folder; nothing where there is none.
+# What PyTorch says on CPU, CUDA and MPS, which have no exception in common.
+NO_MEMORY = "(?i)out of memory|can't allocate memory|not enough memory"
+
+
+def watchers(config: Any, why_precision: str) -> list[Callback]:
+    """The callbacks of a run that trains, in the order in which they are called.
 
     Args:
         config: All that `fit` was given, parsed.
+        why_precision: What the hardware has to do with the precision.
     """
-    run = config.trainer
-    if run.enable_checkpointing is False or run.logger is False or run.fast_dev_run:
-        return []
-    best = ModelCheckpoint(monitor="val/acc", mode="max", filename="best", enable_version_counter=False)
-    last = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-    # With nothing to validate on there is no best.
-    return [best, last] if config.data.val_size and run.limit_val_batches != 0 else [last]
+    trainer = config.trainer
+    history = callbacks.History()
+    kept = trainer.enable_checkpointing is not False and trainer.logger is not False and not trainer.fast_dev_run
+    checkpoints = callbacks.Checkpoints(history) if kept else None
+    first = [callbacks.Divergence(), history, callbacks.Console(history, why_precision), callbacks.Conditions()]
+    last = [callbacks.TensorBoardExtras(), callbacks.EpochSeed(), callbacks.Stopping(checkpoints)]
+    return [*first, *last, *([checkpoints] if checkpoints else [])]
+
+
+@contextlib.contextmanager
+def own(folder: Path) -> Iterator[Path]:
+    """Has a run's folder to itself; raises an `InputError` if another process trains in it."""
+    try:
+        with files.locked(folder):
+            yield folder
+    except BlockingIOError:
+        raise InputError(str(folder), "another process is training here", "wait for it, or stop it") from None
+
+
+@contextlib.contextmanager
+def naming_the_batch_size(trainer: Trainer) -> Iterator[None]:
+    """Makes a `RunError` that names the batch size out of what PyTorch says when memory runs out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search(NO_MEMORY, str(error)):
+            raise
+        name = "batch_size" if trainer.training else "eval_batch_size"
+        size = getattr(CIFAR10DataModule.of(trainer), name)
+        where = f"data.{name}"
+        raise RunError(where, f"{size} images do not fit in memory", f"try --{where} {max(1, size // 2)}") from error
+
+
+class DurableCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints that survive the process and a power cut, and reads none but whole ones of plain values."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Writes a checkpoint to disk, and only then gives it its name."""
+        buffer, path = io.BytesIO(), Path(path)
+        torch.save(checkpoint, buffer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(path, buffer.getbuffer())
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Reads one to the CPU; nothing but tensors and plain values, whatever is asked for."""
+        try:
+            return load(Path(path))
+        except zipfile.BadZipFile as error:
+            raise InputError(str(path), "damaged", "give one that is whole") from error
 
 
 class RunLogger(TensorBoardLogger):
@@ -30,13 +90,24 @@ class RunLogger(TensorBoardLogger):
         """Flushes the event file."""
         self.experiment.flush()
 
+    def _get_next_version(self) -> int:
+        """The first version whose folder was not there: of two runs that start at once, each has its own."""
+        version = int(super()._get_next_version())
+        while True:
+            try:
+                Path(self.root_dir, f"version_{version}").mkdir(parents=True)
+                return version
+            except FileExistsError:
+                version += 1
+
 
 class SaveConfig(SaveConfigCallback):
     """Leaves config.yaml in the folder of a run that trains, and in no other."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Saves once, when training starts; without the checkpoint that it may go on from, to repeat the whole."""
-        if stage == "fit" and trainer.loggers:
+        if stage == "fit" and trainer.loggers and trainer.log_dir:
             self.config = self.config.clone()
-            self.config.ckpt_path = None
-            super().setup(trainer, pl_module, stage)
+            self.config.ckpt_path = self.config.resume = None
+            text: str = self.parser.dump(self.config, skip_unset=False)
+            files.replace(Path(trainer.log_dir) / self.config_filename, text.encode())

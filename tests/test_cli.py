@@ -201,7 +201,5 @@ def test_ctrl_c_ends_with_its_own_status(
     assert main(["fit", "--model=MLP", *SMALL]) == 130
     output = capsys.readouterr()
     (line,) = output.err.splitlines()
-    assert (
-        line == "error: interrupted: the last whole epoch is kept; go on with fit --ckpt_path RUN/checkpoints/last.ckpt"
-    )
+    assert line == "error: SIGINT: stopped at once; start it again"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored

@@ -1,10 +1,26 @@
-"""What watches a run: its seeds, its history, its pictures and its words."""
+"""What watches a run: its seeds, its history, what it keeps, its pictures and its words."""
 
+from cifar_lightning.callbacks.checkpoints import Checkpoints
+from cifar_lightning.callbacks.conditions import Conditions
 from cifar_lightning.callbacks.console import Console, ProgressBar
+from cifar_lightning.callbacks.divergence import Divergence
 from cifar_lightning.callbacks.history import History
 from cifar_lightning.callbacks.predictions import PredictionsFile
 from cifar_lightning.callbacks.seeding import EpochSeed
+from cifar_lightning.callbacks.stopping import Stopping
 from cifar_lightning.callbacks.tensorboard import TensorBoardExtras
 from cifar_lightning.callbacks.test_report import TestReport
 
-__all__ = ["Console", "EpochSeed", "History", "PredictionsFile", "ProgressBar", "TensorBoardExtras", "TestReport"]
+__all__ = [
+    "Checkpoints",
+    "Conditions",
+    "Console",
+    "Divergence",
+    "EpochSeed",
+    "History",
+    "PredictionsFile",
+    "ProgressBar",
+    "Stopping",
+    "TensorBoardExtras",
+    "TestReport",
+]

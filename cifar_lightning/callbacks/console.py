@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm import tqdm
 
+from cifar_lightning.callbacks.checkpoints import Checkpoints
 from cifar_lightning.callbacks.history import History
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 
@@ -73,13 +74,15 @@ class Console(Callback):
         """The best epoch, and the next two commands to type."""
         if CIFAR10DataModule.of(trainer).source == "synthetic":
             say(f"trained on {CIFAR10DataModule.of(trainer).description}")
-        checkpoint = trainer.checkpoint_callback  # the best where there is one, else the last
-        if not isinstance(checkpoint, ModelCheckpoint) or not checkpoint.best_model_path:
+        kept = trainer.checkpoint_callback
+        if not isinstance(kept, Checkpoints) or not self.history.rows:
             return
-        if checkpoint.best_model_score is not None:
-            say(f"best val/acc {checkpoint.best_model_score:.4f} in {checkpoint.best_model_path}")
+        path = kept.folder(trainer) / "last.ckpt"
+        if accs := [row["val/acc"] for row in self.history.rows if "val/acc" in row]:
+            path = kept.folder(trainer) / "best.ckpt"
+            say(f"best val/acc {max(accs):.4f} in {path}")
         say("next:")
-        say(f"  python -m cifar_lightning test --ckpt_path {checkpoint.best_model_path}")
+        say(f"  python -m cifar_lightning test --ckpt_path {path}")
         say("  tensorboard --logdir logs")
 
 

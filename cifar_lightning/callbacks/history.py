@@ -1,6 +1,7 @@
 """The curves: one row an epoch, the same in metrics.csv, in TensorBoard and in every checkpoint."""
 
 import csv
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+
+from cifar_lightning import files
 
 FILE = "metrics.csv"
 
@@ -24,10 +27,15 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
+        self.validated, self._seconds_before = False, 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock where a run goes on in the middle of an epoch."""
+        self._started = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
-        self.started, self.validated = time.perf_counter(), False
+        self._started, self.validated, self._seconds_before = time.perf_counter(), False, 0.0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes that this epoch has figures of its own."""
@@ -39,21 +47,26 @@ class History(Callback):
         if not self.validated:
             metrics = {name: value for name, value in metrics.items() if not name.startswith(VALIDATION_PREFIXES)}
         metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-        metrics["epoch_seconds"] = round(time.perf_counter() - self.started, 3)
+        metrics["epoch_seconds"] = round(self._seconds(), 3)
         epoch = trainer.current_epoch + 1
         self.rows.append({"epoch": epoch, **metrics})
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=epoch)
+            logger.save()  # before the checkpoint says that this epoch is done
         if trainer.log_dir and trainer.loggers:
             write_csv(Path(trainer.log_dir) / FILE, self.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """All rows so far, as plain numbers."""
-        return {"rows": self.rows}
+        """All rows so far, as plain numbers, and how far the epoch is."""
+        return {"rows": self.rows, "validated": self.validated, "seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on after the checkpoint's last row."""
         self.rows = state_dict["rows"]
+        self.validated, self._seconds_before = state_dict["validated"], state_dict["seconds"]
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._started
 
 
 def _shortest(value: Tensor) -> float:
@@ -64,7 +77,8 @@ def _shortest(value: Tensor) -> float:
 def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
     """Writes rows with a header; a row that lacks a column leaves it empty."""
     columns = dict.fromkeys(name for row in rows for name in row)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(columns))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(columns))
+    writer.writeheader()
+    writer.writerows(rows)
+    files.replace(path, text.getvalue().encode())

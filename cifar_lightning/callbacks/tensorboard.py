@@ -34,7 +34,7 @@ class TensorBoardExtras(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Chart layout, sample images as the network gets them, graph, hyper-parameters and where the data is from."""
         writer, data = writer_of(trainer), CIFAR10DataModule.of(trainer)
-        if writer is None:
+        if writer is None or trainer.global_step:  # a run that goes on has them already
             return
         writer.add_custom_scalars(LAYOUT)
         images = _samples(trainer, data)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from cifar_lightning.data import cifar10, pictures, synthetic
 from cifar_lightning.data.cifar10 import MIRRORS
 from cifar_lightning.data.imageset import ImageSet
-from cifar_lightning.data.loader import batch_loader
+from cifar_lightning.data.loader import BatchLoader, batch_loader
 from cifar_lightning.data.split import stratified_sample, stratified_split
 from cifar_lightning.data.transforms import flip_and_shift, normalize
 from cifar_lightning.errors import InputError, check
@@ -108,6 +108,8 @@ class CIFAR10DataModule(LightningDataModule):
         self.augment, self.seed = augment, seed
         self.pictures = [images] if isinstance(images, str) else images
         self.refused: list[InputError] = []  # pictures that `predict` could not read
+        self.prepared = False
+        self.interrupted: dict[str, int] = {}
 
     @classmethod
     def of(cls, trainer: Trainer) -> Self:
@@ -129,8 +131,9 @@ class CIFAR10DataModule(LightningDataModule):
         return synthetic.CLASSES if self.source == "synthetic" else cifar10.CLASSES
 
     def prepare_data(self) -> None:
-        """Downloads what is missing."""
-        prepare(self.source, self.root, self.mirrors)
+        """Downloads what is missing, the first time it is called."""
+        if not self.prepared:
+            self.prepared = bool(prepare(self.source, self.root, self.mirrors))
 
     def setup(self, stage: str) -> None:
         """Reads what the stage needs into memory, and nothing else: the test set only for `test` and `predict`."""
@@ -151,7 +154,10 @@ class CIFAR10DataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[ImageSet]:
         """Shuffled anew each epoch, by seed and epoch alone."""
-        return self._loader(self.train, self.batch_size, seed=self.seed)
+        self.train_loader = self._loader(self.train, self.batch_size, seed=self.seed)
+        if self.interrupted:
+            self.train_loader.load_state_dict(self.interrupted)
+        return self.train_loader
 
     def val_dataloader(self) -> list[DataLoader[ImageSet]]:
         """The validation set, then the fixed part of the training set; none where nothing is set aside."""
@@ -165,6 +171,15 @@ class CIFAR10DataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[ImageSet]:
         """The person's own pictures, or the test set; `predict_names` has a name for each."""
         return self._loader(self.predict, self.eval_batch_size)
+
+    def state_dict(self) -> dict[str, int]:
+        """How far training is in its epoch."""
+        return self.train_loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Goes on there."""
+        # The Trainer would tell the loader itself, but not if a schedule has asked for its length before.
+        self.interrupted = state_dict
 
     def on_after_batch_transfer(self, batch: ImageSet, dataloader_idx: int) -> ImageSet:
         """Augments (in training only) and normalises a batch, on the device.
@@ -195,6 +210,6 @@ class CIFAR10DataModule(LightningDataModule):
             raise InputError("data.images", "none of the pictures can be read", str(self.refused[0]))
         return ImageSet(torch.stack(images), torch.full((len(names),), -1)), names
 
-    def _loader(self, images: ImageSet, batch_size: int, seed: int | None = None) -> DataLoader[ImageSet]:
+    def _loader(self, images: ImageSet, batch_size: int, seed: int | None = None) -> BatchLoader:
         pin_memory = self.trainer is not None and isinstance(self.trainer.accelerator, CUDAAccelerator)
         return batch_loader(images, batch_size, seed=seed, num_workers=self.num_workers, pin_memory=pin_memory)

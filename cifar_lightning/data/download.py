@@ -1,5 +1,6 @@
 """Puts the official CIFAR-10 files into a folder, from an archive lying there or else from a mirror."""
 
+import contextlib
 import shutil
 import sys
 import tarfile
@@ -12,10 +13,12 @@ import pooch
 import requests
 from tqdm import tqdm
 
+from cifar_lightning import files
 from cifar_lightning.data import cifar10
 from cifar_lightning.errors import InputError
 
 ARCHIVE_MD5, ARCHIVE_BYTES = "c58f30108f718f92721af3b95e74349a", 170_498_071
+SCRATCH = ".cifar-10-"
 TIMEOUT = (5, 30)  # seconds: to connect, and between two pieces of the answer
 
 
@@ -23,8 +26,8 @@ def ensure(root: Path, mirrors: Sequence[str]) -> None:
     """Makes `root/cifar-10-batches-py` whole; if it is already, neither disk nor network is touched.
 
     Only official files that are damaged or missing are ever written, and each appears under its name only once it is
-    verified: a killed process leaves nothing but a folder `.cifar-10-*` (safe to delete), and several processes may
-    do this at once.
+    verified. Of several processes that do this at once, one downloads and the others wait for it; one that is killed
+    keeps nobody waiting, and what it had so far (a folder `.cifar-10-*`) the next one removes.
 
     Args:
         root: The folder to hold it; created if need be. An archive `cifar-10-python.tar.gz` in it is used and kept.
@@ -35,16 +38,30 @@ def ensure(root: Path, mirrors: Sequence[str]) -> None:
     """
     if not cifar10.faults(root):
         return
+    new = not root.exists()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".cifar-10-", dir=root) as scratch:
-            failures = _obtain(root, Path(scratch), mirrors)
+        failures = _obtain_alone(root, mirrors)
+        if new:
+            with contextlib.suppress(OSError):  # it is not empty, as it should be
+                root.rmdir()
     except OSError as error:
         cause = f"{root} can't be written ({error.strerror})"
         raise InputError("data.root", cause, "name another folder with --data.root or CIFAR10_ROOT") from None
     if faults := cifar10.faults(root):
         there = ", ".join(faults.values()) if (root / cifar10.FOLDER).exists() else "no CIFAR-10"
         raise InputError("data.root", f"{there} in {root} (tried {', '.join(failures) or 'no mirror'})", cifar10.REMEDY)
+
+
+def _obtain_alone(root: Path, mirrors: Sequence[str]) -> list[str]:
+    """Obtains the files while no other process does, unless one has meanwhile; returns what failed."""
+    with files.locked(root, waiting=f"waiting for another process that fills {root}"):
+        if not cifar10.faults(root):
+            return []
+        for left in root.glob(f"{SCRATCH}*"):  # by a process that was killed: a living one would have the lock
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=root) as scratch:
+            return _obtain(root, Path(scratch), mirrors)
 
 
 def _obtain(root: Path, scratch: Path, mirrors: Sequence[str]) -> list[str]:

@@ -34,10 +34,21 @@ class Batches(Sampler[Tensor]):
 
     def __init__(self, size: int, batch_size: int, *, seed: int | None) -> None:
         self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, 0
+        self._done = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the permutation; the Trainer calls it before each epoch."""
         self.epoch = epoch
+
+    def skip(self, epoch: int, batches: int) -> None:
+        """Leaves out the first batches of one epoch, which have been trained on already."""
+        self._done = epoch, batches
+
+    @property
+    def skipped(self) -> int:
+        """Batches left out in this epoch."""
+        epoch, batches = self._done
+        return batches if self.epoch == epoch else 0
 
     def __len__(self) -> int:
         return -(-self._used // self.batch_size)
@@ -49,7 +60,7 @@ class Batches(Sampler[Tensor]):
             generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
             order = torch.randperm(self.size, generator=generator)[: self._used]
         if len(order):  # an empty order would be split into one empty batch
-            yield from torch.split(order, self.batch_size)
+            yield from torch.split(order, self.batch_size)[self.skipped :]
 
     @property
     def _used(self) -> int:
@@ -59,9 +70,30 @@ class Batches(Sampler[Tensor]):
         return self.size - lone
 
 
+class BatchLoader(DataLoader[ImageSet]):
+    """A DataLoader that goes on in the middle of an epoch, in the way that the Trainer looks for in checkpoints."""
+
+    sampler: Batches
+    given = 0
+
+    def __iter__(self) -> Iterator[ImageSet]:  # type: ignore[override]  # torch's narrows it to its own iterators
+        self.given = self.sampler.skipped
+        for batch in super().__iter__():
+            self.given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches were given out."""
+        return {"epoch": self.sampler.epoch, "batches": self.given}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Leaves those batches out if that epoch comes again."""
+        self.sampler.skip(state_dict["epoch"], state_dict["batches"])
+
+
 def batch_loader(
     images: ImageSet, batch_size: int, *, seed: int | None = None, num_workers: int = 0, pin_memory: bool = False
-) -> DataLoader[ImageSet]:
+) -> BatchLoader:
     """A DataLoader over whole batches.
 
     Args:
@@ -72,7 +104,7 @@ def batch_loader(
             time to cut than to send.
         pin_memory: Page-locked batches; speeds up the copy to a CUDA device.
     """
-    return DataLoader(
+    return BatchLoader(
         Rows(images),
         batch_size=None,
         sampler=Batches(len(images.labels), batch_size, seed=seed),

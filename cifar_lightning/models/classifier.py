@@ -150,6 +150,13 @@ class ImageClassifier(LightningModule):
         checkpoint["architecture"] = architecture(self)
         checkpoint["precision"] = str(self.trainer.precision)
         checkpoint["max_epochs"] = self.trainer.max_epochs
+        if sums := self._metric("train").sums():  # in the middle of an epoch
+            checkpoint["train_metrics"] = sums
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on with the sums of an epoch that was interrupted."""
+        if "train_metrics" in checkpoint:
+            self._metric("train").restore(checkpoint["train_metrics"])
 
     def __repr__(self) -> str:
         """The network alone, layer by layer, under this class's name."""

@@ -40,3 +40,15 @@ class LossAndAccuracy(Metric):
         """`loss` in nats and `acc` as a fraction, float32, shape ()."""
         count = self.count.float()
         return {"loss": self.loss_sum / count, "acc": self.correct.float() / count}
+
+    def sums(self) -> dict[str, Tensor]:
+        """What has come together so far, a copy; nothing if nothing came."""
+        if not self.update_called:
+            return {}
+        return {"loss_sum": self.loss_sum.clone(), "correct": self.correct.clone(), "count": self.count.clone()}
+
+    def restore(self, sums: dict[str, Tensor]) -> None:
+        """Goes on from such sums."""
+        for name, value in sums.items():
+            setattr(self, name, value)
+        self._update_count = 1  # torchmetrics: there is something to compute

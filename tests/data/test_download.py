@@ -4,7 +4,8 @@ import io
 import socket
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from cifar_lightning import files
 from cifar_lightning.data import cifar10, download
 from cifar_lightning.errors import InputError
 
@@ -193,20 +195,44 @@ def test_links_and_odd_paths_in_an_archive_are_passed_over(
     assert sorted(path.name for path in tmp_path.rglob("*")) == [cifar10.ARCHIVE, "root", "secret"]
 
 
-def test_two_at_once_both_end_well(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    together = threading.Barrier(2, timeout=10)
-    unpack: Callable[[Path, Path], None] = download._unpack
+def test_of_two_at_once_one_downloads(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = threading.Event()
+    lock, unpack = files._lock, download._unpack
 
-    def unpack_together(archive: Path, folder: Path) -> None:
+    def lock_slowly(descriptor: int, waiting: str | None) -> None:
+        if mirror.asked:  # the other one is at work
+            waits.set()
+        lock(descriptor, waiting)
+
+    def unpack_slowly(archive: Path, folder: Path) -> None:
+        assert waits.wait(timeout=10)
         unpack(archive, folder)
-        together.wait()
 
-    monkeypatch.setattr(download, "_unpack", unpack_together)
+    monkeypatch.setattr(files, "_lock", lock_slowly)
+    monkeypatch.setattr(download, "_unpack", unpack_slowly)
     with ThreadPoolExecutor(2) as pool:
-        for end in [pool.submit(download.ensure, tmp_path, mirror.urls("good")) for _ in range(2)]:
-            end.result()
+        first = pool.submit(download.ensure, tmp_path, mirror.urls("good"))
+        while not mirror.asked:
+            time.sleep(0.01)
+        pool.submit(download.ensure, tmp_path, mirror.urls("good")).result()
+        first.result()
     assert whole(tmp_path)
+    assert mirror.asked == ["/good"]
     assert [path.name for path in tmp_path.iterdir()] == [cifar10.FOLDER]
+
+
+def test_what_a_killed_download_left_goes(tmp_path: Path, mirror: Mirror) -> None:
+    left = tmp_path / ".cifar-10-abc"
+    left.mkdir()
+    (left / "half").write_bytes(b"half")
+    download.ensure(tmp_path, mirror.urls("good"))
+    assert [path.name for path in tmp_path.iterdir()] == [cifar10.FOLDER]
+
+
+def test_a_folder_that_was_made_for_nothing_goes(tmp_path: Path, mirror: Mirror) -> None:
+    with pytest.raises(InputError, match="no CIFAR-10"):
+        download.ensure(tmp_path / "data", mirror.urls("absent"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_stopped_half_way_it_leaves_nothing(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,53 @@
+"""What is kept of a run: its last epoch, the one before, the best, and the step it was interrupted at."""
+
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from cifar_lightning import files
+from cifar_lightning.callbacks.history import History
+
+
+class Checkpoints(Checkpoint):
+    """Saves to RUN/checkpoints at the end of each epoch, its row of the history included.
+
+    `last.ckpt` is the last epoch, `previous.ckpt` the one before it, `best.ckpt` the first of the highest `val/acc`;
+    `interrupted.ckpt` lies there between a signal and the end of the epoch that it came in. Wherever the process is
+    killed, one of them is whole and at most an epoch old: the new one is written and on disk (as `new.ckpt`) before
+    any other loses its name.
+
+    Args:
+        history: Where each epoch's row comes from; it must come before this one in the Trainer's callbacks.
+    """
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+
+    def folder(self, trainer: Trainer) -> Path:
+        """Where they are."""
+        assert trainer.log_dir is not None, "there are checkpoints only where there is a run folder"
+        return Path(trainer.log_dir) / "checkpoints"
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the epoch under its names."""
+        folder = self.folder(trainer)
+        new, last = folder / "new.ckpt", folder / "last.ckpt"
+        trainer.save_checkpoint(new)
+        if self._is_best():
+            files.link(new, folder / "best.ckpt")
+        if last.exists():
+            last.replace(folder / "previous.ckpt")
+        new.replace(last)
+        (folder / "interrupted.ckpt").unlink(missing_ok=True)
+        files.sync_folder(folder)
+
+    def interrupt(self, trainer: Trainer) -> Path:
+        """Saves in the middle of an epoch."""
+        path = self.folder(trainer) / "interrupted.ckpt"
+        trainer.save_checkpoint(path)
+        return path
+
+    def _is_best(self) -> bool:
+        *before, now = [row.get("val/acc") for row in self.history.rows]
+        return now is not None and now > max((acc for acc in before if acc is not None), default=float("-inf"))

@@ -1,0 +1,115 @@
+"""What a command starts from: a checkpoint, or a run that goes on in its own folder, put right before it does."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from cifar_lightning import events, files
+from cifar_lightning.callbacks import history
+from cifar_lightning.checkpoint import Checkpoint, newest, read_checkpoint, run_folder
+from cifar_lightning.errors import InputError
+from cifar_lightning.messages import check_yaml
+
+# Settings of a Trainer that change nothing in what it computes.
+INDIFFERENT = ("max_epochs", "enable_progress_bar", "logger", "enable_checkpointing", "log_every_n_steps", "profiler")
+
+
+class Origin(NamedTuple):
+    """What a command starts from.
+
+    Attributes:
+        run: The folder of a run that is tested, or goes on.
+        checkpoint: Of that run; None if it was stopped in its first epoch.
+        settings: Words to put before what was given.
+        again: Whether a run goes on that may turn out to be done.
+    """
+
+    run: Path
+    checkpoint: Checkpoint | None
+    settings: list[str]
+    again: bool
+
+
+def from_checkpoint(path: Path) -> Origin:
+    """Takes everything from a checkpoint alone.
+
+    Raises:
+        InputError: It is not there, or not whole.
+    """
+    checkpoint = read_checkpoint(path)
+    return Origin(run_folder(path), checkpoint, ["--config", json.dumps(checkpoint.config)], again=False)
+
+
+def from_run(folder: Path) -> Origin:
+    """Takes the newest whole checkpoint of a run, and the rest from its config.yaml.
+
+    Raises:
+        InputError: There is no run in that folder, or none of its checkpoints is whole.
+    """
+    config, settings = folder / "config.yaml", []
+    if not config.is_file() and not (folder / "checkpoints").is_dir():
+        raise InputError("resume", f"{folder} is not the folder of a run", "name one: logs/cnn/version_0, say")
+    if config.is_file():
+        check_yaml(config)
+        settings += ["--config", str(config)]
+    checkpoint, broken = newest(folder)
+    for error in broken:
+        print(f"not using {error.field}: {error.cause}", file=sys.stderr)
+    if checkpoint:
+        # config.yaml last: where a run was told to go on for more epochs, it knows before the next checkpoint does.
+        return Origin(folder, checkpoint, ["--config", json.dumps(checkpoint.config), *settings], again=True)
+    if broken:
+        raise InputError("resume", f"no checkpoint in {folder} is whole", "start a new run")
+    if _epochs(folder) > 1:  # so their checkpoints were not to be kept
+        raise InputError("resume", f"{folder} has no checkpoint, only curves", "start a new run")
+    print(f"{folder}: no epoch was finished; starts from the beginning")
+    return Origin(folder, None, settings, again=True)
+
+
+def last_run(runs: Path) -> Path | None:
+    """The newest of the runs of one name, in a folder of `version_N`; None if it has nothing to go on from."""
+    versions = sorted(runs.glob("version_*"), key=lambda path: int(path.name[8:]) if path.name[8:].isdigit() else -1)
+    return versions[-1] if versions and any(versions[-1].glob("checkpoints/*.ckpt")) else None
+
+
+def repair(folder: Path, checkpoint: Checkpoint | None) -> None:
+    """Brings curves and leftovers of a run to where its checkpoint is, whatever moment it was killed at.
+
+    Args:
+        folder: The run's; this process must have it to itself.
+        checkpoint: What it goes on from; None is the beginning.
+    """
+    rows, steps = (checkpoint.rows, checkpoint.steps) if checkpoint else ([], 0)
+    for leftover in [*folder.glob(files.TEMPORARY), *folder.glob(f"checkpoints/{files.TEMPORARY}")]:
+        leftover.unlink()
+    events.repair(folder, rows, steps)
+    if rows:
+        history.write_csv(folder / history.FILE, rows)
+    else:
+        (folder / history.FILE).unlink(missing_ok=True)
+
+
+def changed_trainer(run: Path, config: str) -> list[str]:
+    """Settings of the Trainer that a run does not go on with as it began, in words: `trainer.x 2 (there: 1)`.
+
+    Args:
+        run: Its folder.
+        config: What it goes on with, in the words of config.yaml.
+    """
+    file = run / "config.yaml"
+    there, now = (yaml.safe_load(text)["trainer"] for text in (file.read_text() if file.is_file() else config, config))
+    changed = [name for name in now if name not in INDIFFERENT and there.get(name) != now[name]]
+    return [f"trainer.{name} {now[name]} (there: {there.get(name)})" for name in changed]
+
+
+def _epochs(run: Path) -> int:
+    """How many epochs its curves have."""
+    file = run / history.FILE
+    if not file.is_file():
+        return 0
+    with file.open(newline="") as lines:
+        return len(list(csv.DictReader(lines)))
