@@ -205,7 +205,7 @@ class CLI(LightningCLI):
             self.datamodule.prepare_data()  # before there is a folder: without data there is no run
             with own(Path(str(self.trainer.log_dir))) as folder:
                 if self.origin:
-                    resume.repair(folder, self.restored)
+                    self.config_init["fit"].ckpt_path = resume.repair(folder, self.restored)
                 if self.restored and self.restored.epochs == self.trainer.max_epochs:
                     return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
                 return super()._run_subcommand(subcommand)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import yaml
 
 from cifar_lightning import events, files
-from cifar_lightning.callbacks import history
+from cifar_lightning.callbacks import checkpoints, history
 from cifar_lightning.checkpoint import Checkpoint, newest, read_checkpoint, run_folder
 from cifar_lightning.errors import InputError
 from cifar_lightning.messages import check_yaml
@@ -76,12 +76,15 @@ def last_run(runs: Path) -> Path | None:
     return versions[-1] if versions and any(versions[-1].glob("checkpoints/*.ckpt")) else None
 
 
-def repair(folder: Path, checkpoint: Checkpoint | None) -> None:
+def repair(folder: Path, checkpoint: Checkpoint | None) -> Path | None:
     """Brings curves and leftovers of a run to where its checkpoint is, whatever moment it was killed at.
 
     Args:
         folder: The run's; this process must have it to itself.
         checkpoint: What it goes on from; None is the beginning.
+
+    Returns:
+        Where the checkpoint is now.
     """
     rows, steps = (checkpoint.rows, checkpoint.steps) if checkpoint else ([], 0)
     for leftover in [*folder.glob(files.TEMPORARY), *folder.glob(f"checkpoints/{files.TEMPORARY}")]:
@@ -91,6 +94,9 @@ def repair(folder: Path, checkpoint: Checkpoint | None) -> None:
         history.write_csv(folder / history.FILE, rows)
     else:
         (folder / history.FILE).unlink(missing_ok=True)
+    if checkpoint and checkpoint.path.name == checkpoints.NEW:
+        return checkpoints.settle(checkpoint.path, rows)
+    return checkpoint.path if checkpoint else None
 
 
 def changed_trainer(run: Path, config: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +21,16 @@ SMALL = ["--data.source=synthetic", "--data.train_size=2000", "--data.val_size=1
 
 # The networks here are too small to gain from more, and two threads wait for each other on a busy machine.
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=6, help="random moments at which a run of each model is killed")
+    seed = random.SystemRandom().randrange(10**6)
+    parser.addoption("--kill-seed", dest="kill_seed", type=int, default=seed, help="repeats those moments")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"random moments to kill at: --kills {config.getoption('kills')} --kill-seed {config.getoption('kill_seed')}"
 
 
 @pytest.fixture(autouse=True)

@@ -8,14 +8,16 @@ from lightning.pytorch.callbacks import Checkpoint
 from cifar_lightning import files
 from cifar_lightning.callbacks.history import History
 
+NEW = "new.ckpt"
+
 
 class Checkpoints(Checkpoint):
     """Saves to RUN/checkpoints at the end of each epoch, its row of the history included.
 
     `last.ckpt` is the last epoch, `previous.ckpt` the one before it, `best.ckpt` the first of the highest `val/acc`;
     `interrupted.ckpt` lies there between a signal and the end of the epoch that it came in. Wherever the process is
-    killed, one of them is whole and at most an epoch old: the new one is written and on disk (as `new.ckpt`) before
-    any other loses its name.
+    killed, one of them is whole and at most an epoch old: the new one is on disk (as `new.ckpt`) before any other loses
+    its name.
 
     Args:
         history: Where each epoch's row comes from; it must come before this one in the Trainer's callbacks.
@@ -30,17 +32,10 @@ class Checkpoints(Checkpoint):
         return Path(trainer.log_dir) / "checkpoints"
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the epoch under its names."""
-        folder = self.folder(trainer)
-        new, last = folder / "new.ckpt", folder / "last.ckpt"
+        """Saves the epoch."""
+        new = self.folder(trainer) / NEW
         trainer.save_checkpoint(new)
-        if self._is_best():
-            files.link(new, folder / "best.ckpt")
-        if last.exists():
-            last.replace(folder / "previous.ckpt")
-        new.replace(last)
-        (folder / "interrupted.ckpt").unlink(missing_ok=True)
-        files.sync_folder(folder)
+        settle(new, self.history.rows)
 
     def interrupt(self, trainer: Trainer) -> Path:
         """Saves in the middle of an epoch."""
@@ -48,6 +43,24 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(path)
         return path
 
-    def _is_best(self) -> bool:
-        *before, now = [row.get("val/acc") for row in self.history.rows]
-        return now is not None and now > max((acc for acc in before if acc is not None), default=float("-inf"))
+
+def settle(new: Path, rows: list[dict[str, float]]) -> Path:
+    """Gives the checkpoint of an epoch its names; where that was cut off, it is done again from the start.
+
+    Args:
+        new: The checkpoint, beside those of the epochs before.
+        rows: The history up to it.
+
+    Returns:
+        `last.ckpt`.
+    """
+    folder, last = new.parent, new.with_name("last.ckpt")
+    *before, now = [row.get("val/acc") for row in rows]
+    if now is not None and now > max((acc for acc in before if acc is not None), default=float("-inf")):
+        files.link(new, folder / "best.ckpt")
+    if last.exists():
+        last.replace(folder / "previous.ckpt")
+    new.replace(last)
+    (folder / "interrupted.ckpt").unlink(missing_ok=True)
+    files.sync_folder(folder)
+    return last

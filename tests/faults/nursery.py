@@ -45,7 +45,9 @@ class Nursery:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
+        self.process.stdout.close()
         self.process.wait()
 
     def start(self, folder: Path, args: Sequence[str], *, before: str = "", given: Any = None) -> Child:

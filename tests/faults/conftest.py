@@ -1,0 +1,20 @@
+"""Options of the kill test, and what the tests of faults share."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.nursery import Nursery
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    with Nursery() as nursery:
+        yield nursery
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Random moments; the seed stands in the header."""
+    return random.Random(f"{request.config.getoption('kill_seed')} {request.node.name}")
