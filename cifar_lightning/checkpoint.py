@@ -1,6 +1,5 @@
 """What a checkpoint knows of its run, and the configuration that this makes."""
 
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +12,7 @@ from cifar_lightning.errors import InputError
 # Settings of a data module that belong to one call or one machine, not to the run.
 NOT_RESTORED = ("images", "num_workers", "seed", "mirrors")
 
-
-# What reading one raises if its bytes are not those that were written, or not of this program.
-DAMAGE = (
-    zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError,
-    AttributeError, IndexError, OverflowError, NotImplementedError,
-)  # fmt: skip
+REMEDY = "give a .ckpt file that `fit` of this program wrote"
 
 
 class Checkpoint(NamedTuple):
@@ -80,16 +74,19 @@ def load(path: Path) -> dict[str, Any]:
     """Reads a file of tensors and plain values, and nothing else: no code in it can run, no class in it is looked up.
 
     Raises:
-        OSError: It can't be read.
-        zipfile.BadZipFile: A checksum is wrong: the CRC-32 of each part, which `torch.save` writes, and `torch.load`
-            does not look at.
-        pickle.UnpicklingError: There is more in it.
+        InputError: It can't be read, or is not as it was written: `torch.save` writes a CRC-32 of each part, which
+            `torch.load` does not look at.
     """
-    with zipfile.ZipFile(path) as archive:
-        if part := archive.testzip():
-            raise zipfile.BadZipFile(part)
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return content
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if part := archive.testzip():
+                raise zipfile.BadZipFile(part)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return content
+    except OSError as error:
+        raise InputError(str(path), f"can't be read ({error.strerror})", REMEDY) from error
+    except Exception as error:  # broken bytes make zipfile, zlib and pickle raise anything
+        raise InputError(str(path), "damaged, or not a checkpoint of this program", REMEDY) from error
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -100,8 +97,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise InputError(str(path), "there is no such checkpoint", "a run leaves its own in RUN/checkpoints/best.ckpt")
+    content = load(path)
     try:
-        content = load(path)
         settings = content["datamodule_hyper_parameters"]
         data = {name: value for name, value in settings.items() if name not in NOT_RESTORED}
         if data["root"] and not Path(data["root"]).is_dir():
@@ -121,9 +118,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         rows = content["callbacks"]["History"]["rows"]
         steps = content["global_step"]
         return Checkpoint(path, config, content["state_dict"], epochs["processed"], steps, midway, rows, max_epochs)
-    except DAMAGE as error:
-        remedy = "give a .ckpt file that `fit` of this program wrote"
-        raise InputError(str(path), "damaged, or not a checkpoint of this program", remedy) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(str(path), "not a checkpoint of this program", REMEDY) from error
 
 
 def architecture(model: nn.Module) -> str:
@@ -156,6 +152,10 @@ def check_continues(checkpoint: Checkpoint, config: dict[str, Any], *, again: bo
     """
     for name, (there, now) in differences(checkpoint, config).items():
         raise InputError(name, f"{now!r}, but the run that goes on has {there!r}", "leave it out, or start a new run")
+    steps = config["trainer"]["max_steps"]
+    if steps not in (None, -1) and not checkpoint.midway:  # Lightning would end the epoch once more
+        cause = f"{steps}, but a run that counts steps goes on exactly only in the middle of an epoch"
+        raise InputError("trainer.max_steps", cause, "give --trainer.max_steps -1 and how many epochs")
     epochs, schedule = config["trainer"]["max_epochs"], config["model"]["init_args"]["schedule"]
     if 0 <= (epochs or 0) < checkpoint.epochs + (not again):
         cause = f"{epochs}, but {checkpoint.path} has done {checkpoint.epochs}"

@@ -12,6 +12,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from cifar_lightning import files
+from cifar_lightning.callbacks import history
 
 Row = dict[str, float]
 Points = dict[tuple[str, int], np.float32]
@@ -77,6 +78,6 @@ def _stays(event: Event, names: set[str], points: Points, steps: int) -> bool:
         return True
     if values := event.summary.value:
         tag = values[0].tag
-        if tag in names:
+        if tag in names or history.is_curve(tag):
             return bool(points.get((tag, event.step)) == np.float32(values[0].simple_value))
     return bool(event.step < steps)

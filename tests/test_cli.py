@@ -112,7 +112,9 @@ def test_a_file_that_is_no_checkpoint(empty_folder: Path, capsys: pytest.Capture
     torch.save({"state_dict": {}}, "other.ckpt")
     for name in ("text.ckpt", "other.ckpt"):
         assert main(["test", f"--ckpt_path={name}"]) == 2
-        assert f"error: {name}: damaged, or not a checkpoint of this program" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {name}: ")
+        assert "not a checkpoint of this program" in said
 
 
 def test_a_batch_of_one_is_refused_by_batch_norm_but_not_without(empty_folder: Path) -> None:

@@ -20,11 +20,12 @@ COMMANDS = re.findall(r"python -m cifar_lightning ([^#\n]+)", README)
 
 @pytest.mark.parametrize("command", sorted({line.strip() for line in COMMANDS if line.startswith("fit")}))
 def test_a_training_command_is_accepted(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, mlp_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
+    run = str(mlp_run)
     with pytest.raises(SystemExit) as stop:
-        main([*shlex.split(command), "--print_config"])
+        main([*shlex.split(command.replace("--resume logs/cnn/version_0", f"--resume {run}")), "--print_config"])
     assert stop.value.code == 0
     assert "class_path: cifar_lightning.models." in capsys.readouterr().out
 

@@ -16,6 +16,12 @@ FILE = "metrics.csv"
 
 # Only a validation writes these; in an epoch without one the trainer still holds the last one's.
 VALIDATION_PREFIXES = ("val/", "train_clean/", "gap/")
+PREFIXES = ("train/", *VALIDATION_PREFIXES)
+
+
+def is_curve(name: str) -> bool:
+    """Whether a metric is one of the rows', counted in epochs, whatever rows there are."""
+    return name in ("lr", "epoch_seconds") or name.startswith(PREFIXES)
 
 
 class History(Callback):

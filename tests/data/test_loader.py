@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cifar_lightning.data.imageset import ImageSet
-from cifar_lightning.data.loader import Batches, batch_loader
+from cifar_lightning.data.loader import Batches, BatchLoader, batch_loader
 from cifar_lightning.models import MLP
 
 
@@ -144,3 +144,29 @@ def test_the_trainer_tells_the_sampler_its_epoch() -> None:
     trainer.fit(MLP(depth=0), batch_loader(ImageSet(images.float(), labels % 10), 8, seed=4))
     loader = batch_loader(numbered(40), 8, seed=4)
     assert recorder.epochs == [order(loader, 0), order(loader, 1)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_it_goes_on_in_the_middle_of_an_epoch(workers: int) -> None:
+    def rows(loader: BatchLoader, epoch: int) -> list[list[int]]:
+        loader.sampler.set_epoch(epoch)
+        return [batch.labels.tolist() for batch in loader]
+
+    images = numbered(25)
+    whole = batch_loader(images, 4, seed=1)
+    first, second, third = (rows(whole, epoch) for epoch in range(3))
+    assert whole.state_dict() == {"epoch": 2, "batches": 7}
+
+    whole.sampler.set_epoch(1)
+    part = iter(whole)
+    assert [next(part).labels.tolist() for _ in range(3)] == second[:3]
+    state = whole.state_dict()
+    assert state == {"epoch": 1, "batches": 3}
+
+    again = batch_loader(images, 4, seed=1, num_workers=workers)
+    again.load_state_dict(state)
+    assert len(again) == 7
+    assert rows(again, 1) == second[3:]
+    assert again.state_dict() == {"epoch": 1, "batches": 7}
+    assert rows(again, 2) == third
+    assert rows(again, 0) == first

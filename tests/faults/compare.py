@@ -1,5 +1,6 @@
 """Whether two runs ended the same, to the last bit."""
 
+import csv
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ def differences(run: Path, whole: Path) -> list[str]:
     for name in sorted(path.name for path in (whole / "checkpoints").iterdir()):
         if (run / "checkpoints" / name).exists():
             ours, theirs = (load(folder / "checkpoints" / name) for folder in (run, whole))
-            found += [f"{name}{where}" for where in _unequal(ours, theirs)]
+            found += [f"{name}{where}" for where in unequal(ours, theirs)]
     if _csv(run) != _csv(whole):
         found.append("metrics.csv")
     here, there = points(run), points(whole)
@@ -51,20 +52,22 @@ def _names(run: Path) -> set[str]:
     return {name for name in names if not name.startswith("events.")}
 
 
-def _csv(run: Path) -> list[str]:
-    return [line.rpartition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()]
+def _csv(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{name: x for name, x in row.items() if name not in SECONDS} for row in csv.DictReader(file)]
 
 
-def _unequal(a: Any, b: Any, where: str = "") -> Iterator[str]:
+def unequal(a: Any, b: Any, where: str = "") -> Iterator[str]:
+    """Where two contents of checkpoints differ."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         if not torch.equal(a, b):
             yield where
     elif isinstance(a, dict) and isinstance(b, dict):
         for key in sorted(a.keys() | b.keys() - set(SECONDS), key=str):
             if key not in SECONDS:
-                yield from _unequal(a.get(key), b.get(key), f"{where}.{key}")
+                yield from unequal(a.get(key), b.get(key), f"{where}.{key}")
     elif isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
         for i, pair in enumerate(zip(a, b, strict=True)):
-            yield from _unequal(*pair, f"{where}.{i}")
+            yield from unequal(*pair, f"{where}.{i}")
     elif a != b:
         yield f"{where}: {a!r} in place of {b!r}"

@@ -32,12 +32,14 @@ class Bench:
     """A run of one model, again and again in its own folder until it is done.
 
     Attributes:
+        flags: Its settings.
+        folder: Where it works.
         whole: The folder of the same run, never interrupted.
         seconds: What that took.
     """
 
     nursery: Nursery
-    model: str
+    flags: list[str]
     folder: Path
     whole: Path = Path()
     seconds: float = 0.0
@@ -56,7 +58,7 @@ class Bench:
         has_checkpoint = self.run and any(self.run.glob("checkpoints/*.ckpt"))
         if self.run and not has_checkpoint:  # `last` would begin in a new folder
             return ["fit", "--resume", str(self.run.relative_to(self.folder))]
-        return ["fit", *MODELS[self.model], *FLAGS, "--ckpt_path=last"]
+        return ["fit", *self.flags, "--ckpt_path=last"]
 
     def once(
         self, command: list[str], kill: tuple[float, int] | None = None, before: str = "", given: Any = None
@@ -86,10 +88,11 @@ def wholes(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
     def whole(model: str) -> tuple[Path, float]:
         if model not in made:
-            twice = [Bench(nursery, model, tmp_path_factory.mktemp(f"{model}-whole")) for _ in range(2)]
+            flags = [*MODELS[model], *FLAGS]
+            twice = [Bench(nursery, flags, tmp_path_factory.mktemp(f"{model}-whole")) for _ in range(2)]
             for bench in twice:
                 start = time.monotonic()
-                assert bench.once(["fit", *MODELS[model], *FLAGS]) == 0, bench.said
+                assert bench.once(["fit", *flags]) == 0, bench.said
             first, again = (bench.run for bench in twice)
             assert first
             assert again
@@ -106,7 +109,7 @@ def bench(
 ) -> Bench:
     folder = tmp_path / "work"
     folder.mkdir()
-    return Bench(nursery, request.param, folder, *wholes(request.param))
+    return Bench(nursery, [*MODELS[request.param], *FLAGS], folder, *wholes(request.param))
 
 
 EACH_MODEL = pytest.mark.parametrize("bench", MODELS, indirect=True)
@@ -192,3 +195,44 @@ def test_the_comparison_finds_what_is_not_restored(name: str, bench: Bench, rng:
     assert bench.once(bench.command(rng), before="tests.faults.test_kills:disable", given=target) == 0, bench.said
     assert bench.run
     assert differences(bench.run, bench.whole) != []
+
+
+VARIANTS = {
+    "workers": ["--data.num_workers=2"],
+    "accumulated": ["--trainer.accumulate_grad_batches=4"],
+    "validated twice": ["--trainer.val_check_interval=0.5"],
+    "validated every other epoch": ["--trainer.check_val_every_n_epoch=2"],
+    "part of an epoch": ["--trainer.limit_train_batches=11"],
+    "nothing validated": ["--data.val_size=0"],
+    "one-cycle sgd": ["--model.schedule=one-cycle", "--model.optimizer=sgd"],
+    "early stopping": [
+        "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/acc", "--trainer.callbacks.patience=1",
+        "--trainer.callbacks.mode=max",
+    ],
+    "checkpoints of their own": [
+        "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=7",
+        "--trainer.callbacks.save_top_k=-1", "--trainer.callbacks.save_on_train_epoch_end=false",
+    ],
+    "clipped": ["--trainer.gradient_clip_val=0.5"],
+    "bfloat16": ["--trainer.precision=bf16-mixed"],
+    "a last batch of one": ["--data.train_size=301"],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "terminated"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_whatever_the_settings(name: str, how: str, nursery: Nursery, tmp_path: Path, rng: random.Random) -> None:
+    flags = [*MODELS["mlp"], *FLAGS, *VARIANTS[name]]
+    (tmp_path / "whole").mkdir()
+    whole = Bench(nursery, flags, tmp_path / "whole")
+    assert whole.once(["fit", *flags]) == 0, whole.said
+    assert whole.run
+    (tmp_path / "work").mkdir()
+    bench = Bench(nursery, flags, tmp_path / "work", whole.run)
+    if how == "killed":
+        assert bench.once(["fit", *flags], before="tests.faults.points:arm", given=AHEAD.given()) == -signal.SIGKILL
+    else:
+        assert bench.once(["fit", *flags], before="tests.faults.points:signal_at", given=18) == 143
+    assert bench.run
+    bench.finish(rng)
