@@ -152,7 +152,7 @@ def test_it_goes_on_in_the_middle_of_an_epoch(workers: int) -> None:
         loader.sampler.set_epoch(epoch)
         return [batch.labels.tolist() for batch in loader]
 
-    images = numbered(25)
+    images = numbered(26)
     whole = batch_loader(images, 4, seed=1)
     first, second, third = (rows(whole, epoch) for epoch in range(3))
     assert whole.state_dict() == {"epoch": 2, "batches": 7}
