@@ -1,6 +1,5 @@
 """The command line: LightningCLI with this project's defaults, and checkpoints that need nothing beside them."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,17 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
-from torch import nn
 
-from cifar_lightning import callbacks, resume, speed
+from cifar_lightning import callbacks, resume, run, speed
 from cifar_lightning.arguments import join_images, last_value, values_of, without
 from cifar_lightning.checkpoint import Checkpoint, check_continues, check_evaluates, check_fits, differences
-from cifar_lightning.data.datamodule import CIFAR10DataModule, data_root, prepare
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.source import data_root, settle
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.messages import check_yaml
 from cifar_lightning.models import ImageClassifier
+from cifar_lightning.models.classifier import check_batch_norm
 from cifar_lightning.resume import Origin
-from cifar_lightning.run import DurableCheckpoints, RunLogger, SaveConfig, naming_the_batch_size, own, watchers
 
 EVALUATION = ("validate", "test", "predict")
 
@@ -41,7 +39,7 @@ class CLI(LightningCLI):
             ImageClassifier,
             CIFAR10DataModule,
             subclass_mode_model=True,
-            save_config_callback=SaveConfig,
+            save_config_callback=run.SaveConfig,
             save_config_kwargs={"overwrite": True},  # a run that goes on, to more epochs say
             args=list(args),
             # Flags for an optimiser would silently replace the model's own.
@@ -109,8 +107,8 @@ class CLI(LightningCLI):
         if command == "fit" and path == "last":
             config = parser.parse_args([command, *without("--ckpt_path", given)])[command]
             self._settle(config)
-            run = resume.last_run(Path(config.logs) / self._tagged(config))
-            return resume.from_run(run) if run else None
+            last = resume.last_run(Path(config.logs) / run.tagged_name(config))
+            return resume.from_run(last) if last else None
         return resume.from_checkpoint(Path(path)) if path else None
 
     def _parse_ckpt_path(self) -> None:
@@ -127,33 +125,25 @@ class CLI(LightningCLI):
 
     def _settle(self, config: Any) -> None:
         """Puts the real thing where `auto` and null stood: the source of images, the name of the run."""
-        if config.data.source == "auto":
-            config.data.source, reason = prepare("auto", data_root(config.data.root), config.data.mirrors)
-            if reason:
-                print(f"{reason}: using the synthetic stand-in instead of CIFAR-10", file=sys.stderr)
+        config.data.source = settle(config.data.source, data_root(config.data.root), config.data.mirrors)
         if self.origin:
             config.name = self.origin.run.resolve().parent.name.removesuffix("-synthetic")
         elif config.name is None:
             stems = [Path(str(file)).stem for file in config.config or []]
             config.name = "-".join(stems) or config.model.class_path.rsplit(".", 1)[-1].lower()
 
-    @staticmethod
-    def _tagged(config: Any) -> str:
-        """The run's name, which tells where its images are from."""
-        return f"{config.name}-synthetic" if config.data.source == "synthetic" else str(config.name)
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Gives the Trainer its run folder, its callbacks and its way to write checkpoints."""
         config = self.config_init[self.subcommand]
         if config.trainer.logger in (None, True):
-            kwargs["logger"] = self._logger(config)
+            kwargs["logger"] = run.logger(config, str(self.subcommand), self.origin.run if self.origin else None)
         if config.trainer.profiler is None:
             kwargs["profiler"] = speed.NoProfiler()
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *self._callbacks(config)]
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
         plugins = config.trainer.plugins or []
-        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), DurableCheckpoints()]
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), run.DurableCheckpoints()]
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
@@ -161,27 +151,18 @@ class CLI(LightningCLI):
         check(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1: batches are cut for one device")
         return trainer
 
-    def _logger(self, config: Any) -> TensorBoardLogger | bool:
-        if self.subcommand in ("validate", "predict"):
-            return False
-        if self.origin:  # a test, or a fit that goes on: in the run's own folder
-            return RunLogger(self.origin.run, "", "", default_hp_metric=False)
-        return RunLogger(config.logs, self._tagged(config), default_hp_metric=False)
-
     def _callbacks(self, config: Any) -> list[Callback]:
         bar = [callbacks.ProgressBar()] if config.trainer.enable_progress_bar in (None, True) else []
         if self.subcommand == "fit":
-            return [*watchers(config, self.why_precision), *bar]
+            return [*run.watchers(config, self.why_precision), *bar]
         assert self.origin is not None, "what evaluates needs a checkpoint"
         words, folder = callbacks.Console(callbacks.History()), self.origin.run
         return [words, *bar, callbacks.TestReport(folder), callbacks.PredictionsFile(folder)]
 
     def after_instantiate_classes(self) -> None:
         """Checks that things fit together, and says what came from where."""
-        ones = self.subcommand == "fit" and self.datamodule.batch_size == 1
-        if ones and any(isinstance(module, nn.BatchNorm1d) for module in self.model.modules()):
-            cause = "1 leaves batch norm nothing to average over"
-            raise InputError("data.batch_size", cause, "use 2 or more, or --model.batch_norm false")
+        if self.subcommand == "fit":
+            check_batch_norm(self.model, self.datamodule.batch_size)
         if self.origin is None or self.restored is None:
             return
         config = self.config[str(self.subcommand)].as_dict()
@@ -199,11 +180,11 @@ class CLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Trains in a folder that no other process trains in, put right first if a run goes on there."""
-        with speed.still_heap(), naming_the_batch_size(self.trainer):
-            if subcommand != "fit" or not isinstance(self.trainer.logger, RunLogger):
+        with speed.still_heap(), run.naming_the_batch_size(self.trainer):
+            if subcommand != "fit" or not isinstance(self.trainer.logger, run.RunLogger):
                 return super()._run_subcommand(subcommand)
             self.datamodule.prepare_data()  # before there is a folder: without data there is no run
-            with own(Path(str(self.trainer.log_dir))) as folder:
+            with run.own(Path(str(self.trainer.log_dir))) as folder:
                 if self.origin:
                     self.config_init["fit"].ckpt_path = resume.repair(folder, self.restored)
                 if self.restored and self.restored.epochs == self.trainer.max_epochs:

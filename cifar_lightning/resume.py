@@ -85,8 +85,13 @@ def repair(folder: Path, checkpoint: Checkpoint | None) -> Path | None:
 
     Returns:
         Where the checkpoint is now.
+
+    Raises:
+        InputError: The checkpoint has been replaced since.
     """
     rows, steps = (checkpoint.rows, checkpoint.steps) if checkpoint else ([], 0)
+    if checkpoint and read_checkpoint(checkpoint.path).steps != steps:  # it was read before the folder was ours alone
+        raise InputError(str(folder), "another process has just trained here", "start again")
     for leftover in [*folder.glob(files.TEMPORARY), *folder.glob(f"checkpoints/{files.TEMPORARY}")]:
         leftover.unlink()
     events.repair(folder, rows, steps)

@@ -38,6 +38,26 @@ def watchers(config: Any, why_precision: str) -> list[Callback]:
     return [*first, *last, *([checkpoints] if checkpoints else [])]
 
 
+def tagged_name(config: Any) -> str:
+    """The run's name, which tells where its images are from."""
+    return f"{config.name}-synthetic" if config.data.source == "synthetic" else str(config.name)
+
+
+def logger(config: Any, command: str, run: Path | None) -> TensorBoardLogger | bool:
+    """What writes the curves, and decides on the folder; none where there are no curves.
+
+    Args:
+        config: All that the command was given, parsed.
+        command: `fit`, `validate`, `test` or `predict`.
+        run: The folder of the run that is tested or goes on.
+    """
+    if command in ("validate", "predict"):
+        return False
+    if run:
+        return RunLogger(run, "", "", default_hp_metric=False)
+    return RunLogger(config.logs, tagged_name(config), default_hp_metric=False)
+
+
 @contextlib.contextmanager
 def own(folder: Path) -> Iterator[Path]:
     """Has a run's folder to itself; raises an `InputError` if another process trains in it."""

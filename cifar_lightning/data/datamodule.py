@@ -1,6 +1,5 @@
 """CIFAR-10 as Lightning wants it: train, validation and test batches, normalised on the device."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
@@ -14,38 +13,10 @@ from cifar_lightning.data import cifar10, pictures, synthetic
 from cifar_lightning.data.cifar10 import MIRRORS
 from cifar_lightning.data.imageset import ImageSet
 from cifar_lightning.data.loader import BatchLoader, batch_loader
+from cifar_lightning.data.source import Source, data_root, prepare
 from cifar_lightning.data.split import stratified_sample, stratified_split
 from cifar_lightning.data.transforms import flip_and_shift, normalize
 from cifar_lightning.errors import InputError, check
-
-Source = Literal["cifar10", "synthetic", "auto"]
-
-
-def data_root(root: str | None) -> Path:
-    """The folder of the data: `root`, else the environment variable CIFAR10_ROOT, else `data`."""
-    return Path(root or os.environ.get("CIFAR10_ROOT") or "data").expanduser()
-
-
-def prepare(source: Source, root: Path, mirrors: Sequence[str]) -> tuple[Source, str]:
-    """Downloads CIFAR-10 if it is wanted and not there, and settles `auto`.
-
-    Returns:
-        `cifar10` or `synthetic`, and why `auto` had to take the synthetic stand-in (else nothing).
-
-    Raises:
-        InputError: There is no CIFAR-10, and nothing else would do.
-    """
-    if source == "synthetic":
-        return source, ""
-    from cifar_lightning.data.download import ensure  # here, because requests takes 0.2 s to import
-
-    try:
-        ensure(root, mirrors)
-    except InputError as error:
-        if source == "auto":
-            return "synthetic", error.cause
-        raise
-    return "cifar10", ""
 
 
 class CIFAR10DataModule(LightningDataModule):

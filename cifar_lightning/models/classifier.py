@@ -25,6 +25,13 @@ Schedules = Literal["constant", "cosine", "one-cycle"]
 VALIDATION_STAGES = ("val", "train_clean")
 
 
+def check_batch_norm(model: nn.Module, batch_size: int) -> None:
+    """Raises an `InputError` if batches are of one image and the model has batch norm over images alone."""
+    if batch_size == 1 and any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
+        cause = "1 leaves batch norm nothing to average over"
+        raise InputError("data.batch_size", cause, "use 2 or more, or --model.batch_norm false")
+
+
 class ImageClassifier(LightningModule):
     """A classifier of 32x32 colour images into 10 classes. A subclass builds `self.network` and nothing else.
 
