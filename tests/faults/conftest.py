@@ -1,6 +1,7 @@
 """Options of the kill test, and what the tests of faults share."""
 
 import random
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,8 @@ from tests.faults.nursery import Nursery
 
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
+    if sys.platform != "linux":
+        pytest.skip("forks a process that has PyTorch loaded, which other systems mind")
     with Nursery() as nursery:
         yield nursery
 
