@@ -1,8 +1,11 @@
 """What is done to the words of a command before they are parsed."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+
+from cifar_lightning.errors import InputError
 
 
 def values_of(flags: Sequence[str], args: Sequence[str]) -> Iterator[str]:
@@ -24,6 +27,13 @@ def without(flag: str, args: Sequence[str]) -> list[str]:
     """The words less each use of a flag and its value."""
     after = [None, *args]
     return [arg for before, arg in zip(after, args, strict=False) if before != flag and arg.partition("=")[0] != flag]
+
+
+def check_values(args: Sequence[str]) -> None:
+    """Raises an `InputError` unless a value follows each flag."""
+    for arg, following in pairwise([*args, "--"]):
+        if re.fullmatch(r"--[\w.]+", arg) and following.startswith("--") and arg not in ("--help", "--print_config"):
+            raise InputError(arg.lstrip("-"), "nothing follows it", "give a value")
 
 
 def join_images(args: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """What a checkpoint knows of its run, and the configuration that this makes."""
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,10 +116,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
         loop = content["loops"]["fit_loop"]
         epochs = loop["epoch_progress"]["current"]
         midway = loop["epoch_loop.batch_progress"]["current"]["processed"] * (epochs["processed"] < epochs["ready"])
-        rows = content["callbacks"]["History"]["rows"]
+        rows = [dict(row) for row in content["callbacks"]["History"]["rows"]]
+        [float(x) for row in rows for x in row.values()]  # numbers
+        weights = {name: tensor.detach() for name, tensor in content["state_dict"].items()}
         steps = content["global_step"]
-        return Checkpoint(path, config, content["state_dict"], epochs["processed"], steps, midway, rows, max_epochs)
-    except (KeyError, TypeError, AttributeError) as error:
+        json.dumps(config)  # plain values
+        content["optimizer_states"][0]["param_groups"]  # without it, no run goes on
+        torch.Generator().set_state(content["callbacks"]["EpochSeed"]["cpu"])  # nor without this
+        return Checkpoint(path, config, weights, epochs["processed"], steps, midway, rows, max_epochs)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise InputError(str(path), "not a checkpoint of this program", REMEDY) from error
 
 

@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from cifar_lightning import callbacks, resume, run, speed
-from cifar_lightning.arguments import join_images, last_value, values_of, without
+from cifar_lightning import callbacks, guards, resume, run, speed
+from cifar_lightning.arguments import check_values, join_images, last_value, values_of, without
 from cifar_lightning.checkpoint import Checkpoint, check_continues, check_evaluates, check_fits, differences
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.source import data_root, settle
@@ -21,13 +21,12 @@ from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.classifier import check_batch_norm
 from cifar_lightning.resume import Origin
 
-EVALUATION = ("validate", "test", "predict")
-
 
 class CLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict`; the last three take everything from the checkpoint."""
 
     origin: Origin | None = None
+    blamed: Path | None = None  # for wrong settings: the checkpoint, where no others were given
     why_precision = ""
 
     def __init__(self, args: Sequence[str]) -> None:
@@ -75,12 +74,16 @@ class CLI(LightningCLI):
         check(
             not command.startswith("-"), "command", command, f"one of {', '.join(self.subcommands())}, before its flags"
         )
+        check_values(given)
         for file in values_of(("-c", "--config"), given):
             check_yaml(Path(file))
-        self.origin = self._find_origin(parser, command, given)
+        self.origin = resume.find(command, given, lambda words: self._last_run(parser, words))
+        settings = any(word.startswith(("--model", "--data", "--trainer", "--config", "-c")) for word in given)
+        self.blamed = self.restored.path if self.restored and not settings else None
         if self.origin:
             given = [*self.origin.settings, *without("--ckpt_path", given)]
-        self.config = parser.parse_args([command, *given])
+        with guards.blaming_the_checkpoint(self.blamed):
+            self.config = parser.parse_args([command, *given])
         config = self.config[command]
         for name in ("ckpt_path", "resume"):
             if config[name] != last_value(f"--{name}", given):
@@ -88,28 +91,21 @@ class CLI(LightningCLI):
         config.ckpt_path = str(self.restored.path) if self.restored else None
         check(0 <= config.seed_everything < 2**32, "seed_everything", config.seed_everything, "0 to 4294967295")
 
+    def instantiate_classes(self) -> None:
+        """Makes Trainer, model and data."""
+        with guards.blaming_the_checkpoint(self.blamed):
+            super().instantiate_classes()
+
     @property
     def restored(self) -> Checkpoint | None:
         """What the command starts from."""
         return self.origin.checkpoint if self.origin else None
 
-    def _find_origin(self, parser: LightningArgumentParser, command: str, given: Sequence[str]) -> Origin | None:
-        """Finds the checkpoint or the run that was asked for."""
-        path, folder = last_value("--ckpt_path", given), last_value("--resume", given)
-        if command in EVALUATION:
-            check(folder is None, "resume", folder, "--ckpt_path: only `fit` goes on with a run")
-            if path is None:
-                remedy = "give --ckpt_path RUN/checkpoints/best.ckpt"
-                raise InputError("ckpt_path", f"{command} needs a checkpoint", remedy)
-        check(not (path and folder), "resume", folder, "either this or --ckpt_path")
-        if folder:
-            return resume.from_run(Path(folder))
-        if command == "fit" and path == "last":
-            config = parser.parse_args([command, *without("--ckpt_path", given)])[command]
-            self._settle(config)
-            last = resume.last_run(Path(config.logs) / run.tagged_name(config))
-            return resume.from_run(last) if last else None
-        return resume.from_checkpoint(Path(path)) if path else None
+    def _last_run(self, parser: LightningArgumentParser, given: Sequence[str]) -> Path | None:
+        """The newest run of the name that was given."""
+        config = parser.parse_args(["fit", *given])["fit"]
+        self._settle(config)
+        return resume.last_run(Path(config.logs) / run.tagged_name(config))
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would put the checkpoint's settings over explicit flags, here that is done already."""
@@ -117,9 +113,11 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settles what the run's folder and config.yaml must tell truly: its name and where its images are from."""
         config = self.config[self.subcommand]
-        if Path(config.logs).exists() and not Path(config.logs).is_dir():
-            raise InputError("logs", f"{config.logs} is not a folder", "name another with --logs")
+        steps = config.trainer.accumulate_grad_batches
+        check(steps >= 1, "trainer.accumulate_grad_batches", steps, "1 or more")
         self._settle(config)
+        if self.origin is None:
+            guards.check_logs(Path(config.logs) / run.tagged_name(config))
         if config.trainer.precision is None and config.trainer.plugins is None:
             config.trainer.precision, self.why_precision = speed.best_precision(config.trainer.accelerator)
 
@@ -128,6 +126,8 @@ class CLI(LightningCLI):
         config.data.source = settle(config.data.source, data_root(config.data.root), config.data.mirrors)
         if self.origin:
             config.name = self.origin.run.resolve().parent.name.removesuffix("-synthetic")
+        elif config.name == "":
+            raise InputError("name", "it is empty", "name the run, or leave --name out")
         elif config.name is None:
             stems = [Path(str(file)).stem for file in config.config or []]
             config.name = "-".join(stems) or config.model.class_path.rsplit(".", 1)[-1].lower()
@@ -180,16 +180,20 @@ class CLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Trains in a folder that no other process trains in, put right first if a run goes on there."""
-        with speed.still_heap(), run.naming_the_batch_size(self.trainer):
-            if subcommand != "fit" or not isinstance(self.trainer.logger, run.RunLogger):
-                return super()._run_subcommand(subcommand)
-            self.datamodule.prepare_data()  # before there is a folder: without data there is no run
-            with run.own(Path(str(self.trainer.log_dir))) as folder:
-                if self.origin:
-                    self.config_init["fit"].ckpt_path = resume.repair(folder, self.restored)
-                if self.restored and self.restored.epochs == self.trainer.max_epochs:
-                    return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
-                return super()._run_subcommand(subcommand)
+        if subcommand != "fit" or not isinstance(self.trainer.logger, run.RunLogger):
+            return self._run_it(subcommand)
+        self.datamodule.prepare_data()  # before there is a folder: without data there is no run
+        with guards.own(Path(str(self.trainer.log_dir)), new=self.origin is None) as folder:
+            if self.origin:
+                self.config_init["fit"].ckpt_path = resume.repair(self.origin)
+            if self.restored and self.restored.epochs == self.trainer.max_epochs:
+                return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
+            return self._run_it(subcommand)
+
+    def _run_it(self, subcommand: str) -> None:
+        path = self.restored.path if self.restored else None
+        with speed.still_heap(), guards.naming_the_batch_size(self.trainer), guards.blaming_the_input(path):
+            super()._run_subcommand(subcommand)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Leaves printing and keeping of results to the callbacks."""

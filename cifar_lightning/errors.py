@@ -1,6 +1,10 @@
 """What ends a command: each becomes one line on stderr and an exit status."""
 
+import re
 import signal
+
+# What PyTorch says on CPU, CUDA and MPS, which have no exception in common.
+NO_MEMORY = "(?i)out of memory|can't allocate memory|not enough memory"
 
 
 class ReportedError(Exception):
@@ -41,6 +45,11 @@ class Interrupted(BaseException):  # no Exception: nothing on its way may take i
     def __init__(self, signum: int, cause: str = "stopped at once", remedy: str = "start it again") -> None:
         super().__init__(f"{signal.Signals(signum).name}: {cause}; {remedy}")
         self.status = 128 + signum
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory ran out."""
+    return isinstance(error, MemoryError) or bool(re.search(NO_MEMORY, str(error)))
 
 
 def check(holds: bool, field: str, value: object, allowed: str) -> None:

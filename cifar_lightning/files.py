@@ -27,9 +27,10 @@ def replace(path: Path, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        error.filename = str(path)  # a full disk is told without one
         raise
     sync_folder(path.parent)
 

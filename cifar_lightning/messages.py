@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.errors import InputError, ReportedError
+from cifar_lightning.errors import InputError, ReportedError, is_out_of_memory
 from cifar_lightning.models import ImageClassifier
 
 WORDS = {
@@ -25,13 +25,15 @@ WORDS = {
     "<class 'collections.abc.Sequence'>": "a list such as [a,b]",
 }
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMEDIES = {
-    errno.ENOSPC: "free some space, then go on with fit --resume RUN",
-    errno.EDQUOT: "free some space, then go on with fit --resume RUN",
+    **dict.fromkeys(FULL, "free some space, then start again (a run: fit --resume RUN)"),
     errno.EACCES: "give yourself the right to it, or name another place",
     errno.EPERM: "give yourself the right to it, or name another place",
     errno.EROFS: "name a place that can be written to",
 }
+
+MOST_VALUES = 10_000
 
 
 class Message(NamedTuple):
@@ -58,9 +60,11 @@ def explain(error: BaseException) -> Message:
             if found := re.search(pattern, text, re.DOTALL):
                 return Message(say(found, text, keys), 2)
         return Message(f"command line: {_one_line(text)}; `fit --help` lists what there is", 2)
-    if isinstance(error, OSError) and error.filename:
+    if isinstance(error, OSError) and (error.filename or error.errno in FULL):
         remedy = REMEDIES.get(error.errno or 0, "see to it, and start again")
-        return Message(f"{error.filename}: {error.strerror}; {remedy}", 1)
+        return Message(f"{error.filename or 'disk'}: {error.strerror}; {remedy}", 1)
+    if any(is_out_of_memory(e) for e in _chain(error)):
+        return Message("model: it does not fit in memory; make it narrower or shallower", 1)
     return Message(f"{type(error).__name__}: {_one_line(str(error))}; --debug shows where", 1)
 
 
@@ -157,18 +161,34 @@ RULES = (
 
 def check_yaml(path: Path) -> None:
     """Raises an `InputError` with the line, unless the file is there and holds YAML settings."""
-    if not path.is_file():
-        raise InputError(str(path), "there is no such file", "see the folder configs/")
     try:
+        if not path.is_file():
+            raise InputError(str(path), "there is no such file", "see the folder configs/")
         content = yaml.safe_load(path.read_text())
+        too_much = _size(content, {}) > MOST_VALUES
+    except OSError as error:
+        raise InputError(str(path), f"can't be read ({error.strerror})", "see the folder configs/") from None
+    except RecursionError:
+        raise InputError(str(path), "nested too deeply", "give a YAML file such as configs/cnn.yaml") from None
     except UnicodeDecodeError:
         raise InputError(str(path), "not a text file", "give a YAML file such as configs/cnn.yaml") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{where}", "not valid YAML", f"mend it: {getattr(error, 'problem', error)}") from None
+    if too_much:
+        raise InputError(str(path), f"more than {MOST_VALUES:,} values", "give a YAML file such as configs/cnn.yaml")
     if not isinstance(content, dict):
         raise InputError(str(path), "holds no settings", "write them as `name: value` lines")
     model = content.get("model")
     if isinstance(model, dict) and model.get("init_args", {}) is None:
         raise InputError(f"{path}, model.init_args", "nothing stands below it", "write settings there or leave it out")
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """How many values there are once every alias is written out, which a small file can make more than memory holds."""
+    if id(value) not in known:
+        known[id(value)] = 1
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        known[id(value)] = 1 + sum(_size(each, known) for each in inner)
+    return known[id(value)]

@@ -1,11 +1,14 @@
 """What Lightning and others say that is no news here, each with the reason."""
 
 import logging
+import threading
 import warnings
 
 
 def be_quiet() -> None:
     """Turns off what Lightning and others say that is no news here."""
+    # TensorBoard writes in a thread; what goes wrong there, on a full disk say, the next call in this one raises again.
+    threading.excepthook = lambda args: None if isinstance(args.exc_value, OSError) else threading.__excepthook__(args)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning's own use of torch.utils._pytree, as of 2.6.6 with torch 2.15.

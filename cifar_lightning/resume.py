@@ -3,19 +3,24 @@
 import csv
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
 from cifar_lightning import events, files
+from cifar_lightning.arguments import last_value, without
 from cifar_lightning.callbacks import checkpoints, history
 from cifar_lightning.checkpoint import Checkpoint, newest, read_checkpoint, run_folder
-from cifar_lightning.errors import InputError
+from cifar_lightning.errors import InputError, check
 from cifar_lightning.messages import check_yaml
 
 # Settings of a Trainer that change nothing in what it computes.
 INDIFFERENT = ("max_epochs", "enable_progress_bar", "logger", "enable_checkpointing", "log_every_n_steps", "profiler")
+
+# So that what is wrong with it can be looked into, and the next checkpoint does not push out the one before it.
+DAMAGED = ".damaged"
 
 
 class Origin(NamedTuple):
@@ -26,12 +31,42 @@ class Origin(NamedTuple):
         checkpoint: Of that run; None if it was stopped in its first epoch.
         settings: Words to put before what was given.
         again: Whether a run goes on that may turn out to be done.
+        broken: Checkpoints of the run that are not whole.
     """
 
     run: Path
     checkpoint: Checkpoint | None
     settings: list[str]
     again: bool
+    broken: tuple[Path, ...] = ()
+
+
+def find(command: str, given: Sequence[str], last_run: Callable[[Sequence[str]], Path | None]) -> Origin | None:
+    """Finds the checkpoint or the run that was asked for.
+
+    Args:
+        command: What to do with it.
+        given: The words behind the command.
+        last_run: The newest run of the name that such words give.
+
+    Raises:
+        InputError: It is not there, not whole, or not for this command.
+    """
+    path, folder = last_value("--ckpt_path", given), last_value("--resume", given)
+    for name, value in (("ckpt_path", path), ("resume", folder)):
+        check(value != "", name, value, "a path")
+    check(path is None or folder is None, "resume", folder, "either this or --ckpt_path")
+    if command in ("validate", "test", "predict"):
+        check(folder is None, "resume", folder, "--ckpt_path: only `fit` goes on with a run")
+        if path is None:
+            remedy = "give --ckpt_path RUN/checkpoints/best.ckpt"
+            raise InputError("ckpt_path", f"{command} needs a checkpoint", remedy)
+    if folder is not None:
+        return from_run(Path(folder))
+    if command == "fit" and path == "last":
+        last = last_run(without("--ckpt_path", given))
+        return from_run(last) if last else None
+    return from_checkpoint(Path(path)) if path else None
 
 
 def from_checkpoint(path: Path) -> Origin:
@@ -58,10 +93,11 @@ def from_run(folder: Path) -> Origin:
         settings += ["--config", str(config)]
     checkpoint, broken = newest(folder)
     for error in broken:
-        print(f"not using {error.field}: {error.cause}", file=sys.stderr)
+        print(f"not using {error.field}: {error.cause}; it is kept as {error.field}{DAMAGED}", file=sys.stderr)
     if checkpoint:
         # config.yaml last: where a run was told to go on for more epochs, it knows before the next checkpoint does.
-        return Origin(folder, checkpoint, ["--config", json.dumps(checkpoint.config), *settings], again=True)
+        settings = ["--config", json.dumps(checkpoint.config), *settings]
+        return Origin(folder, checkpoint, settings, again=True, broken=tuple(Path(error.field) for error in broken))
     if broken:
         raise InputError("resume", f"no checkpoint in {folder} is whole", "start a new run")
     if _epochs(folder) > 1:  # so their checkpoints were not to be kept
@@ -76,12 +112,11 @@ def last_run(runs: Path) -> Path | None:
     return versions[-1] if versions and any(versions[-1].glob("checkpoints/*.ckpt")) else None
 
 
-def repair(folder: Path, checkpoint: Checkpoint | None) -> Path | None:
+def repair(origin: Origin) -> Path | None:
     """Brings curves and leftovers of a run to where its checkpoint is, whatever moment it was killed at.
 
     Args:
-        folder: The run's; this process must have it to itself.
-        checkpoint: What it goes on from; None is the beginning.
+        origin: Of a run whose folder this process must have to itself.
 
     Returns:
         Where the checkpoint is now.
@@ -89,9 +124,12 @@ def repair(folder: Path, checkpoint: Checkpoint | None) -> Path | None:
     Raises:
         InputError: The checkpoint has been replaced since.
     """
+    folder, checkpoint = origin.run, origin.checkpoint
     rows, steps = (checkpoint.rows, checkpoint.steps) if checkpoint else ([], 0)
     if checkpoint and read_checkpoint(checkpoint.path).steps != steps:  # it was read before the folder was ours alone
         raise InputError(str(folder), "another process has just trained here", "start again")
+    for path in origin.broken:
+        path.replace(f"{path}{DAMAGED}")
     for leftover in [*folder.glob(files.TEMPORARY), *folder.glob(f"checkpoints/{files.TEMPORARY}")]:
         leftover.unlink()
     events.repair(folder, rows, steps)

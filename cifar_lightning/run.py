@@ -1,9 +1,7 @@
 """What watches a run, and what it leaves in its folder: config.yaml, an event file, checkpoints."""
 
-import contextlib
 import io
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from cifar_lightning import callbacks, files
 from cifar_lightning.checkpoint import load
-from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.errors import InputError, RunError
-
-# What PyTorch says on CPU, CUDA and MPS, which have no exception in common.
-NO_MEMORY = "(?i)out of memory|can't allocate memory|not enough memory"
 
 
 def watchers(config: Any, why_precision: str) -> list[Callback]:
@@ -58,30 +51,6 @@ def logger(config: Any, command: str, run: Path | None) -> TensorBoardLogger | b
     return RunLogger(config.logs, tagged_name(config), default_hp_metric=False)
 
 
-@contextlib.contextmanager
-def own(folder: Path) -> Iterator[Path]:
-    """Has a run's folder to itself; raises an `InputError` if another process trains in it."""
-    try:
-        with files.locked(folder):
-            yield folder
-    except BlockingIOError:
-        raise InputError(str(folder), "another process is training here", "wait for it, or stop it") from None
-
-
-@contextlib.contextmanager
-def naming_the_batch_size(trainer: Trainer) -> Iterator[None]:
-    """Makes a `RunError` that names the batch size out of what PyTorch says when memory runs out."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search(NO_MEMORY, str(error)):
-            raise
-        name = "batch_size" if trainer.training else "eval_batch_size"
-        size = getattr(CIFAR10DataModule.of(trainer), name)
-        where = f"data.{name}"
-        raise RunError(where, f"{size} images do not fit in memory", f"try --{where} {max(1, size // 2)}") from error
-
-
 class DurableCheckpoints(TorchCheckpointIO):
     """Writes checkpoints that survive the process and a power cut, and reads none but whole ones of plain values."""
 
@@ -108,10 +77,11 @@ class RunLogger(TensorBoardLogger):
 
     def _get_next_version(self) -> int:
         """The first version whose folder was not there: of two runs that start at once, each has its own."""
-        version = int(super()._get_next_version())
+        version, runs = int(super()._get_next_version()), Path(self.root_dir)
+        runs.mkdir(parents=True, exist_ok=True)
         while True:
             try:
-                Path(self.root_dir, f"version_{version}").mkdir(parents=True)
+                (runs / f"version_{version}").mkdir()
                 return version
             except FileExistsError:
                 version += 1

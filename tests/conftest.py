@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=6, help="random moments at which a run of each model is killed")
+    parser.addoption("--kills", type=int, default=4, help="random moments at which a run of each model is killed")
     seed = random.SystemRandom().randrange(10**6)
     parser.addoption("--kill-seed", dest="kill_seed", type=int, default=seed, help="repeats those moments")
 

@@ -162,7 +162,7 @@ def test_predict_takes_a_persons_pictures(run: Path, capsys: pytest.CaptureFixtu
 def test_predict_without_any_picture(images: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty").mkdir()
     assert main(["predict", f"--ckpt_path={run / 'checkpoints/best.ckpt'}", "--data.images", images]) == 2
-    assert capsys.readouterr().err.startswith("error: data.images: ")
+    assert capsys.readouterr().err.startswith(f"error: {images}: ")
     assert not (run / "predictions.csv").exists()
 
 

@@ -72,6 +72,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_the_architecture_of_the_contributing_guide_trains(empty_folder: Path) -> None:
     guide = (ROOT / ".github/CONTRIBUTING.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)

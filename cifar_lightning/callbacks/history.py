@@ -81,10 +81,12 @@ def _shortest(value: Tensor) -> float:
 
 
 def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
-    """Writes rows with a header; a row that lacks a column leaves it empty."""
+    """Writes rows with a header, unless they stand there; a row that lacks a column leaves it empty."""
     columns = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(columns))
     writer.writeheader()
     writer.writerows(rows)
-    files.replace(path, text.getvalue().encode())
+    content = text.getvalue().encode()
+    if not path.is_file() or path.read_bytes() != content:
+        files.replace(path, content)

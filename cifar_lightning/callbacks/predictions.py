@@ -1,11 +1,13 @@
 """What `predict` leaves: predictions.csv."""
 
 import csv
+import io
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from cifar_lightning import files
 from cifar_lightning.callbacks.console import say
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 
@@ -51,6 +53,7 @@ class PredictionsFile(Callback):
         path = self.folder / FILE
         header = ["file", "class", "probability"]
         header += [f"top{rank}_{what}" for rank in range(1, TOP + 1) for what in ("class", "probability")]
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([header, *self.rows])
+        text = io.StringIO()
+        csv.writer(text).writerows([header, *self.rows])
+        files.replace(path, text.getvalue().encode())
         say(f"written to {path}")

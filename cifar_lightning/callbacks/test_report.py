@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from cifar_lightning import files
 from cifar_lightning.callbacks.console import say
 from cifar_lightning.callbacks.tensorboard import writer_of
 from cifar_lightning.data.datamodule import CIFAR10DataModule
@@ -34,7 +35,7 @@ class TestReport(Callback):
         """Prints and writes."""
         report, path = self.report(trainer, pl_module), self.folder / FILE
         try:
-            path.write_text(json.dumps(report, indent=1) + "\n")
+            files.replace(path, f"{json.dumps(report, indent=1)}\n".encode())
             if writer := writer_of(trainer):
                 writer.add_figure("test/confusion_matrix", figure(report["confusion_matrix"], report["classes"]))
         finally:  # figures that took a while are shown even where they can't be kept

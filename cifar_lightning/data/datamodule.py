@@ -1,5 +1,6 @@
 """CIFAR-10 as Lightning wants it: train, validation and test batches, normalised on the device."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
@@ -171,14 +172,17 @@ class CIFAR10DataModule(LightningDataModule):
             test = self._read(train=False)
             return test, [f"test/{row:04d}" for row in range(len(test.labels))]
         images, names, self.refused = [], [], []
-        for path in pictures.find([Path(path) for path in self.pictures]):
-            try:
-                images.append(pictures.read(path))
+        for path, found in pictures.read_all([Path(path) for path in self.pictures]):
+            if isinstance(found, InputError):
+                self.refused.append(found)
+            else:
+                images.append(found)
                 names.append(str(path))
-            except InputError as error:
-                self.refused.append(error)
         if not images:
-            raise InputError("data.images", "none of the pictures can be read", str(self.refused[0]))
+            *others, last = self.refused
+            for other in others:
+                print(f"error: {other}", file=sys.stderr)
+            raise last
         return ImageSet(torch.stack(images), torch.full((len(names),), -1)), names
 
     def _loader(self, images: ImageSet, batch_size: int, seed: int | None = None) -> BatchLoader:

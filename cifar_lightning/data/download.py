@@ -76,7 +76,7 @@ def _obtain(root: Path, scratch: Path, mirrors: Sequence[str]) -> list[str]:
             failures.append(f"{own.name}: {_reason(error)}")
             print(f"not using {own}: {_reason(error)}", file=sys.stderr)
     for url in mirrors:
-        host = urlsplit(url).netloc
+        host = urlsplit(url).netloc or url
         print(f"downloading CIFAR-10 (170 MB) from {host}", file=sys.stderr)
         try:
             _install(_download(url, scratch), root, scratch)
@@ -107,6 +107,8 @@ def _reason(error: Exception) -> str:
     match error:
         case requests.HTTPError(response=requests.Response() as response):
             return f"HTTP {response.status_code}"
+        case requests.exceptions.MissingSchema():
+            return "not an address"
         case requests.exceptions.InvalidSchema():
             return "redirects away from https"
         case requests.exceptions.SSLError():

@@ -11,10 +11,11 @@ How a picture is converted, in this order:
 So an opaque 32x32 RGB picture comes back byte for byte.
 """
 
+import contextlib
 import errno
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,20 +30,23 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", 
 SIZE = (32, 32)
 
 
-def find(paths: Sequence[Path]) -> list[Path]:
-    """Lists the pictures that were asked for.
+def read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor | InputError]]:
+    """Reads the pictures that were asked for.
 
     Args:
         paths: Files, taken as they are, and folders, searched with all folders below them by suffix. Hidden files and
             folders are skipped, and links to folders are not followed.
 
-    Returns:
-        The files in the order of `paths`, those of each folder sorted.
-
-    Raises:
-        InputError: Nothing is there, or a folder has no picture.
+    Yields:
+        Each file with what `read` gives, or what is wrong with it, in the order of `paths`, those of a folder sorted; a
+        folder without pictures with that.
     """
-    return [picture for path in paths for picture in (_search(path) if _is_folder(path) else [path])]
+    for path in paths:
+        for picture in _search(path) if _is_folder(path) else [path]:
+            try:
+                yield picture, read(picture)
+            except InputError as error:
+                yield picture, error
 
 
 def read(path: Path) -> Tensor:
@@ -58,6 +62,8 @@ def read(path: Path) -> Tensor:
         InputError: It is no regular file, not in a known format, too large, damaged or cut short.
     """
     try:
+        if path.is_dir():
+            raise OSError(errno.EISDIR, "no pictures in this folder")
         if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would block
             raise OSError(errno.EINVAL, "not a regular file")
         with warnings.catch_warnings(action="ignore"):  # what Pillow can mend is no news to the person
@@ -69,20 +75,16 @@ def read(path: Path) -> Tensor:
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether it is a folder; raises InputError if nothing is there or it can't be looked at."""
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except OSError as error:
-        raise InputError("data.images", f"{path}: {error.strerror}", "name a picture or a folder of pictures") from None
+    with contextlib.suppress(OSError):  # a name too long, say: `read` will find out
+        return path.is_dir()
+    return False
 
 
 def _search(folder: Path) -> list[Path]:
-    """Returns the pictures below a folder, sorted; raises InputError if there are none."""
+    """Returns the pictures below a folder, sorted; the folder itself if there are none."""
     below = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.is_dir())
     found = sorted(path for path in below if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    if not found:
-        raise InputError("data.images", f"no pictures in {folder}", f"name a folder with {', '.join(FORMATS)} files")
-    return found
+    return found or [folder]
 
 
 def _cause(error: Exception) -> str:

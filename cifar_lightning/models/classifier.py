@@ -63,8 +63,8 @@ class ImageClassifier(LightningModule):
         super().__init__()
         check(optimizer in get_args(Optimizers), "optimizer", optimizer, " or ".join(get_args(Optimizers)))
         check(schedule in get_args(Schedules), "schedule", schedule, " or ".join(get_args(Schedules)))
-        check(lr > 0, "lr", lr, "a number above 0")
-        check(weight_decay >= 0, "weight_decay", weight_decay, "0 or more")
+        check(0 < lr < float("inf"), "lr", lr, "a number above 0")
+        check(0 <= weight_decay < float("inf"), "weight_decay", weight_decay, "0 or more")
         self.save_hyperparameters(logger=False)  # the subclass's arguments too
         self.lr, self.weight_decay, self.optimizer_name, self.schedule = lr, weight_decay, optimizer, schedule
         # Keyed as they are logged ('train' alone would hide nn.Module.train).

@@ -16,7 +16,7 @@ class MLP(ImageClassifier):
     """3072 -> 512 -> 10: linear, batch norm, ReLU and dropout in each hidden layer, then one linear layer.
 
     Args:
-        width: Units in each hidden layer, at least 1.
+        width: Units in each hidden layer, 1 to 1,000,000.
         depth: Hidden layers, at least 0.
         batch_norm: Normalises each hidden unit over the batch (Ioffe & Szegedy 2015).
         dropout: Probability of zeroing a hidden unit in training, 0 to 1; at 0 there is no such layer.
@@ -30,7 +30,7 @@ class MLP(ImageClassifier):
         self, *, width: int = 512, depth: int = 1, batch_norm: bool = True, dropout: float = 0.5, **optimization: Any
     ) -> None:
         super().__init__(**optimization)
-        check(width >= 1, "width", width, "1 or more")
+        check(1 <= width <= 10**6, "width", width, "1 to 1000000")
         check(depth >= 0, "depth", depth, "0 or more")
         check(0 <= dropout <= 1, "dropout", dropout, "a fraction from 0 to 1")
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())

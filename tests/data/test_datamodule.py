@@ -190,7 +190,7 @@ def test_no_picture_at_all(tmp_path: Path, broken: bool) -> None:
     (tmp_path / "c.png").write_bytes(b"broken")
     with pytest.raises(InputError) as caught:
         build("predict", images=[str(tmp_path / "c.png")] if broken else [])
-    assert caught.value.field == ("data.images" if broken else "images")
+    assert caught.value.field == (str(tmp_path / "c.png") if broken else "images")
 
 
 def test_without_pictures_the_test_set_is_predicted() -> None:

@@ -160,25 +160,37 @@ def test_pixels_without_a_known_range(tmp_path: Path) -> None:
 def test_what_is_no_regular_file(tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe.png")
-    for name, cause in (("link.png", "No such file"), ("pipe.png", "not a regular file"), ("", "not a regular file")):
+    for name, cause in (
+        ("link.png", "No such file"),
+        ("pipe.png", "not a regular file"),
+        ("", "no pictures in this folder"),
+    ):
         with pytest.raises(InputError, match=cause) as raised:
             pictures.read(tmp_path / name)
         assert raised.value.field == str(tmp_path / name)
 
 
-def test_find_keeps_order_and_sorts_folders(tmp_path: Path) -> None:
+def test_the_order_is_kept_and_folders_are_sorted(tmp_path: Path) -> None:
     wanted = [tmp_path / name for name in ("a/z.gif", "b.JPG", "c.png")]
     hidden = [tmp_path / name for name in (".d.png", ".cache/e.png", "a/.f.png")]
     for path in [*wanted, *hidden, tmp_path / "notes.txt", tmp_path / "folder.png" / "g.txt"]:
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    assert pictures.find([tmp_path / "notes.txt", tmp_path]) == [tmp_path / "notes.txt", *wanted]
-    assert pictures.find([tmp_path / ".cache"]) == [tmp_path / ".cache" / "e.png"]
-    assert pictures.find([]) == []
+
+    def names(*paths: Path) -> list[Path]:
+        return [path for path, _ in pictures.read_all(paths)]
+
+    assert names(tmp_path / "notes.txt", tmp_path) == [tmp_path / "notes.txt", *wanted]
+    assert names(tmp_path / ".cache") == [tmp_path / ".cache" / "e.png"]
+    assert names() == []
 
 
-def test_find_names_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^data\.images: .*absent\.png: No such file or directory; name"):
-        pictures.find([tmp_path / "absent.png"])
-    with pytest.raises(InputError, match=r"^data\.images: no pictures in .*; name"):
-        pictures.find([tmp_path])
+def test_what_is_wrong_with_one_does_not_hide_the_others(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "good.png")
+    (tmp_path / "empty").mkdir()
+    asked = [tmp_path / name for name in ("absent.png", "empty", "good.png", "x" * 300)]
+    found = dict(pictures.read_all(asked))
+    assert list(found) == asked
+    causes = [getattr(each, "cause", None) for each in found.values()]
+    assert causes == ["No such file or directory", "no pictures in this folder", None, "File name too long"]
+    assert isinstance(found[tmp_path / "good.png"], torch.Tensor)

@@ -113,7 +113,9 @@ FAULTS = [
         ("data.batch_size", "40000 images do not fit in memory", "--data.batch_size 20000"), changes=GOES_NEW,
         child="little_memory", given=400,
     ),
-    Fault("memory: too wide", f"{FIT} --model.width=1000000000", 1, ("model.width",), child="little_memory", given=400),
+    Fault(
+        "memory: too wide", f"{FIT} --model.width=1000000", 1, ("model: ", "memory"), child="little_memory", given=400,
+    ),
     Fault("memory: beyond every number", f"{FIT} --model.width={10**30}", 2, ("model.width",)),
     away(
         "learning rate", lambda place: None, then=nothing_kept,

@@ -113,9 +113,11 @@ def _serve() -> None:
                 except SystemExit as stop:
                     status = int(stop.code or 0)
                 finally:
-                    sys.stdout.flush()
-                    sys.stderr.flush()
-                    os._exit(status)
+                    try:
+                        sys.stdout.flush()
+                        sys.stderr.flush()
+                    finally:
+                        os._exit(status)
         print(json.dumps({"pid": pid}), flush=True)
         print(json.dumps({"status": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}), flush=True)
 

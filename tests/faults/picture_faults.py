@@ -87,7 +87,7 @@ ABSENT: dict[str, tuple[Step, str, str]] = {
     "dangling link": (lambda place: Path("bad.png").symlink_to("nowhere"), "bad.png", "No such file"),
     "a link to itself": (lambda place: Path("bad.png").symlink_to("bad.png"), "bad.png", ""),
     "missing": (lambda place: None, "bad.png", "No such file"),
-    "a folder without pictures": (folder_of_text, "bad.png", "no pictures in bad.png"),
+    "a folder without pictures": (folder_of_text, "bad.png", "no pictures in this folder"),
     "a name too long": (lambda place: None, "a" * 300 + ".png", "too long"),
 }
 ODD: dict[str, tuple[Step, str]] = {
