@@ -51,7 +51,6 @@ def own(folder: Path, *, new: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # there are other runs
                 folder.parent.rmdir()
-                folder.parent.parent.rmdir()
         raise
 
 

@@ -33,7 +33,7 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.validated, self._seconds_before = False, 0.0
+        self.validated, self._seconds_before, self._started = False, 0.0, time.perf_counter()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock where a run goes on in the middle of an epoch."""

@@ -31,8 +31,11 @@ class Stopping(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the signals over, from Lightning too: it would end the run in the middle of things."""
-        if threading.current_thread() is threading.main_thread():  # no other can
-            self._handlers = {signum: signal.signal(signum, self._note) for signum in SIGNALS}
+        if threading.current_thread() is not threading.main_thread():  # no other can
+            return
+        for signum in SIGNALS:
+            if signal.getsignal(signum) != signal.SIG_IGN:  # whoever started this may not want it to be stopped so
+                self._handlers[signum] = signal.signal(signum, self._note)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: object, batch_idx: int
@@ -69,7 +72,7 @@ class Stopping(Callback):
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
-        for each in SIGNALS:
+        for each in self._handlers:
             signal.signal(each, signal.SIG_DFL)
         # Not print: it may have been interrupted in the middle of a line.
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstopping after this step (again: at once)\n")

@@ -82,6 +82,7 @@ class CIFAR10DataModule(LightningDataModule):
         self.refused: list[InputError] = []  # pictures that `predict` could not read
         self.prepared = False
         self.interrupted: dict[str, int] = {}
+        self.train_loader: BatchLoader | None = None
 
     @classmethod
     def of(cls, trainer: Trainer) -> Self:
@@ -146,7 +147,7 @@ class CIFAR10DataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, int]:
         """How far training is in its epoch."""
-        return self.train_loader.state_dict()
+        return self.train_loader.state_dict() if self.train_loader else {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Goes on there."""
