@@ -48,6 +48,8 @@ def sync_folder(folder: Path) -> None:
 
 def link(source: Path, target: Path) -> None:
     """Gives a whole file a second name, over whatever had it; a copy where the file system has no links."""
+    if target.exists() and target.samefile(source):  # renaming one name of a file to another does nothing
+        return None
     temporary = target.with_name(f".{target.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:

@@ -65,7 +65,7 @@ def find(command: str, given: Sequence[str], last_run: Callable[[Sequence[str]],
         return from_run(Path(folder))
     if command == "fit" and path == "last":
         last = last_run(without("--ckpt_path", given))
-        return from_run(last) if last else None
+        return from_run(last, configured=True) if last else None
     return from_checkpoint(Path(path)) if path else None
 
 
@@ -79,8 +79,12 @@ def from_checkpoint(path: Path) -> Origin:
     return Origin(run_folder(path), checkpoint, ["--config", json.dumps(checkpoint.config)], again=False)
 
 
-def from_run(folder: Path) -> Origin:
+def from_run(folder: Path, *, configured: bool = False) -> Origin:
     """Takes the newest whole checkpoint of a run, and the rest from its config.yaml.
+
+    Args:
+        folder: Of the run.
+        configured: The rest is given again, as it was to begin with.
 
     Raises:
         InputError: There is no run in that folder, or none of its checkpoints is whole.
@@ -88,7 +92,7 @@ def from_run(folder: Path) -> Origin:
     config, settings = folder / "config.yaml", []
     if not config.is_file() and not (folder / "checkpoints").is_dir():
         raise InputError("resume", f"{folder} is not the folder of a run", "name one: logs/cnn/version_0, say")
-    if config.is_file():
+    if config.is_file() and not configured:
         check_yaml(config)
         settings += ["--config", str(config)]
     checkpoint, broken = newest(folder)

@@ -70,6 +70,8 @@ def test_a_second_name_outlives_the_first(links: bool, tmp_path: Path, monkeypat
     if not links:
         monkeypatch.setattr(os, "link", refuse)
     files.link(source, target)
+    files.link(source, target)  # where it was killed right after the first
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["source", "target"]
     files.replace(source, b"newer")
     assert target.read_bytes() == b"new"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source", "target"]
