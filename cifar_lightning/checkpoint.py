@@ -28,6 +28,8 @@ class Checkpoint(NamedTuple):
         midway: Of these, steps of an epoch that is not done: 0 if it was saved at the end of one.
         rows: The curves so far, a row an epoch, as in metrics.csv.
         max_epochs: Epochs that the run was to last; None where it was not laid down.
+        stopped: Whether the run was stopped before that, for having become no better say.
+        resumable: Whether it holds all that a run needs to go on; an older one may not.
     """
 
     path: Path
@@ -38,6 +40,12 @@ class Checkpoint(NamedTuple):
     midway: int
     rows: list[dict[str, float]]
     max_epochs: int | None
+    stopped: bool
+    resumable: bool
+
+    def is_done(self, max_epochs: int | None) -> bool:
+        """Whether a run of so many epochs has nothing left to do after it."""
+        return self.epochs == max_epochs or (self.stopped and self.max_epochs == max_epochs)
 
     @property
     def progress(self) -> str:
@@ -61,14 +69,17 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[InputError]]:
     Returns:
         It, and what is wrong with each that is not whole.
     """
-    whole, broken = [], []
+    best, broken = None, []
+    # In the order of their names, and the last of equals: last.ckpt, not the best.ckpt of the same epoch.
     for path in sorted((folder / "checkpoints").glob("*.ckpt")):
         try:
-            whole.append(read_checkpoint(path))
+            found = read_checkpoint(path)
         except InputError as error:
             broken.append(error)
-    # The name decides between equals: last.ckpt, not the best.ckpt of the same epoch.
-    return max(whole, key=lambda found: (found.steps, found.path.name), default=None), broken
+        else:
+            if found.resumable and (best is None or found.steps >= best.steps):
+                best = found
+    return best, broken
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -121,79 +132,26 @@ def read_checkpoint(path: Path) -> Checkpoint:
         weights = {name: tensor.detach() for name, tensor in content["state_dict"].items()}
         steps = content["global_step"]
         json.dumps(config)  # plain values
-        content["optimizer_states"][0]["param_groups"]  # without it, no run goes on
-        torch.Generator().set_state(content["callbacks"]["EpochSeed"]["cpu"])  # nor without this
-        return Checkpoint(path, config, weights, epochs["processed"], steps, midway, rows, max_epochs)
+        resumable = _is_resumable(content)
+        stopped = resumable and content["callbacks"]["Checkpoints"]["stopped"]
+        return Checkpoint(
+            path, config, weights, epochs["processed"], steps, midway, rows, max_epochs, stopped, resumable
+        )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise InputError(str(path), "not a checkpoint of this program", REMEDY) from error
+
+
+def _is_resumable(content: dict[str, Any]) -> bool:
+    try:
+        content["optimizer_states"][0]["param_groups"]
+        content["callbacks"]["History"]["validation"]
+        content["callbacks"]["Checkpoints"]["stopped"]
+        torch.Generator().set_state(content["callbacks"]["EpochSeed"]["cpu"])
+    except (KeyError, IndexError, TypeError, RuntimeError):
+        return False
+    return True
 
 
 def architecture(model: nn.Module) -> str:
     """The class of a model, with its module."""
     return f"{type(model).__module__}.{type(model).__qualname__}"
-
-
-def differences(checkpoint: Checkpoint, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings of seed, model and data that are not the checkpoint's: name to (its value, the value now)."""
-    kept, found = checkpoint.config, {}
-    groups = {
-        "": (kept, {"seed_everything": config["seed_everything"]}),
-        "model.": (kept["model"]["init_args"], config["model"]["init_args"]),
-        "data.": (kept["data"], config["data"]),
-    }
-    for prefix, (there, now) in groups.items():
-        for name, value in now.items():
-            if name in there and name != "root" and _plain(there[name]) != _plain(value):
-                found[prefix + name] = (there[name], value)
-    return found
-
-
-def check_continues(checkpoint: Checkpoint, config: dict[str, Any], *, again: bool) -> None:
-    """Raises an `InputError` unless training can go on under these settings: the same run, with epochs left to do.
-
-    Args:
-        checkpoint: What it goes on from.
-        config: All that `fit` goes on with.
-        again: Whether there may be no epochs left: a run that is told to go on until it is done, and is.
-    """
-    for name, (there, now) in differences(checkpoint, config).items():
-        raise InputError(name, f"{now!r}, but the run that goes on has {there!r}", "leave it out, or start a new run")
-    steps = config["trainer"]["max_steps"]
-    if steps not in (None, -1) and not checkpoint.midway:  # Lightning would end the epoch once more
-        cause = f"{steps}, but a run that counts steps goes on exactly only in the middle of an epoch"
-        raise InputError("trainer.max_steps", cause, "give --trainer.max_steps -1 and how many epochs")
-    epochs, schedule = config["trainer"]["max_epochs"], config["model"]["init_args"]["schedule"]
-    if 0 <= (epochs or 0) < checkpoint.epochs + (not again):
-        cause = f"{epochs}, but {checkpoint.path} has done {checkpoint.epochs}"
-        raise InputError("trainer.max_epochs", cause, "give more, or test the checkpoint")
-    if schedule != "constant" and epochs != checkpoint.max_epochs:
-        cause = f"{epochs}, but the {schedule} schedule was laid out for {checkpoint.max_epochs}"
-        raise InputError("trainer.max_epochs", cause, "leave it at that, or start a new run")
-
-
-def check_evaluates(checkpoint: Checkpoint, command: str, config: dict[str, Any]) -> None:
-    """Raises an `InputError` unless these settings leave a command of evaluation something of the same kind to do."""
-    there, now = checkpoint.config["data"]["source"], config["data"]["source"]
-    if there != now:
-        raise InputError("data.source", f"{now}, but the checkpoint was trained on {there}", "leave it out")
-    if command == "validate" and not config["data"]["val_size"]:
-        raise InputError("data.val_size", "0 leaves nothing to validate on", "give --data.val_size 10000")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def check_fits(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Raises an `InputError` unless the checkpoint is of this architecture, its weights the same by name and shape."""
-    remedy = f"leave out --config and --model: {checkpoint.path} knows its own"
-    if architecture(model) != checkpoint.architecture:
-        cause = f"{architecture(model)} was asked for, the checkpoint holds {checkpoint.architecture}"
-        raise InputError("model", cause, remedy)
-    theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
-    ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    differing = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
-    if differing:
-        name = differing[0]
-        cause = f"{name} is {theirs.get(name, 'absent')} in the checkpoint, {ours.get(name, 'absent')} in this model"
-        raise InputError("model", cause, remedy)

@@ -6,15 +6,16 @@ from typing import Any
 
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from cifar_lightning import callbacks, guards, resume, run, speed
+from cifar_lightning import guards, resume, run, speed
 from cifar_lightning.arguments import check_values, join_images, last_value, values_of, without
-from cifar_lightning.checkpoint import Checkpoint, check_continues, check_evaluates, check_fits, differences
+from cifar_lightning.checkpoint import Checkpoint
+from cifar_lightning.compatibility import check_continues, check_evaluates, check_fits, check_goes_on, differences
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.source import data_root, settle
+from cifar_lightning.data.source import Source, data_root, settle
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.messages import check_yaml
 from cifar_lightning.models import ImageClassifier
@@ -27,6 +28,7 @@ class CLI(LightningCLI):
 
     origin: Origin | None = None
     blamed: Path | None = None  # for wrong settings: the checkpoint, where no others were given
+    source: Source | None = None
     why_precision = ""
 
     def __init__(self, args: Sequence[str]) -> None:
@@ -71,9 +73,8 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Puts the checkpoint's configuration before what was given, so that what was given wins."""
         command, given = args[0], join_images(args[1:])
-        check(
-            not command.startswith("-"), "command", command, f"one of {', '.join(self.subcommands())}, before its flags"
-        )
+        allowed = f"one of {', '.join(self.subcommands())}, before its flags"
+        check(not command.startswith("-"), "command", command, allowed)
         check_values(given)
         for file in values_of(("-c", "--config"), given):
             check_yaml(Path(file))
@@ -116,6 +117,8 @@ class CLI(LightningCLI):
         steps = config.trainer.accumulate_grad_batches
         check(steps >= 1, "trainer.accumulate_grad_batches", steps, "1 or more")
         self._settle(config)
+        if self.origin and self.subcommand == "fit":
+            check_goes_on(config)
         if self.origin is None:
             guards.check_logs(Path(config.logs) / run.tagged_name(config))
         if config.trainer.precision is None and config.trainer.plugins is None:
@@ -123,8 +126,10 @@ class CLI(LightningCLI):
 
     def _settle(self, config: Any) -> None:
         """Puts the real thing where `auto` and null stood: the source of images, the name of the run."""
-        config.data.source = settle(config.data.source, data_root(config.data.root), config.data.mirrors)
-        if self.origin:
+        if self.source is None:
+            self.source = settle(config.data.source, data_root(config.data.root), config.data.mirrors)
+        config.data.source = self.source
+        if self.origin and config.name is None:
             config.name = self.origin.run.resolve().parent.name.removesuffix("-synthetic")
         elif config.name == "":
             raise InputError("name", "it is empty", "name the run, or leave --name out")
@@ -134,12 +139,13 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Gives the Trainer its run folder, its callbacks and its way to write checkpoints."""
-        config = self.config_init[self.subcommand]
+        config, folder = self.config_init[self.subcommand], self.origin.run if self.origin else None
         if config.trainer.logger in (None, True):
-            kwargs["logger"] = run.logger(config, str(self.subcommand), self.origin.run if self.origin else None)
+            kwargs["logger"] = run.logger(config, str(self.subcommand), folder)
         if config.trainer.profiler is None:
             kwargs["profiler"] = speed.NoProfiler()
-        kwargs["callbacks"] = [*(config.trainer.callbacks or []), *self._callbacks(config)]
+        ours = run.evaluators(config, folder) if self.subcommand != "fit" else run.watchers(config, self.why_precision)
+        kwargs["callbacks"] = [*(config.trainer.callbacks or []), *ours]
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
         plugins = config.trainer.plugins or []
@@ -150,14 +156,6 @@ class CLI(LightningCLI):
             raise InputError("trainer", str(error).rstrip("."), "`fit --help` lists what it takes") from error
         check(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1: batches are cut for one device")
         return trainer
-
-    def _callbacks(self, config: Any) -> list[Callback]:
-        bar = [callbacks.ProgressBar()] if config.trainer.enable_progress_bar in (None, True) else []
-        if self.subcommand == "fit":
-            return [*run.watchers(config, self.why_precision), *bar]
-        assert self.origin is not None, "what evaluates needs a checkpoint"
-        words, folder = callbacks.Console(callbacks.History()), self.origin.run
-        return [words, *bar, callbacks.TestReport(folder), callbacks.PredictionsFile(folder)]
 
     def after_instantiate_classes(self) -> None:
         """Checks that things fit together, and says what came from where."""
@@ -170,9 +168,8 @@ class CLI(LightningCLI):
         given = [f"{name} {now} (there: {was})" for name, (was, now) in differences(self.restored, config).items()]
         if self.subcommand == "fit":
             check_continues(self.restored, config, again=self.origin.again)
-            given += resume.changed_trainer(
-                self.origin.run, self._parser("fit").dump(self.config["fit"], skip_unset=False)
-            )
+            dumped = self._parser("fit").dump(self.config["fit"], skip_unset=False)
+            given += resume.changed_trainer(self.origin.run, dumped)
         else:
             check_evaluates(self.restored, str(self.subcommand), config)
         where = "model and data as there" + (f", but for {', '.join(given)}" if given else "")
@@ -183,10 +180,10 @@ class CLI(LightningCLI):
         if subcommand != "fit" or not isinstance(self.trainer.logger, run.RunLogger):
             return self._run_it(subcommand)
         self.datamodule.prepare_data()  # before there is a folder: without data there is no run
-        with guards.own(Path(str(self.trainer.log_dir)), new=self.origin is None) as folder:
+        with guards.own(self.trainer, new=self.origin is None) as folder:
             if self.origin:
                 self.config_init["fit"].ckpt_path = resume.repair(self.origin)
-            if self.restored and self.restored.epochs == self.trainer.max_epochs:
+            if self.restored and self.restored.is_done(self.trainer.max_epochs):
                 return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
             return self._run_it(subcommand)
 

@@ -57,27 +57,32 @@ def _records(path: Path) -> Iterator[bytes]:
 
 def _kept(records: list[bytes], points: Points, steps: int) -> Iterator[bytes]:
     """The records that stay, and then those that were missing."""
-    names, seen = {name for name, _ in points}, set()
+    missing, seen = dict(points), set()
     for record in records:
         event = Event.FromString(record)
-        values = event.summary.value
-        key = (event.WhichOneof("what"), tuple(value.tag for value in values), event.step)
-        if any(value.tag.startswith("test/") for value in values):
+        value = event.summary.value[0] if event.summary.value else None
+        point = (value.tag if value else event.WhichOneof("what"), event.step)
+        number = np.float32(value.simple_value) if value else None
+        if point[0].startswith("test/"):
             yield record
-        elif key not in seen and _stays(event, names, points, steps):
-            seen.add(key)
+        elif number is not None and missing.get(point) == number:
+            del missing[point]
             yield record
-    for (name, step), number in points.items():
-        if ("summary", (name,), step) not in seen:
-            value = Summary.Value(tag=name, simple_value=float(number))
-            yield Event(wall_time=time.time(), step=step, summary=Summary(value=[value])).SerializeToString()
+        elif (*point, number) not in seen and _stays(*point, number, points, steps):
+            seen.add((*point, number))
+            yield record
+    for (name, step), number in missing.items():
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=float(number))])
+        yield Event(wall_time=time.time(), step=step, summary=summary).SerializeToString()
 
 
-def _stays(event: Event, names: set[str], points: Points, steps: int) -> bool:
-    if event.HasField("file_version"):
+def _stays(tag: str, step: int, number: np.float32 | None, points: Points, steps: int) -> bool:
+    """Whether a record stays that is no point of the rows: a picture, say, or what a model logs step by step."""
+    if tag == "file_version":
         return True
-    if values := event.summary.value:
-        tag = values[0].tag
-        if tag in names or history.is_curve(tag):
-            return bool(points.get((tag, event.step)) == np.float32(values[0].simple_value))
-    return bool(event.step < steps)
+    if tag in history.CURVES:
+        return False
+    if tag in {name for name, _ in points}:  # in the rows and step by step: the same point again, and that of an epoch
+        ahead = 1 + max(epoch for _, epoch in points)  # which the checkpoint has not got, go
+        return step < steps and step != ahead and points.get((tag, step)) != number
+    return step < steps

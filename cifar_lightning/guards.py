@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
@@ -15,6 +16,9 @@ from cifar_lightning.checkpoint import REMEDY
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import InputError, ReportedError, RunError, is_out_of_memory
 from cifar_lightning.messages import explain
+
+# Methods of Lightning in which it takes a checkpoint apart.
+RESTORING = ("_restore_modules_and_callbacks", "restore_training_state")
 
 
 def check_logs(folder: Path) -> None:
@@ -31,23 +35,24 @@ def check_logs(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def own(folder: Path, *, new: bool) -> Iterator[Path]:
-    """Has a run's folder to itself, and takes it away again if the command turns out to be refused.
+def own(trainer: Trainer, *, new: bool) -> Iterator[Path]:
+    """Has a run's folder to itself, and takes it away again if the command is refused before it has trained a step.
 
     Args:
-        folder: Of the run.
+        trainer: Of the run.
         new: Whether this process made it.
 
     Raises:
         InputError: Another process trains in it.
     """
+    folder = Path(str(trainer.log_dir))
     try:
         with files.locked(folder):
             yield folder
     except BlockingIOError:
         raise InputError(str(folder), "another process is training here", "wait for it, or stop it") from None
     except InputError:
-        if new and not any(folder.glob("checkpoints/*")):
+        if new and not trainer.global_step:
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # there are other runs
                 folder.parent.rmdir()
@@ -76,12 +81,13 @@ def blaming_the_input(checkpoint: Path | None) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        places = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        frames = traceback.extract_tb(error.__traceback__)
         what = " ".join(str(error).split())
-        if checkpoint and any("checkpoint_connector" in place for place in places):
+        if checkpoint and any(frame.name in RESTORING for frame in frames):
             cause = f"can't be restored ({type(error).__name__}: {what})"
             raise InputError(str(checkpoint), cause, REMEDY) from error
-        if "lightning" in Path(places[-1]).parts and isinstance(error, ValueError | MisconfigurationException):
+        by_lightning = Path(lightning.__file__).parent in Path(frames[-1].filename).parents
+        if by_lightning and isinstance(error, ValueError | MisconfigurationException):
             raise InputError("trainer", what.rstrip("."), "`fit --help` lists what it takes") from error
         raise
 

@@ -8,7 +8,7 @@ import warnings
 def be_quiet() -> None:
     """Turns off what Lightning and others say that is no news here."""
     # TensorBoard writes in a thread; what goes wrong there, on a full disk say, the next call in this one raises again.
-    threading.excepthook = lambda args: None if isinstance(args.exc_value, OSError) else threading.__excepthook__(args)
+    threading.excepthook = _unless_told_elsewhere
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning's own use of torch.utils._pytree, as of 2.6.6 with torch 2.15.
@@ -27,3 +27,8 @@ def be_quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers")
     # The CPU was asked for.
     warnings.filterwarnings("ignore", ".*GPU available but not used")
+
+
+def _unless_told_elsewhere(args: threading.ExceptHookArgs) -> None:
+    if not (isinstance(args.exc_value, OSError) and type(args.thread).__name__ == "_AsyncWriterThread"):
+        threading.__excepthook__(args)

@@ -22,6 +22,9 @@ INDIFFERENT = ("max_epochs", "enable_progress_bar", "logger", "enable_checkpoint
 # So that what is wrong with it can be looked into, and the next checkpoint does not push out the one before it.
 DAMAGED = ".damaged"
 
+# So that a run which goes back to an earlier epoch does not find the later ones again that it has left.
+LATER = ".later"
+
 
 class Origin(NamedTuple):
     """What a command starts from.
@@ -62,11 +65,22 @@ def find(command: str, given: Sequence[str], last_run: Callable[[Sequence[str]],
             remedy = "give --ckpt_path RUN/checkpoints/best.ckpt"
             raise InputError("ckpt_path", f"{command} needs a checkpoint", remedy)
     if folder is not None:
+        for flag in ("--logs", "--name"):
+            check(
+                last_value(flag, given) is None, flag[2:], last_value(flag, given), "none: a run goes on in its folder"
+            )
         return from_run(Path(folder))
     if command == "fit" and path == "last":
         last = last_run(without("--ckpt_path", given))
+        if last is None:
+            print("nothing to go on with: starts a new run")
         return from_run(last, configured=True) if last else None
-    return from_checkpoint(Path(path)) if path else None
+    if path is None:
+        return None
+    origin = from_checkpoint(Path(path))
+    if command == "fit" and not (origin.checkpoint and origin.checkpoint.resumable):
+        raise InputError(path, "written by an older version, it holds too little to go on from", "start a new run")
+    return origin
 
 
 def from_checkpoint(path: Path) -> Origin:
@@ -95,9 +109,12 @@ def from_run(folder: Path, *, configured: bool = False) -> Origin:
     if config.is_file() and not configured:
         check_yaml(config)
         settings += ["--config", str(config)]
+        root = (yaml.safe_load(config.read_text()).get("data") or {}).get("root")
+        if isinstance(root, str) and not Path(root).is_dir():  # it is gone, or the run came from another machine
+            settings += ["--data.root=null"]
     checkpoint, broken = newest(folder)
     for error in broken:
-        print(f"not using {error.field}: {error.cause}; it is kept as {error.field}{DAMAGED}", file=sys.stderr)
+        print(f"not using {error.field}: {error.cause}", file=sys.stderr)
     if checkpoint:
         # config.yaml last: where a run was told to go on for more epochs, it knows before the next checkpoint does.
         settings = ["--config", json.dumps(checkpoint.config), *settings]
@@ -133,7 +150,10 @@ def repair(origin: Origin) -> Path | None:
     if checkpoint and read_checkpoint(checkpoint.path).steps != steps:  # it was read before the folder was ours alone
         raise InputError(str(folder), "another process has just trained here", "start again")
     for path in origin.broken:
-        path.replace(f"{path}{DAMAGED}")
+        _set_aside(path, DAMAGED)
+    if checkpoint:
+        for path in _later(folder, checkpoint):
+            _set_aside(path, LATER)
     for leftover in [*folder.glob(files.TEMPORARY), *folder.glob(f"checkpoints/{files.TEMPORARY}")]:
         leftover.unlink()
     events.repair(folder, rows, steps)
@@ -144,6 +164,17 @@ def repair(origin: Origin) -> Path | None:
     if checkpoint and checkpoint.path.name == checkpoints.NEW:
         return checkpoints.settle(checkpoint.path, rows)
     return checkpoint.path if checkpoint else None
+
+
+def _later(run: Path, checkpoint: Checkpoint) -> list[Path]:
+    """Checkpoints of a run that are further on than one that it goes back to."""
+    others = [path for path in (run / "checkpoints").glob("*.ckpt") if path != checkpoint.path]
+    return [path for path in others if path.is_file() and read_checkpoint(path).steps > checkpoint.steps]
+
+
+def _set_aside(path: Path, suffix: str) -> None:
+    print(f"sets aside {path} as {path.name}{suffix}", file=sys.stderr)
+    path.replace(f"{path}{suffix}")
 
 
 def changed_trainer(run: Path, config: str) -> list[str]:

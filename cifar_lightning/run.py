@@ -26,9 +26,26 @@ def watchers(config: Any, why_precision: str) -> list[Callback]:
     history = callbacks.History()
     kept = trainer.enable_checkpointing is not False and trainer.logger is not False and not trainer.fast_dev_run
     checkpoints = callbacks.Checkpoints(history) if kept else None
-    first = [callbacks.Divergence(), history, callbacks.Console(history, why_precision), callbacks.Conditions()]
+    words = callbacks.Console(history, why_precision, checkpoints)
+    first = [callbacks.Divergence(checkpoints), history, words, callbacks.Conditions()]
     last = [callbacks.TensorBoardExtras(), callbacks.EpochSeed(), callbacks.Stopping(checkpoints)]
-    return [*first, *last, *([checkpoints] if checkpoints else [])]
+    return [*first, *last, *([checkpoints] if checkpoints else []), *_bar(config)]
+
+
+def evaluators(config: Any, folder: Path | None) -> list[Callback]:
+    """The callbacks of a command that evaluates.
+
+    Args:
+        config: All that it was given, parsed.
+        folder: Of the run whose checkpoint it evaluates.
+    """
+    assert folder is not None, "what evaluates needs a checkpoint"
+    words = callbacks.Console(callbacks.History())
+    return [words, *_bar(config), callbacks.TestReport(folder), callbacks.PredictionsFile(folder)]
+
+
+def _bar(config: Any) -> list[Callback]:
+    return [callbacks.ProgressBar()] if config.trainer.enable_progress_bar in (None, True) else []
 
 
 def tagged_name(config: Any) -> str:

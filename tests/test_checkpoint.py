@@ -14,6 +14,7 @@ from cifar_lightning import resume
 from cifar_lightning.__main__ import main
 from cifar_lightning.checkpoint import load, newest, read_checkpoint
 from cifar_lightning.errors import InputError
+from tests.conftest import SMALL
 from tests.faults.compare import unequal
 
 
@@ -107,3 +108,48 @@ def test_versions_are_counted_as_numbers(tmp_path: Path) -> None:
     (tmp_path / "version_11").mkdir()  # killed before its first checkpoint: nothing to go on from
     assert resume.last_run(tmp_path) is None
     assert resume.last_run(tmp_path / "nowhere") is None
+
+
+def test_going_back_leaves_no_later_epoch_to_be_found(
+    mlp_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "logs/mlp-synthetic/version_0"
+    shutil.copytree(mlp_run, run)
+    assert main(["fit", f"--ckpt_path={run / 'checkpoints/previous.ckpt'}", "--trainer.max_epochs=3"]) == 0
+    assert "sets aside" in capsys.readouterr().err
+    assert (run / "checkpoints/last.ckpt.later").is_file()
+    theirs, ours = (load(folder / "checkpoints/last.ckpt") for folder in (mlp_run, run))
+    assert list(unequal(ours, theirs)) == []  # the same epoch once more
+
+
+@pytest.mark.parametrize("lacking", ["EpochSeed", "Checkpoints"])
+def test_an_older_one_can_be_tested_but_not_gone_on_with(
+    lacking: str, mlp_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, path = load(mlp_run / "checkpoints/last.ckpt"), tmp_path / "run/checkpoints/last.ckpt"
+    path.parent.mkdir(parents=True)
+    del content["callbacks"][lacking]
+    torch.save(content, path)
+    assert main(["validate", f"--ckpt_path={path}"]) == 0
+    assert main(["fit", f"--ckpt_path={path}", "--trainer.max_epochs=4"]) == 2
+    assert "older version" in capsys.readouterr().err
+    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_run_that_stopped_itself_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stop = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/acc"]
+    stop += ["--trainer.callbacks.stopping_threshold=0", "--trainer.callbacks.mode=max"]
+    flags = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.accelerator=cpu", f"--logs={tmp_path}", *stop]
+    assert main(["fit", *flags, "--trainer.max_epochs=5"]) == 0
+    run = tmp_path / "mlp-synthetic/version_0"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert len((run / "metrics.csv").read_text().splitlines()) == 2
+    assert main(["fit", f"--resume={run}"]) == 0
+    assert "all epochs are done" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("flag", ["--trainer.fast_dev_run=true", "--trainer.logger=CSVLogger", "--name=x", "--logs=x"])
+def test_a_run_goes_on_as_itself_or_not_at_all(flag: str, mlp_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", f"--resume={mlp_run}", "--trainer.max_epochs=4", flag]) == 2
+    assert f"error: {flag[2:].partition('=')[0]}" in capsys.readouterr().err

@@ -13,8 +13,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from cifar_lightning import events
 from tests.faults.compare import points
 
-ROWS = [{"epoch": 1, "val/acc": 0.1, "lr": 0.001}, {"epoch": 2, "val/acc": 0.2, "lr": 0.001}]
-CURVES = [("val/acc", 1, 0.1), ("lr", 1, 0.001), ("val/acc", 2, 0.2), ("lr", 2, 0.001)]
+ROWS = [{"epoch": 1, "val/acc": 0.1, "my/x": 0.5}, {"epoch": 2, "val/acc": 0.2, "my/x": 0.6}]
+CURVES = [("val/acc", 1, 0.1), ("my/x", 1, 0.5), ("val/acc", 2, 0.2), ("my/x", 2, 0.6)]
 STEPS = 20  # of two epochs
 
 
@@ -44,6 +44,10 @@ CASES = {
     "missing": ([ALL[:1]], []),
     "another value": ([[scalar("val/acc", 2, 0.5), *ALL]], []),
     "by steps": ([[scalar("mine", 19, 1), scalar("mine", 20, 1), *ALL]], [("mine", 19, 1.0)]),
+    "a row's name by steps": (
+        [[scalar("my/x", 1, 0.7), scalar("my/x", 19, 1), *ALL, scalar("my/x", 3, 0.7), scalar("my/x", 20, 1)]],
+        [("my/x", 1, 0.7), ("my/x", 19, 1.0)],
+    ),
     "of a test": ([[scalar("test/x", 99, 1), scalar("test/x", 99, 1), *ALL]], [("test/x", 99, 1.0)] * 2),
 }
 

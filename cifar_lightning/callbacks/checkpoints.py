@@ -1,6 +1,7 @@
 """What is kept of a run: its last epoch, the one before, the best, and the step it was interrupted at."""
 
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
@@ -24,7 +25,7 @@ class Checkpoints(Checkpoint):
     """
 
     def __init__(self, history: History) -> None:
-        self.history = history
+        self.history, self.stopped = history, False
 
     def folder(self, trainer: Trainer) -> Path:
         """Where they are."""
@@ -33,9 +34,13 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the epoch."""
-        new = self.folder(trainer) / NEW
+        new, self.stopped = self.folder(trainer) / NEW, trainer.should_stop
         trainer.save_checkpoint(new)
         settle(new, self.history.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether the run ends here, before its last epoch."""
+        return {"stopped": self.stopped}
 
     def interrupt(self, trainer: Trainer) -> Path:
         """Saves in the middle of an epoch."""

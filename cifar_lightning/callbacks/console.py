@@ -1,5 +1,6 @@
 """What a run says: a bar at a terminal, a line an epoch everywhere."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,11 @@ class Console(Callback):
     Args:
         history: Where each epoch's row comes from; it must come before this one in the Trainer's callbacks.
         why_precision: What the hardware has to do with the precision; nothing where a person chose it.
+        checkpoints: What saves; None where nothing is kept.
     """
 
-    def __init__(self, history: History, why_precision: str = "") -> None:
-        self.history, self.why_precision = history, why_precision
+    def __init__(self, history: History, why_precision: str = "", checkpoints: Checkpoints | None = None) -> None:
+        self.history, self.why_precision, self.checkpoints = history, why_precision, checkpoints
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What is trained, on what, where."""
@@ -74,15 +76,14 @@ class Console(Callback):
         """The best epoch, and the next two commands to type."""
         if CIFAR10DataModule.of(trainer).source == "synthetic":
             say(f"trained on {CIFAR10DataModule.of(trainer).description}")
-        kept = trainer.checkpoint_callback
-        if not isinstance(kept, Checkpoints) or not self.history.rows:
+        if self.checkpoints is None or not self.history.rows:
             return
-        path = kept.folder(trainer) / "last.ckpt"
+        path = self.checkpoints.folder(trainer) / "last.ckpt"
         if accs := [row["val/acc"] for row in self.history.rows if "val/acc" in row]:
-            path = kept.folder(trainer) / "best.ckpt"
+            path = self.checkpoints.folder(trainer) / "best.ckpt"
             say(f"best val/acc {max(accs):.4f} in {path}")
         say("next:")
-        say(f"  python -m cifar_lightning test --ckpt_path {path}")
+        say(f"  python -m cifar_lightning test --ckpt_path {shlex.quote(str(path))}")
         say("  tensorboard --logdir logs")
 
 

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from cifar_lightning.callbacks.checkpoints import Checkpoints
 from cifar_lightning.errors import RunError
 
 # A look at the device each step would keep it waiting for the host: by then it should have the next step queued.
@@ -16,9 +17,13 @@ class Divergence(Callback):
     """Ends the run at the first loss that is not finite, and before weights that are not would be saved.
 
     It finds the very step, up to `STEPS_BETWEEN_LOOKS` steps later.
+
+    Args:
+        checkpoints: What saves; None where nothing is kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoints: Checkpoints | None = None) -> None:
+        self.checkpoints = checkpoints
         self._unseen: list[tuple[int, float, Tensor]] = []
 
     def on_train_batch_end(
@@ -57,7 +62,6 @@ class Divergence(Callback):
     def _error(self, trainer: Trainer, field: str, what: str, lr: float) -> RunError:
         # After an epoch's end the Trainer counts it already.
         epoch = trainer.fit_loop.epoch_progress.current.ready
-        last = getattr(trainer.checkpoint_callback, "folder", None)
-        kept = last(trainer) / "last.ckpt" if last and trainer.log_dir else None
-        stands = f"{kept} is the last finite one" if kept and kept.exists() else "no epoch was finished"
+        kept = self.checkpoints.folder(trainer) / "last.ckpt" if self.checkpoints else None
+        stands = f"{kept} is the last finite one" if kept and kept.exists() else "nothing finite was kept"
         return RunError(field, f"{what} {epoch}, learning rate {lr:g}", f"try --model.lr {lr / 3:.1g}; {stands}")

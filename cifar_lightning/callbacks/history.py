@@ -14,14 +14,11 @@ from cifar_lightning import files
 
 FILE = "metrics.csv"
 
-# Only a validation writes these; in an epoch without one the trainer still holds the last one's.
+# Only a validation writes these; in an epoch without one the Trainer still holds the last one's.
 VALIDATION_PREFIXES = ("val/", "train_clean/", "gap/")
-PREFIXES = ("train/", *VALIDATION_PREFIXES)
-
-
-def is_curve(name: str) -> bool:
-    """Whether a metric is one of the rows', counted in epochs, whatever rows there are."""
-    return name in ("lr", "epoch_seconds") or name.startswith(PREFIXES)
+# Ours, in every row that has been trained or validated for; a model may publish others.
+CURVES = {f"{prefix}{name}" for prefix in ("train/", *VALIDATION_PREFIXES) for name in ("loss", "acc")}
+CURVES |= {"lr", "epoch_seconds"}
 
 
 class History(Callback):
@@ -33,7 +30,8 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.validated, self._seconds_before, self._started = False, 0.0, time.perf_counter()
+        self.validation: dict[str, float] = {}
+        self._seconds_before, self._started = 0.0, time.perf_counter()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock where a run goes on in the middle of an epoch."""
@@ -41,17 +39,15 @@ class History(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
-        self._started, self.validated, self._seconds_before = time.perf_counter(), False, 0.0
+        self._started, self.validation, self._seconds_before = time.perf_counter(), {}, 0.0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes that this epoch has figures of its own."""
-        self.validated = True
+        """Keeps the figures of this epoch's own validation, the last if there are several."""
+        self.validation = _published(trainer, validation=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the epoch's row."""
-        metrics = {name: _shortest(value) for name, value in trainer.callback_metrics.items() if "/" in name}
-        if not self.validated:
-            metrics = {name: value for name, value in metrics.items() if not name.startswith(VALIDATION_PREFIXES)}
+        metrics = _published(trainer, validation=False) | self.validation
         metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         metrics["epoch_seconds"] = round(self._seconds(), 3)
         epoch = trainer.current_epoch + 1
@@ -64,15 +60,21 @@ class History(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """All rows so far, as plain numbers, and how far the epoch is."""
-        return {"rows": self.rows, "validated": self.validated, "seconds": self._seconds()}
+        return {"rows": self.rows, "validation": self.validation, "seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on after the checkpoint's last row."""
         self.rows = state_dict["rows"]
-        self.validated, self._seconds_before = state_dict["validated"], state_dict["seconds"]
+        self.validation, self._seconds_before = state_dict["validation"], state_dict["seconds"]
 
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._started
+
+
+def _published(trainer: Trainer, *, validation: bool) -> dict[str, float]:
+    """What the model has published, of a validation or of the rest."""
+    metrics = {name: value for name, value in trainer.callback_metrics.items() if "/" in name}
+    return {n: _shortest(value) for n, value in metrics.items() if n.startswith(VALIDATION_PREFIXES) == validation}
 
 
 def _shortest(value: Tensor) -> float:

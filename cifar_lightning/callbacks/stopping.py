@@ -1,6 +1,7 @@
 """SIGINT (Ctrl-C) and SIGTERM end a run after the step, with everything saved."""
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -33,6 +34,7 @@ class Stopping(Callback):
         """Takes the signals over, from Lightning too: it would end the run in the middle of things."""
         if threading.current_thread() is not threading.main_thread():  # no other can
             return
+        self._pid = os.getpid()
         for signum in SIGNALS:
             if signal.getsignal(signum) != signal.SIG_IGN:  # whoever started this may not want it to be stopped so
                 self._handlers[signum] = signal.signal(signum, self._note)
@@ -67,10 +69,12 @@ class Stopping(Callback):
         assert self.signum is not None
         if self.checkpoints is None:
             return Interrupted(self.signum, f"stopped after {where}, nothing is kept", "start it again")
-        remedy = f"go on with: python -m cifar_lightning fit --resume {trainer.log_dir}"
+        remedy = f"go on with: python -m cifar_lightning fit --resume {shlex.quote(str(trainer.log_dir))}"
         return Interrupted(self.signum, f"stopped and saved after {where}", remedy)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a DataLoader's worker: Ctrl-C is not for it, and of a SIGTERM it dies
+            return None if signum == signal.SIGINT else os._exit(128 + signum)
         self.signum = signum
         for each in self._handlers:
             signal.signal(each, signal.SIG_DFL)

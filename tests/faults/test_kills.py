@@ -200,6 +200,7 @@ def test_the_comparison_finds_what_is_not_restored(name: str, bench: Bench, rng:
 VARIANTS = {
     "workers": ["--data.num_workers=2"],
     "accumulated": ["--trainer.accumulate_grad_batches=4"],
+    "validated every seventh step": ["--trainer.val_check_interval=7"],
     "validated twice": ["--trainer.val_check_interval=0.5"],
     "validated every other epoch": ["--trainer.check_val_every_n_epoch=2"],
     "part of an epoch": ["--trainer.limit_train_batches=11"],
@@ -233,6 +234,6 @@ def test_whatever_the_settings(name: str, how: str, nursery: Nursery, tmp_path: 
     if how == "killed":
         assert bench.once(["fit", *flags], before="tests.faults.points:arm", given=AHEAD.given()) == -signal.SIGKILL
     else:
-        assert bench.once(["fit", *flags], before="tests.faults.points:signal_at", given=18) == 143
+        assert bench.once(["fit", *flags], before="tests.faults.points:signal_at", given=24) == 143
     assert bench.run
     bench.finish(rng)
