@@ -81,8 +81,7 @@ def hold(folder: Path, connection: Connection) -> None:
     with files.locked(folder):
         # A child of the owner, as a DataLoader's worker is, outlives it.
         if os.fork() == 0:
-            signal.pause()
-        connection.send("held")
+            connection.send(os.getpid())
         signal.pause()
 
 
@@ -93,12 +92,16 @@ def test_a_killed_owner_lets_go(tmp_path: Path) -> None:
     owner = multiprocessing.get_context("spawn").Process(target=hold, args=(tmp_path, there))
     owner.start()
     assert here.poll(60)
+    child = here.recv()
     with pytest.raises(BlockingIOError), files.locked(tmp_path):
         pass
     owner.kill()
     owner.join()
-    with files.locked(tmp_path):
-        pass
+    try:
+        with files.locked(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
     assert list(tmp_path.iterdir()) == []
 
 
