@@ -137,7 +137,7 @@ def test_an_older_one_can_be_tested_but_not_gone_on_with(
 
 
 def test_a_run_that_stopped_itself_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stop = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/acc"]
+    stop = ["--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.monitor=val/acc"]
     stop += ["--trainer.callbacks.stopping_threshold=0", "--trainer.callbacks.mode=max"]
     flags = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.accelerator=cpu", f"--logs={tmp_path}", *stop]
     assert main(["fit", *flags, "--trainer.max_epochs=5"]) == 0

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -89,6 +90,9 @@ def _live(task: dict[str, Any]) -> int:
     output = os.open(task["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    # Whoever runs the tests may have them ignored, a shell in the background say; here they are to work.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(task["folder"])
     if task["before"]:
         module, _, name = task["before"].partition(":")
