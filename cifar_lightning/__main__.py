@@ -51,6 +51,8 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         return _stopped(Interrupted(signal.SIGINT))
     except Exception as error:
+        if signum := _signal_behind(error):
+            return _stopped(Interrupted(signum))
         if "--debug" in typed:
             traceback.print_exc()
         return fail(error)
@@ -84,6 +86,16 @@ def fail(error: Exception) -> int:
     message = explain(error)
     print(f"error: {message.text}", file=sys.stderr)
     return message.status
+
+
+def _signal_behind(error: BaseException | None) -> int:
+    """The signal whose exception came up inside a library that made an error of its own of it; 0 if there was none."""
+    while error := error and (error.__cause__ or error.__context__):
+        if isinstance(error, Interrupted):
+            return error.status - 128
+        if isinstance(error, KeyboardInterrupt):
+            return signal.SIGINT
+    return 0
 
 
 def _stopped(interrupted: Interrupted) -> int:

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.cli import CLI
+from cifar_lightning.errors import Interrupted
 from cifar_lightning.models import MLP
 from tests.conftest import CONFIGS, SMALL
 
@@ -205,3 +207,17 @@ def test_ctrl_c_ends_with_its_own_status(
     (line,) = output.err.splitlines()
     assert line == "error: SIGINT: stopped at once; start it again"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
+
+
+@pytest.mark.parametrize(("raised", "status"), [(KeyboardInterrupt(), 130), (Interrupted(signal.SIGTERM), 143)])
+def test_a_signal_inside_a_library_is_still_a_signal(
+    raised: BaseException, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An extension module that is interrupted raises a SystemError because of it."""
+
+    def interrupted(*_: object) -> None:
+        raise SystemError("returned a result with an exception set") from raised
+
+    monkeypatch.setattr(CLI, "before_instantiate_classes", interrupted)
+    assert main(["fit", "--model=MLP", *SMALL]) == status
+    assert capsys.readouterr().err.endswith(": stopped at once; start it again\n")
