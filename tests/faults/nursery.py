@@ -63,6 +63,7 @@ class Nursery:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         output = folder.with_name(f"{folder.name}.txt")
+        output.touch()  # the child may be killed before it writes a word
         task = {"folder": str(folder), "args": list(args), "before": before, "given": given, "output": str(output)}
         print(json.dumps(task), file=self.process.stdin, flush=True)
         return Child(json.loads(self.process.stdout.readline())["pid"], output, self.process.stdout)
@@ -114,6 +115,8 @@ def _serve() -> None:
             with contextlib.suppress(SystemExit):
                 try:
                     status = _live(task)
+                except KeyboardInterrupt:  # before the command began
+                    status = 130
                 except SystemExit as stop:
                     status = int(stop.code or 0)
                 finally:
