@@ -63,7 +63,8 @@ def test_a_whole_benchmark(
 
     events, *others = sorted(left_by_fit, key=lambda name: "events.out.tfevents" not in name)
     assert "events.out.tfevents" in events
-    assert others == ["checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "metrics.csv"]
+    kept = [f"checkpoints/{name}.ckpt" for name in ("best", "last", "previous")]
+    assert others == [*kept, "config.yaml", "metrics.csv"]
     assert epochs == [1]  # the second, counted from 0
 
     output = capfd.readouterr()
