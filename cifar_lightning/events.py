@@ -38,7 +38,7 @@ def repair(folder: Path, rows: list[Row], steps: int) -> None:
     points = {(name, int(row["epoch"])): np.float32(x) for row in rows for name, x in row.items() if name != "epoch"}
     kept = list(_kept(there, points, steps))
     whole = sum(len(record) + FRAME_BYTES for record in there) == sum(path.stat().st_size for path in paths)
-    if not paths or (whole and len(kept) == len(there)):
+    if not paths or (whole and kept == there):
         return
     text = io.BytesIO()
     writer = RecordWriter(text)

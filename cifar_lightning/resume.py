@@ -34,14 +34,12 @@ class Origin(NamedTuple):
         checkpoint: Of that run; None if it was stopped in its first epoch.
         settings: Words to put before what was given.
         again: Whether a run goes on that may turn out to be done.
-        broken: Checkpoints of the run that are not whole.
     """
 
     run: Path
     checkpoint: Checkpoint | None
     settings: list[str]
     again: bool
-    broken: tuple[Path, ...] = ()
 
 
 def find(command: str, given: Sequence[str], last_run: Callable[[Sequence[str]], Path | None]) -> Origin | None:
@@ -118,7 +116,7 @@ def from_run(folder: Path, *, configured: bool = False) -> Origin:
     if checkpoint:
         # config.yaml last: where a run was told to go on for more epochs, it knows before the next checkpoint does.
         settings = ["--config", json.dumps(checkpoint.config), *settings]
-        return Origin(folder, checkpoint, settings, again=True, broken=tuple(Path(error.field) for error in broken))
+        return Origin(folder, checkpoint, settings, again=True)
     if broken:
         raise InputError("resume", f"no checkpoint in {folder} is whole", "start a new run")
     if _epochs(folder) > 1:  # so their checkpoints were not to be kept
@@ -149,11 +147,8 @@ def repair(origin: Origin) -> Path | None:
     rows, steps = (checkpoint.rows, checkpoint.steps) if checkpoint else ([], 0)
     if checkpoint and read_checkpoint(checkpoint.path).steps != steps:  # it was read before the folder was ours alone
         raise InputError(str(folder), "another process has just trained here", "start again")
-    for path in origin.broken:
-        _set_aside(path, DAMAGED)
     if checkpoint:
-        for path in _later(folder, checkpoint):
-            _set_aside(path, LATER)
+        _set_aside_others(folder, checkpoint)
     for leftover in [*folder.glob(files.TEMPORARY), *folder.glob(f"checkpoints/{files.TEMPORARY}")]:
         leftover.unlink()
     events.repair(folder, rows, steps)
@@ -166,15 +161,18 @@ def repair(origin: Origin) -> Path | None:
     return checkpoint.path if checkpoint else None
 
 
-def _later(run: Path, checkpoint: Checkpoint) -> list[Path]:
-    """Checkpoints of a run that are further on than one that it goes back to."""
-    others = [path for path in (run / "checkpoints").glob("*.ckpt") if path != checkpoint.path]
-    return [path for path in others if path.is_file() and read_checkpoint(path).steps > checkpoint.steps]
-
-
-def _set_aside(path: Path, suffix: str) -> None:
-    print(f"sets aside {path} as {path.name}{suffix}", file=sys.stderr)
-    path.replace(f"{path}{suffix}")
+def _set_aside_others(run: Path, checkpoint: Checkpoint) -> None:
+    """Leaves no checkpoint of a run that is damaged, or further on than the one that it goes on from."""
+    for path in sorted((run / "checkpoints").glob("*.ckpt")):
+        if path == checkpoint.path:
+            continue
+        try:
+            suffix = LATER if read_checkpoint(path).steps > checkpoint.steps else ""
+        except InputError:
+            suffix = DAMAGED
+        if suffix:
+            print(f"sets aside {path} as {path.name}{suffix}", file=sys.stderr)
+            path.replace(f"{path}{suffix}")
 
 
 def changed_trainer(run: Path, config: str) -> list[str]:

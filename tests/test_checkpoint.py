@@ -122,6 +122,17 @@ def test_going_back_leaves_no_later_epoch_to_be_found(
     assert list(unequal(ours, theirs)) == []  # the same epoch once more
 
 
+def test_going_back_from_a_damaged_one(mlp_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "logs/mlp-synthetic/version_0"
+    shutil.copytree(mlp_run, run)
+    (run / "checkpoints/last.ckpt").write_bytes(b"damaged")
+    assert main(["fit", f"--ckpt_path={run / 'checkpoints/previous.ckpt'}", "--trainer.max_epochs=3"]) == 0
+    theirs, ours = (load(folder / "checkpoints/last.ckpt") for folder in (mlp_run, run))
+    assert list(unequal(ours, theirs)) == []
+    assert read_checkpoint(run / "checkpoints/previous.ckpt").epochs == 2
+    assert (run / "checkpoints/last.ckpt.damaged").read_bytes() == b"damaged"
+
+
 @pytest.mark.parametrize("lacking", ["EpochSeed", "Checkpoints"])
 def test_an_older_one_can_be_tested_but_not_gone_on_with(
     lacking: str, mlp_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -43,6 +43,7 @@ CASES = {
     "a curve that began later": ([[*ALL, scalar("gap/acc", 3, 0.3)]], []),
     "missing": ([ALL[:1]], []),
     "another value": ([[scalar("val/acc", 2, 0.5), *ALL]], []),
+    "another value in its place": ([[*ALL[:2], ALL[3], scalar("val/acc", 2, 0.5)]], []),
     "by steps": ([[scalar("mine", 19, 1), scalar("mine", 20, 1), *ALL]], [("mine", 19, 1.0)]),
     "a row's name by steps": (
         [[scalar("my/x", 1, 0.7), scalar("my/x", 19, 1), *ALL, scalar("my/x", 3, 0.7), scalar("my/x", 20, 1)]],

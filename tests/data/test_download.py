@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import hashlib
 import io
@@ -95,9 +96,9 @@ class Handler(BaseHTTPRequestHandler):
         """Stays silent."""
 
 
-@pytest.fixture
-def mirror(archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+@contextlib.contextmanager
+def serving(archive: bytes) -> Iterator[Mirror]:
+    """A mirror on this machine."""
     with Mirror(archive) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -105,6 +106,13 @@ def mirror(archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
         server.closing.set()
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def mirror(archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving(archive) as server:
+        yield server
 
 
 def test_a_whole_set_touches_neither_network_nor_disk(tmp_path: Path, mirror: Mirror) -> None:

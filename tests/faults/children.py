@@ -10,30 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.faults.nursery import wrapped
+from tests.faults.nursery import at_call, wrapped
 
 SAVE = "cifar_lightning.run:DurableCheckpoints.save_checkpoint"
 
 
 def nothing(given: Any) -> None:
     """A process of its own is all that is wanted."""
-
-
-def at_call(target: str, nth: int, act: Callable[[], Any]) -> None:
-    """Does something at the nth call of a function, before it."""
-    calls = 0
-
-    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        def armed(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == nth:
-                act()
-            return function(*args, **kwargs)
-
-        return armed
-
-    wrapped(target, wrap)
 
 
 def nobody(given: Any) -> None:

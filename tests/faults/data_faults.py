@@ -1,17 +1,15 @@
 """CIFAR-10 that is damaged, not there, or not what it says; mirrors that lie."""
 
-import contextlib
 import os
 import pickle
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import requests
 
 from cifar_lightning.data import cifar10, download
-from tests.data.test_download import FILES, Mirror, make_archive, md5
+from tests.data.test_download import FILES, make_archive, md5, serving
 from tests.faults.table import BEST, NEW, Fault, Place, Step, both
 
 HERE = "--data.root=root --data.mirrors=[]"
@@ -46,18 +44,6 @@ def folder(place: Place, path: Path) -> None:
 
 def payload(place: Place, path: Path) -> None:
     path.write_bytes(pickle.dumps(place.payload))
-
-
-@contextlib.contextmanager
-def serving(archive: bytes) -> Iterator[Mirror]:
-    """A mirror on this machine."""
-    with Mirror(archive) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.closing.set()
-        server.shutdown()
-        thread.join()
 
 
 def mirror(place: Place) -> None:

@@ -79,6 +79,23 @@ def wrapped(target: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]
     setattr(owner, name, wrap(getattr(owner, name)))
 
 
+def at_call(target: str, nth: int, act: Callable[[], Any]) -> None:
+    """Does something at the nth call of a function, before it."""
+    calls = 0
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        def armed(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == nth:
+                act()
+            return function(*args, **kwargs)
+
+        return armed
+
+    wrapped(target, wrap)
+
+
 def _tasks() -> Iterator[dict[str, Any]]:
     while line := sys.stdin.readline():
         yield json.loads(line)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.faults.nursery import wrapped
+from tests.faults.nursery import at_call, wrapped
 
 
 @dataclass
@@ -114,19 +114,7 @@ def arm(given: dict[str, Any]) -> None:
 
 def signal_at(step: int) -> None:
     """Has this process send itself a SIGTERM in a training step, 1 for the first."""
-    calls = 0
-
-    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        def armed(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == step:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return function(*args, **kwargs)
-
-        return armed
-
-    wrapped(STEP, wrap)
+    at_call(STEP, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def die() -> None:
