@@ -20,6 +20,8 @@ An MLP and a CNN on CIFAR-10. The commands people need:
   python -m cifar_lightning predict --ckpt_path RUN/checkpoints/best.ckpt --data.images my_pictures/
   python -m cifar_lightning validate --ckpt_path RUN/checkpoints/best.ckpt
   python -m cifar_lightning benchmark                            how fast all this is here
+  python -m cifar_lightning study --config configs/study.yaml    all experiments of the report, and a document
+  python -m cifar_lightning report logs/study                    that document again, from the records alone
   tensorboard --logdir logs                                      look at the curves
 
 RUN is the run's folder, logs/cnn/version_0 say. `fit --help` lists every setting; each is a key of the
@@ -67,6 +69,14 @@ def _run(args: Sequence[str]) -> int:
         from cifar_lightning.benchmark.command import benchmark
 
         return benchmark(args[1:])
+    if args[0] == "study":
+        from cifar_lightning.study.command import study
+
+        return study(args[1:])
+    if args[0] == "report":
+        from cifar_lightning.report.command import report
+
+        return report(args[1:])
     from cifar_lightning import speed
     from cifar_lightning.cli import CLI
     from cifar_lightning.quiet import be_quiet

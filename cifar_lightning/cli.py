@@ -14,10 +14,10 @@ from cifar_lightning import guards, resume, run, speed
 from cifar_lightning.arguments import check_values, join_images, last_value, values_of, without
 from cifar_lightning.checkpoint import Checkpoint
 from cifar_lightning.compatibility import check_continues, check_evaluates, check_fits, check_goes_on, differences
+from cifar_lightning.configuration import check_yaml
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.source import Source, data_root, settle
 from cifar_lightning.errors import InputError, check
-from cifar_lightning.messages import check_yaml
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.classifier import check_batch_norm
 from cifar_lightning.resume import Origin

@@ -9,7 +9,6 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from lightning.pytorch import Trainer
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
@@ -32,8 +31,6 @@ REMEDIES = {
     errno.EPERM: "give yourself the right to it, or name another place",
     errno.EROFS: "name a place that can be written to",
 }
-
-MOST_VALUES = 10_000
 
 
 class Message(NamedTuple):
@@ -157,38 +154,3 @@ RULES = (
     (r"argument (?:-\w/)?--(\S+): expected", lambda m, *_: f"{m[1]}: nothing follows it; give a value"),
     (r"Expected an? ", _wrong_value),
 )
-
-
-def check_yaml(path: Path) -> None:
-    """Raises an `InputError` with the line, unless the file is there and holds YAML settings."""
-    try:
-        if not path.is_file():
-            raise InputError(str(path), "there is no such file", "see the folder configs/")
-        content = yaml.safe_load(path.read_text())
-        too_much = _size(content, {}) > MOST_VALUES
-    except OSError as error:
-        raise InputError(str(path), f"can't be read ({error.strerror})", "see the folder configs/") from None
-    except RecursionError:
-        raise InputError(str(path), "nested too deeply", "give a YAML file such as configs/cnn.yaml") from None
-    except UnicodeDecodeError:
-        raise InputError(str(path), "not a text file", "give a YAML file such as configs/cnn.yaml") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where}", "not valid YAML", f"mend it: {getattr(error, 'problem', error)}") from None
-    if too_much:
-        raise InputError(str(path), f"more than {MOST_VALUES:,} values", "give a YAML file such as configs/cnn.yaml")
-    if not isinstance(content, dict):
-        raise InputError(str(path), "holds no settings", "write them as `name: value` lines")
-    model = content.get("model")
-    if isinstance(model, dict) and model.get("init_args", {}) is None:
-        raise InputError(f"{path}, model.init_args", "nothing stands below it", "write settings there or leave it out")
-
-
-def _size(value: Any, known: dict[int, int]) -> int:
-    """How many values there are once every alias is written out, which a small file can make more than memory holds."""
-    if id(value) not in known:
-        known[id(value)] = 1
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        known[id(value)] = 1 + sum(_size(each, known) for each in inner)
-    return known[id(value)]

@@ -13,8 +13,8 @@ from cifar_lightning import events, files
 from cifar_lightning.arguments import last_value, without
 from cifar_lightning.callbacks import checkpoints, history
 from cifar_lightning.checkpoint import Checkpoint, newest, read_checkpoint, run_folder
+from cifar_lightning.configuration import check_yaml
 from cifar_lightning.errors import InputError, check
-from cifar_lightning.messages import check_yaml
 
 # Settings of a Trainer that change nothing in what it computes.
 INDIFFERENT = ("max_epochs", "enable_progress_bar", "logger", "enable_checkpointing", "log_every_n_steps", "profiler")

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from cifar_lightning import callbacks, files
 from cifar_lightning.checkpoint import load
+from cifar_lightning.data.source import tagged
 
 
 def watchers(config: Any, why_precision: str) -> list[Callback]:
@@ -50,7 +51,7 @@ def _bar(config: Any) -> list[Callback]:
 
 def tagged_name(config: Any) -> str:
     """The run's name, which tells where its images are from."""
-    return f"{config.name}-synthetic" if config.data.source == "synthetic" else str(config.name)
+    return tagged(config.name, config.data.source)
 
 
 def logger(config: Any, command: str, run: Path | None) -> TensorBoardLogger | bool:

@@ -19,33 +19,12 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.benchmark.pace import Epochs, Pace
 from cifar_lightning.benchmark.products import products
 from cifar_lightning.benchmark.stock import Pictures, stock, stock_optimizer
-from cifar_lightning.cli import CLI
 from cifar_lightning.data.imageset import ImageSet
 from cifar_lightning.quiet import be_quiet
+from cifar_lightning.setting import Setting
 
 LIMIT_STEPS = 40  # a turn of the arithmetic alone
 DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
-
-
-class Setting(CLI):
-    """Everything that `fit` would run with, read and built by the same code, and not run."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where `fit` would train."""
-        return self.trainer.strategy.root_device
-
-    def load(self) -> None:
-        """Reads the images, and puts the model where it is trained."""
-        self.trainer.training = True
-        self.datamodule.trainer = self.trainer  # it augments only what a Trainer trains on
-        self.datamodule.prepare_data()
-        self.datamodule.setup("fit")
-        self.trainer.precision_plugin.convert_module(self.model.to(self.device))
-        self.model.setup("fit")
 
 
 def start(way: str, connection: Connection, flags: Sequence[str]) -> None:

@@ -46,3 +46,8 @@ def settle(source: Source, root: Path, mirrors: Sequence[str]) -> Source:
     if reason:
         print(f"{reason}: using the synthetic stand-in instead of CIFAR-10", file=sys.stderr)
     return settled
+
+
+def tagged(name: str, source: Source) -> str:
+    """The name of a run, which tells where its images are from."""
+    return f"{name}-synthetic" if source == "synthetic" else name

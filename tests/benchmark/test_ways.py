@@ -16,10 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from cifar_lightning.benchmark import ways
 from cifar_lightning.benchmark.products import products
 from cifar_lightning.benchmark.stock import Pictures, stock, stock_optimizer
-from cifar_lightning.benchmark.ways import LIMIT_STEPS, Setting, describe
+from cifar_lightning.benchmark.ways import LIMIT_STEPS, describe
 from cifar_lightning.data.imageset import ImageSet
 from cifar_lightning.data.transforms import MEAN, STD, normalize
 from cifar_lightning.models import CNN, MLP, ImageClassifier
+from cifar_lightning.setting import Setting
 from tests.conftest import Fit
 
 MODELS: dict[str, Callable[[], ImageClassifier]] = {

@@ -1,0 +1,154 @@
+"""`python -m cifar_lightning study`: runs what is missing of a grid, and writes the report."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cifar_lightning import files
+from cifar_lightning.errors import InputError, check
+from cifar_lightning.study import experiments, records
+from cifar_lightning.study.grid import Cell, grid
+from cifar_lightning.study.launcher import Launcher, Local, Said
+from cifar_lightning.study.progress import Progress, duration
+from cifar_lightning.study.records import Plan, Record, Study
+from cifar_lightning.study.survey import survey
+
+# Exit statuses of a cell that was stopped, not failed: Ctrl-C and SIGTERM, and these two before it had begun.
+STOPPED = (130, 143, -2, -15)
+
+
+def study(args: Sequence[str]) -> int:
+    """Runs a study.
+
+    Args:
+        args: What stands after `study`.
+
+    Returns:
+        Exit status: 1 if a run failed.
+    """
+    options = parser().parse_args(args)
+    check(options.workers >= 1, "workers", options.workers, "1 or more")
+    wanted = experiments.read(options.config)
+    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        with files.locked(options.output):
+            points, cells = grid(wanted, options.output)
+            plan = Plan(command=shlex.join(["python", "-m", "cifar_lightning", "study", *args]), points=points)
+            there = records.records(options.output)
+            cells = [located(cell, options.output) for cell in cells]
+            missing = [cell for cell in cells if not is_done(cell, there.get(cell.address), options.retry)]
+            seconds = survey(missing) if missing else {}
+            if options.dry_run:
+                return estimate(cells, there, missing, seconds)
+            records.write_plan(options.output, plan)
+            return run(Study(plan, there, options.output), missing, seconds, Local(options.workers))
+    except BlockingIOError:
+        raise InputError(str(options.output), "another study is running here", "wait for it, or stop it") from None
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    own = argparse.ArgumentParser(
+        "python -m cifar_lightning study",
+        description="Runs what is missing of a grid of experiments, each cell a plain `fit`, and writes a report.",
+        epilog="It can be stopped (Ctrl-C) or killed at any moment: the same command goes on where it was.",
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    own.add_argument("--config", "-c", type=Path, required=True, help="The experiments: configs/study.yaml.")
+    own.add_argument("--output", type=Path, default=Path("logs/study"), help="Folder of its runs and its report.")
+    own.add_argument("--dry-run", action="store_true", help="Say what it would run, and how long that would take.")
+    own.add_argument("--retry", action="store_true", help="Run again what failed before.")
+    own.add_argument("--workers", type=int, default=1, help="Runs at a time, which share the cores out among them.")
+    return own
+
+
+def located(cell: Cell, output: Path) -> Cell:
+    """The cell at the place where its run is already, begun when the configuration was another one say."""
+    for path in sorted(output.glob(f"*/*{cell.tag}*")):
+        return replace(cell, experiment=path.parent.name, name=path.name.removesuffix("-synthetic"))
+    return cell
+
+
+def is_done(cell: Cell, record: Record | None, retry: bool) -> bool:
+    """Whether there is nothing to run."""
+    if record is None:
+        return False
+    if record.status == "failed":
+        return not retry
+    return len(record.rows) >= cell.epochs and (record.test is not None or not cell.test)
+
+
+def estimate(
+    cells: Sequence[Cell], there: dict[str, Record], missing: Sequence[Cell], seconds: dict[str, float]
+) -> int:
+    """Says what would run, and for how long.
+
+    Returns:
+        Exit status.
+    """
+    total = 0.0
+    for cell in cells:
+        epochs = f"{cell.epochs} epochs"
+        if cell in missing:
+            total += cell.epochs * seconds[cell.address]
+            print(f"to do   {cell.folder!s:56} {epochs:>11} {duration(cell.epochs * seconds[cell.address]):>9}")
+        else:
+            print(f"{there[cell.address].status:7} {cell.folder!s:56} {epochs:>11}")
+    print(f"{len(missing)} of {len(cells)} runs to do: about {duration(total)}, by a short probe, one run at a time")
+    return 0
+
+
+def run(study: Study, missing: Sequence[Cell], seconds: dict[str, float], launcher: Launcher) -> int:
+    """Runs cells, writes what comes of each, and then the report.
+
+    Returns:
+        Exit status.
+    """
+    stopped = []
+    with Progress(missing, seconds) as progress:
+        for event in launcher(missing, study.folder):
+            if isinstance(event, Said):
+                progress.said(*event)
+                continue
+            cell, status = event
+            if status in STOPPED:
+                stopped.append(cell)
+                continue
+            if status:
+                records.write_record(study.folder / cell.folder, failure(cell, status, progress.errors, study.folder))
+            study = replace(study, records=records.records(study.folder))
+            progress.ended(cell, study.records[cell.address])
+            records.write_table(study)
+    records.write_table(study)
+    from cifar_lightning.report.document import write
+
+    print(f"report: {write(study)}")
+    wanted = {point.address for point in study.plan.points}
+    failed = [record for address, record in study.records.items() if address in wanted and record.status == "failed"]
+    for record in failed:
+        print(f"error: {record.folder}: {record.reason}", file=sys.stderr)
+    for cell in stopped:
+        print(f"error: {cell.folder}: it was stopped; start the study again", file=sys.stderr)
+    return 1 if failed or stopped else 0
+
+
+def failure(cell: Cell, status: int, errors: dict[str, str], folder: Path) -> Record:
+    """The record of a run that failed."""
+    from cifar_lightning.study.worker import VERSION, rows_of  # here, because Lightning takes seconds to import
+
+    killed = f"killed by signal {-status}, for want of memory perhaps" if status < 0 else f"exit status {status}"
+    return Record(
+        address=cell.address,
+        status="failed",
+        reason=errors.get(cell.address, killed),
+        command=cell.typed,
+        folder=str(cell.folder / VERSION),
+        seed=cell.seed,
+        source=cell.source,
+        settings={**cell.settings, "trainer.max_epochs": cell.epochs},
+        rows=rows_of(folder / cell.folder / VERSION),
+    )

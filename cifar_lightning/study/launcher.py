@@ -1,0 +1,157 @@
+"""Has cells run: here in processes of this machine, in turn. Another launcher may send them elsewhere."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from cifar_lightning.study.grid import Cell
+
+
+class Said(NamedTuple):
+    """A line that a cell printed."""
+
+    cell: Cell
+    line: str
+
+
+class Ended(NamedTuple):
+    """A cell's end: the exit status, negative for the signal that it died of."""
+
+    cell: Cell
+    status: int
+
+
+class Launcher(Protocol):
+    """Runs cells, in whatever order and wherever: `worker.perform` of each, with the study's folder in reach."""
+
+    def __call__(self, cells: Sequence[Cell], study: Path) -> Iterator[Said | Ended]:
+        """Yields what the cells say, and each one's end. Closing it stops those that run; they can go on later."""
+        ...
+
+
+@dataclass
+class Local:
+    """Processes of this machine, forked from one that has imported everything, so that none pays the start-up.
+
+    Args:
+        workers: How many at a time; the cores are shared out among them.
+    """
+
+    workers: int = 1
+
+    def __call__(self, cells: Sequence[Cell], study: Path) -> Iterator[Said | Ended]:
+        """As `Launcher`."""
+        waiting, running = list(reversed(cells)), dict[Connection, _Child]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.workers:
+                    child = _Child(waiting.pop(), study, self._threads())
+                    running[child.output] = child
+                for output in wait(list(running)):
+                    assert isinstance(output, Connection)
+                    child = running[output]
+                    yield from child.lines()
+                    if child.status is not None:
+                        del running[output]
+                        yield Ended(child.cell, child.status)
+        finally:
+            stop(list(running.values()))
+
+    def _threads(self) -> int | None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, cores // self.workers) if self.workers > 1 else None
+
+
+def context() -> Any:
+    """Where processes come from: one server that imports once and forks; each begins as a fresh program does."""
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    start = multiprocessing.get_context(method)
+    start.set_forkserver_preload(["cifar_lightning.study.worker"])
+    return start
+
+
+def begin(target: Any, *args: Any) -> Any:
+    """Starts a process that does not hear Ctrl-C: that is for this one, which ends the others."""
+    process = context().Process(target=_begin, args=(str(Path.cwd()), dict(os.environ), target, *args))
+    process.start()
+    return process
+
+
+def stop(children: Sequence["_Child"]) -> None:
+    """Has processes save and end; a second Ctrl-C meanwhile kills them."""
+    try:
+        for child in children:
+            child.process.terminate()
+        for child in children:
+            while child.status is None:  # what it says must be read, or it would wait to say it
+                list(child.lines())
+    finally:
+        for child in children:
+            child.process.kill()
+            child.process.join()
+
+
+class _Child:
+    """The process of a cell.
+
+    Args:
+        cell: What it does.
+        study: The study's folder.
+        threads: That it computes with; None is as many as a `fit` alone would take.
+    """
+
+    def __init__(self, cell: Cell, study: Path, threads: int | None) -> None:
+        self.cell, self._rest = cell, b""
+        self.status: int | None = None
+        self.output, there = context().Pipe(duplex=False)
+        self.process = begin(_live, there, threads, cell, study)
+        there.close()
+
+    def lines(self) -> Iterator[Said]:
+        """The whole lines that have come; once there will be no more, the status is set."""
+        data = os.read(self.output.fileno(), 65536)
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        if not data:
+            self.process.join()
+            self.status = self.process.exitcode
+            whole.append(self._rest)
+        yield from (Said(self.cell, line.decode(errors="replace")) for line in whole if line.strip())
+
+
+def _begin(folder: str, environment: dict[str, str], target: Any, *args: Any) -> None:
+    # The server is older than what its children are started for.
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, daemon=True).start()
+    target(*args)
+
+
+def _follow() -> None:
+    """Ends this process, in order, when the one that started it is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _live(output: Connection, threads: int | None, cell: Cell, study: Path) -> None:
+    import torch
+
+    from cifar_lightning.study.worker import perform
+
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    output.close()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a pipe would get it in blocks
+    if threads:
+        torch.set_num_threads(threads)
+    sys.exit(perform(cell, study))

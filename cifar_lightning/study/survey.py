@@ -1,0 +1,109 @@
+"""A look at all cells before any is run: whether `fit` takes their settings, and how long they would take."""
+
+import math
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from cifar_lightning.errors import InputError
+from cifar_lightning.study.grid import Cell
+from cifar_lightning.study.launcher import begin, context
+
+STEPS = 3  # the median of so many is taken, after one that does not count
+MOST_IMAGES = 200  # in a probe's batch: more take as much longer
+
+
+def survey(cells: Sequence[Cell]) -> dict[str, float]:
+    """Looks at cells, in a process of its own.
+
+    Returns:
+        Seconds that an epoch would take, by address.
+
+    Raises:
+        InputError: `fit` would refuse one.
+    """
+    here, there = context().Pipe(duplex=False)
+    process = begin(_survey, there, list(cells))
+    there.close()
+    try:
+        found = here.recv()
+    except EOFError:
+        found = "its process ended; start again"
+    process.join()
+    if isinstance(found, str):
+        cause, _, remedy = found.partition("; ")
+        raise InputError("study", cause, remedy)
+    assert isinstance(found, dict)
+    return found
+
+
+def _survey(connection: Connection, cells: list[Cell]) -> None:
+    from cifar_lightning.messages import explain
+    from cifar_lightning.quiet import be_quiet
+    from cifar_lightning.speed import prepare
+
+    be_quiet()
+    prepare()
+    seconds: dict[tuple[Any, ...], tuple[float, float]] = {}
+    found: dict[str, float] = {}
+    for cell in cells:
+        try:
+            found[cell.address] = _epoch(cell, seconds)
+        except Exception as error:
+            return connection.send(f"experiment {cell.experiment}, {cell.name}: {explain(error).text}")
+    return connection.send(found)
+
+
+def _epoch(cell: Cell, known: dict[tuple[Any, ...], tuple[float, float]]) -> float:
+    """Seconds of an epoch; steps like those of a cell before are not timed again."""
+    from cifar_lightning.setting import Setting
+
+    setting = Setting([*cell.command, "--trainer.max_epochs", str(cell.epochs), "--trainer.logger", "false"])
+    data, model = setting.datamodule, setting.model
+    batch = min(data.batch_size, MOST_IMAGES)
+    kind = (repr(model), setting.trainer.precision, batch)
+    if kind not in known:
+        known[kind] = _step(setting, batch)
+    train, evaluate = known[kind]
+    steps = math.ceil(setting.images_per_epoch / data.batch_size)
+    evaluated = data.val_size + (data.train_clean_size if data.val_size else 0)
+    return float(steps * train * data.batch_size / batch + evaluated * evaluate)
+
+
+def _step(setting: Any, batch: int) -> tuple[float, float]:
+    """Seconds of a training step of so many images, and of evaluating one image."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    setting.place()
+    model, precision = setting.model, setting.trainer.precision_plugin
+    optimizer = model.new_optimizer()
+    images = torch.randn(batch, 3, 32, 32, device=setting.device)
+    labels = torch.zeros(batch, dtype=torch.int64, device=setting.device)
+
+    def train() -> None:
+        optimizer.zero_grad()
+        with precision.forward_context():
+            logits = model(images.to(model.dtype))
+        cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+
+    def evaluate() -> None:
+        with torch.inference_mode(), precision.forward_context():
+            model(images.to(model.dtype)).sum().item()
+
+    model.train()
+    training = _median(train)
+    model.eval()
+    return training, _median(evaluate) / batch
+
+
+def _median(step: Any) -> float:
+    step()
+    times = []
+    for _ in range(STEPS):
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    return sorted(times)[STEPS // 2]
