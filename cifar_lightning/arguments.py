@@ -1,9 +1,11 @@
 """What is done to the words of a command before they are parsed."""
 
+import argparse
 import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import NoReturn
 
 from cifar_lightning.errors import InputError
 
@@ -44,3 +46,11 @@ def join_images(args: Sequence[str]) -> list[str]:
     start = args.index(flag) + 1
     stop = next((i for i in range(start, len(args)) if args[i].startswith("-")), len(args))
     return [*args[: start - 1], f"{flag}={json.dumps(args[start:stop])}", *args[stop:]]
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """For a command with a few flags of its own."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises an `InputError`, where argparse would print how it is used and exit."""
+        raise InputError("command line", message, f"`{self.prog.rpartition(' ')[2]} --help` lists what there is")

@@ -8,7 +8,8 @@ import yaml
 from cifar_lightning.__main__ import main
 from tests.conftest import CONFIGS, Fit
 
-FILES = sorted(CONFIGS.glob("*.yaml"))
+STUDIES = sorted(CONFIGS.glob("study*.yaml"))  # see tests/study
+FILES = sorted(set(CONFIGS.glob("*.yaml")) - set(STUDIES))
 OVERLAYS = [file for file in FILES if "class_path" not in file.read_text()]
 RUNNABLE = [file for file in FILES if file.stem != "mps"]
 FEW = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"]
@@ -25,11 +26,12 @@ def test_the_configurations_are_the_documented_ones() -> None:
     assert {file.stem for file in OVERLAYS} == {"cpu", "mps", "no_batch_norm", "no_dropout"}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [*FILES, *STUDIES], ids=lambda file: file.stem)
 def test_the_header_gives_the_command(file: Path) -> None:
     header = "".join(line for line in file.read_text().splitlines(keepends=True) if line.startswith("#"))
     assert f"--config configs/{file.name}" in header
-    assert file in OVERLAYS or ("expect" in header.lower() and "minutes" in header)
+    assert file in OVERLAYS or "costs about" in header.lower()
+    assert file in (*OVERLAYS, *STUDIES) or ("expect" in header.lower() and "minutes" in header)
 
 
 @pytest.mark.parametrize("file", RUNNABLE, ids=lambda file: file.stem)

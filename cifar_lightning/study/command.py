@@ -1,14 +1,16 @@
 """`python -m cifar_lightning study`: runs what is missing of a grid, and writes the report."""
 
-import argparse
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from cifar_lightning import files
-from cifar_lightning.errors import InputError, check
+from cifar_lightning.arguments import OneLineParser
+from cifar_lightning.errors import InputError, Interrupted, check
 from cifar_lightning.study import experiments, records
 from cifar_lightning.study.grid import Cell, grid
 from cifar_lightning.study.launcher import Launcher, Local, Said
@@ -32,10 +34,10 @@ def study(args: Sequence[str]) -> int:
     options = parser().parse_args(args)
     check(options.workers >= 1, "workers", options.workers, "1 or more")
     wanted = experiments.read(options.config)
-    options.output.mkdir(parents=True, exist_ok=True)
     try:
+        options.output.mkdir(parents=True, exist_ok=True)
         with files.locked(options.output):
-            points, cells = grid(wanted, options.output)
+            points, cells, places = grid(wanted, options.output)
             plan = Plan(command=shlex.join(["python", "-m", "cifar_lightning", "study", *args]), points=points)
             there = records.records(options.output)
             cells = [located(cell, options.output) for cell in cells]
@@ -44,19 +46,21 @@ def study(args: Sequence[str]) -> int:
             if options.dry_run:
                 return estimate(cells, there, missing, seconds)
             records.write_plan(options.output, plan)
+            show_shared(places, cells, options.output)
             return run(Study(plan, there, options.output), missing, seconds, Local(options.workers))
+    except FileExistsError:
+        raise InputError("output", f"{options.output} is not a folder", "name another") from None
     except BlockingIOError:
         raise InputError(str(options.output), "another study is running here", "wait for it, or stop it") from None
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> OneLineParser:
     """The command's flags."""
-    own = argparse.ArgumentParser(
+    own = OneLineParser(
         "python -m cifar_lightning study",
         description="Runs what is missing of a grid of experiments, each cell a plain `fit`, and writes a report.",
         epilog="It can be stopped (Ctrl-C) or killed at any moment: the same command goes on where it was.",
         allow_abbrev=False,
-        exit_on_error=False,
     )
     own.add_argument("--config", "-c", type=Path, required=True, help="The experiments: configs/study.yaml.")
     own.add_argument("--output", type=Path, default=Path("logs/study"), help="Folder of its runs and its report.")
@@ -69,8 +73,19 @@ def parser() -> argparse.ArgumentParser:
 def located(cell: Cell, output: Path) -> Cell:
     """The cell at the place where its run is already, begun when the configuration was another one say."""
     for path in sorted(output.glob(f"*/*{cell.tag}*")):
-        return replace(cell, experiment=path.parent.name, name=path.name.removesuffix("-synthetic"))
+        if not path.is_symlink():
+            return replace(cell, experiment=path.parent.name, name=path.name.removesuffix("-synthetic"))
     return cell
+
+
+def show_shared(places: Mapping[Path, str], cells: Sequence[Cell], output: Path) -> None:
+    """Has a run that several experiments share stand in the folder of each, so that TensorBoard shows it there."""
+    homes = {cell.address: cell.folder for cell in cells}
+    for place, address in places.items():
+        if place != homes[address]:
+            with suppress(OSError):  # it is there, or the file system has no links
+                (output / place).parent.mkdir(parents=True, exist_ok=True)
+                (output / place).symlink_to(Path("..") / homes[address])
 
 
 def is_done(cell: Cell, record: Record | None, retry: bool) -> bool:
@@ -109,8 +124,8 @@ def run(study: Study, missing: Sequence[Cell], seconds: dict[str, float], launch
         Exit status.
     """
     stopped = []
-    with Progress(missing, seconds) as progress:
-        for event in launcher(missing, study.folder):
+    with Progress(missing, seconds) as progress, closing(launcher(missing, study.folder)) as events, _going_on():
+        for event in events:
             if isinstance(event, Said):
                 progress.said(*event)
                 continue
@@ -134,6 +149,16 @@ def run(study: Study, missing: Sequence[Cell], seconds: dict[str, float], launch
     for cell in stopped:
         print(f"error: {cell.folder}: it was stopped; start the study again", file=sys.stderr)
     return 1 if failed or stopped else 0
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """Says how to go on where the study is stopped."""
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as error:
+        signum = signal.SIGTERM if isinstance(error, Interrupted) else signal.SIGINT
+        raise Interrupted(signum, "the study was stopped", "the same command goes on with it") from None
 
 
 def failure(cell: Cell, status: int, errors: dict[str, str], folder: Path) -> Record:

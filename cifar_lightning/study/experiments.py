@@ -63,7 +63,9 @@ def _experiment(path: Path, name: str, common: dict[str, Any], own: Any) -> Expe
     for each in fields(Experiment):
         if each.default is MISSING and each.default_factory is MISSING:
             check(each.name in merged, f"{where}.{each.name}", None, "a value: it must be given")
-    merged["set"] = {**(common.get("set") or {}), **(own.get("set") or {})}
+    for given in (common.get("set", {}), own.get("set", {})):
+        check(isinstance(given, dict), f"{where}.set", given, "settings, dotted: {model.dropout: 0.2}")
+    merged["set"] = {**common.get("set", {}), **own.get("set", {})}
     merged["base"] = str(path.parent / str(merged["base"]))
     check_yaml(Path(merged["base"]))
     _check(where, merged)

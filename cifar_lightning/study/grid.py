@@ -1,7 +1,5 @@
 """From experiments to the runs that they take: each a plain `fit`, known by its content."""
 
-import ast
-import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping
@@ -11,15 +9,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
-import cifar_lightning
 from cifar_lightning.data.source import Source, data_root, settle, tagged
+from cifar_lightning.study.address import code_version, content_address
 from cifar_lightning.study.experiments import Experiment
 from cifar_lightning.study.records import Point
 
-# What decides the figures of a run; not what watches it or speaks of it.
-DECIDING = ("data/*.py", "models/*.py", "seeds.py", "callbacks/seeding.py")
-# Settings that change no figure but the seconds, or are told apart by something else.
-NOT_CONTENT = ("data.root", "data.source", "data.num_workers", "data.mirrors", "trainer.accelerator", "seed_everything")
 TAG_DIGITS = 8
 
 
@@ -69,10 +63,17 @@ class Cell:
 
 
 class Grid(NamedTuple):
-    """All of a study: every place, in the order of the configuration, and the runs that they take, each once."""
+    """All of a study.
+
+    Attributes:
+        points: Every place, in the order of the configuration.
+        cells: The runs that they take, each once.
+        places: The folder that each point's run would have, were it its experiment's alone; with the run's address.
+    """
 
     points: list[Point]
     cells: list[Cell]
+    places: dict[Path, str]
 
 
 def grid(experiments: Mapping[str, Experiment], output: Path) -> Grid:
@@ -82,9 +83,10 @@ def grid(experiments: Mapping[str, Experiment], output: Path) -> Grid:
         experiments: By name.
         output: The study's folder.
     """
-    points, cells, code = [], dict[str, Cell](), code_version()
+    points, cells, places, code = [], dict[str, Cell](), dict[Path, str](), code_version()
     for name, experiment in experiments.items():
         for varied, seed, cell in _cells(name, experiment, output, code):
+            places[cell.folder] = cell.address
             there = cells.get(cell.address, cell)
             cells[cell.address] = replace(there, epochs=max(cell.epochs, there.epochs), test=cell.test or there.test)
             points.append(
@@ -97,7 +99,7 @@ def grid(experiments: Mapping[str, Experiment], output: Path) -> Grid:
                     address=cell.address,
                 )
             )
-    return Grid(points, list(cells.values()))
+    return Grid(points, list(cells.values()), places)
 
 
 def _cells(name: str, experiment: Experiment, output: Path, code: str) -> Iterator[tuple[dict[str, Any], int, Cell]]:
@@ -133,39 +135,6 @@ def _cells(name: str, experiment: Experiment, output: Path, code: str) -> Iterat
             )
 
 
-def content_address(settings: Mapping[str, Any], epochs: int, seed: int, source: Source, code: str) -> str:
-    """What identifies a run.
-
-    Where the learning rate is constant the number of epochs is no part of it: a shorter run is the beginning of the
-    longer one, bit for bit, so one serves both, and a finished run can be made longer.
-
-    Args:
-        settings: All that is set, dotted.
-        epochs: How many it wants.
-        seed: Of the run.
-        source: Where the images come from. What they are is then certain: the official files are verified by their
-            published checksums, the stand-in is made by the code.
-        code: Its version.
-    """
-    content = {key: value for key, value in settings.items() if key not in NOT_CONTENT}
-    content["trainer.max_epochs"] = None if settings.get("model.schedule", "constant") == "constant" else epochs
-    if _is_no_limit(settings):
-        del content["trainer.limit_train_batches"]
-    plain = {key: _plain(value) for key, value in content.items()} | {"seed": seed, "source": source, "code": code}
-    return _digest(json.dumps(plain, sort_keys=True).encode())
-
-
-def code_version() -> str:
-    """A hash of the code that decides a run's figures, comments and docstrings left out."""
-    package = Path(cifar_lightning.__file__).parent
-    trees = [ast.parse(file.read_bytes()) for pattern in DECIDING for file in sorted(package.glob(pattern))]
-    for node in (node for tree in trees for node in ast.walk(tree)):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [line for line in body if not _is_text(line)]  # type: ignore[attr-defined]
-    return _digest("\n".join(map(ast.dump, trees)).encode())
-
-
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The settings of a configuration file, dotted as on the command line."""
     found: dict[str, Any] = {}
@@ -176,16 +145,11 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _settled(wanted: Source, settings: Mapping[str, Any]) -> Source:
+    if wanted != "auto":
+        return wanted
     from cifar_lightning.data.cifar10 import MIRRORS  # here, because PyTorch takes a second to import
 
     return settle(wanted, data_root(settings.get("data.root")), settings.get("data.mirrors") or MIRRORS)
-
-
-def _is_no_limit(settings: Mapping[str, Any]) -> bool:
-    """Whether an epoch is limited to at least as many batches as it has."""
-    images = settings.get("data.train_size") or 50_000 - settings.get("data.val_size", 10_000)
-    limit = settings.get("trainer.limit_train_batches")
-    return isinstance(limit, int) and limit >= -(-images // settings.get("data.batch_size", 100))
 
 
 def _label(varied: Mapping[str, Any]) -> str:
@@ -194,15 +158,3 @@ def _label(varied: Mapping[str, Any]) -> str:
 
 def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value).replace(" ", "")
-
-
-def _plain(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value  # 0.0 and 0 are one setting
-
-
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -28,10 +28,13 @@ class Ended(NamedTuple):
     status: int
 
 
+Events = Generator[Said | Ended, None, None]
+
+
 class Launcher(Protocol):
     """Runs cells, in whatever order and wherever: `worker.perform` of each, with the study's folder in reach."""
 
-    def __call__(self, cells: Sequence[Cell], study: Path) -> Iterator[Said | Ended]:
+    def __call__(self, cells: Sequence[Cell], study: Path) -> Events:
         """Yields what the cells say, and each one's end. Closing it stops those that run; they can go on later."""
         ...
 
@@ -46,7 +49,7 @@ class Local:
 
     workers: int = 1
 
-    def __call__(self, cells: Sequence[Cell], study: Path) -> Iterator[Said | Ended]:
+    def __call__(self, cells: Sequence[Cell], study: Path) -> Events:
         """As `Launcher`."""
         waiting, running = list(reversed(cells)), dict[Connection, _Child]()
         try:
@@ -70,9 +73,11 @@ class Local:
 
 
 def context() -> Any:
-    """Where processes come from: one server that imports once and forks; each begins as a fresh program does."""
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    start = multiprocessing.get_context(method)
+    """Where processes come from: on Linux a server that imports once and forks.
+
+    Elsewhere each imports for itself: Apple's libraries do not survive a fork.
+    """
+    start = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     start.set_forkserver_preload(["cifar_lightning.study.worker"])
     return start
 
@@ -86,6 +91,8 @@ def begin(target: Any, *args: Any) -> Any:
 
 def stop(children: Sequence["_Child"]) -> None:
     """Has processes save and end; a second Ctrl-C meanwhile kills them."""
+    if children:
+        print("stopping: what runs saves first (again: at once)", file=sys.stderr)
     try:
         for child in children:
             child.process.terminate()

@@ -239,7 +239,8 @@ def write_plan(folder: Path, plan: Plan) -> None:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Writes a run's result.json into its folder."""
+    """Writes a run's result.json into its folder, which need not be there: it may have failed before it had one."""
+    folder.mkdir(parents=True, exist_ok=True)
     files.replace(folder / RESULT, _json(record))
 
 
@@ -265,7 +266,8 @@ def records(folder: Path) -> dict[str, Record]:
     Raises:
         InputError: One can't be understood.
     """
-    found = [_read_record(path) for path in sorted(folder.glob(f"*/*/{RESULT}"))]
+    paths = sorted(path for path in folder.glob(f"*/*/{RESULT}") if not path.parent.is_symlink())
+    found = [_read_record(path) for path in paths]
     return {record.address: record for record in found}
 
 
@@ -326,7 +328,7 @@ def _table(study: Study) -> Iterator[list[Any]]:
         model = str(record.settings.get("model.class_path", "")).rpartition(".")[2]
         yield [
             *(point.experiment, point.variant, model, point.seed, point.address, record.status, record.reason),
-            *((len(run.rows), run.best["epoch"], run.best["val/acc"]) if run.rows else (0, "", "")),
+            *((len(run.rows), int(run.best["epoch"]), run.best["val/acc"]) if run.rows else (0, "", "")),
             *(run.last.get(name, "") if run.rows else "" for name in FIGURES),
             *((run.test.loss, run.test.acc) if run.test else ("", "")),
             *(record.settings.get(name, "") for name in varied),

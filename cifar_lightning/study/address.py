@@ -1,0 +1,71 @@
+"""What identifies a run: its content."""
+
+import ast
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cifar_lightning
+from cifar_lightning.data.source import Source
+
+PACKAGE = Path(cifar_lightning.__file__).parent
+# What decides the figures of a run; not what watches it or speaks of it.
+DECIDING = ("data/*.py", "models/*.py", "seeds.py", "callbacks/seeding.py")
+# Settings that change no figure but the seconds, or are told apart by something else.
+NOT_CONTENT = ("data.root", "data.source", "data.num_workers", "data.mirrors", "trainer.accelerator", "seed_everything")
+
+
+def content_address(settings: Mapping[str, Any], epochs: int, seed: int, source: Source, code: str) -> str:
+    """What identifies a run.
+
+    Where the learning rate is constant the number of epochs is no part of it: a shorter run is the beginning of the
+    longer one, bit for bit, so one serves both, and a finished run can be made longer.
+
+    Args:
+        settings: All that is set, dotted.
+        epochs: How many it wants.
+        seed: Of the run.
+        source: Where the images come from. What they are is then certain: the official files are verified by their
+            published checksums, the stand-in is made by the code.
+        code: Its version.
+    """
+    content = {key: value for key, value in settings.items() if key not in NOT_CONTENT}
+    content["trainer.max_epochs"] = None if settings.get("model.schedule", "constant") == "constant" else epochs
+    if _is_no_limit(settings):
+        del content["trainer.limit_train_batches"]
+    plain = {key: _plain(value) for key, value in content.items()} | {"seed": seed, "source": source, "code": code}
+    return _digest(json.dumps(plain, sort_keys=True).encode())
+
+
+def code_version(package: Path = PACKAGE) -> str:
+    """A hash of the code that decides a run's figures, comments and docstrings left out.
+
+    Another version of Python may read the same code as another one.
+    """
+    trees = [ast.parse(file.read_bytes()) for pattern in DECIDING for file in sorted(package.glob(pattern))]
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [line for line in body if not _is_text(line)]  # type: ignore[attr-defined]
+    return _digest("\n".join(map(ast.dump, trees)).encode())
+
+
+def _is_no_limit(settings: Mapping[str, Any]) -> bool:
+    """Whether an epoch is limited to at least as many batches as it has."""
+    images = settings.get("data.train_size") or 50_000 - settings.get("data.val_size", 10_000)
+    limit = settings.get("trainer.limit_train_batches")
+    return isinstance(limit, int) and limit >= -(-images // settings.get("data.batch_size", 100))
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value  # 0.0 and 0 are one setting
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,0 +1,291 @@
+"""`study` with a launcher that trains nothing: what it runs, what it keeps, what it says."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cifar_lightning import files
+from cifar_lightning.__main__ import main
+from cifar_lightning.report import document
+from cifar_lightning.study import command, records
+from cifar_lightning.study.grid import Cell
+from cifar_lightning.study.launcher import Ended, Events, Said
+from cifar_lightning.study.progress import Progress
+from cifar_lightning.study.records import Record, Test
+from tests.conftest import CONFIGS
+
+GRID = """
+set: {data.source: synthetic}
+experiments:
+  main: {base: mlp.yaml, epochs: 3, seeds: [0, 1], test: true}
+  rate: {base: mlp.yaml, epochs: 2, vary: {model.lr: [0.001, 0.1]}}
+"""
+HEADER = "experiment,variant,model,seed,address,status,reason,epochs,best_epoch,best_val/acc"
+
+
+class Pretended:
+    """A launcher that writes the records of runs without running them; some end otherwise."""
+
+    def __init__(self, ends: dict[str, int] | None = None) -> None:
+        self.ends, self.ran, self.closed = ends or {}, list[Cell](), False
+
+    def __call__(self, cells: Sequence[Cell], study: Path) -> Events:
+        try:
+            for cell in cells:
+                self.ran.append(cell)
+                yield Said(cell, "MLP with 3 parameters")
+                status = next((status for name, status in self.ends.items() if name in str(cell.folder)), 0)
+                if status == 1:
+                    yield Said(cell, "error: train/loss: nan; try less")
+                if not status:
+                    yield Said(cell, f"epoch   1/{cell.epochs} train loss 2")
+                    self.write(cell, study)
+                yield Ended(cell, status)
+        finally:
+            self.closed = True
+
+    @staticmethod
+    def write(cell: Cell, study: Path) -> None:
+        rows = [{"epoch": n, "val/acc": 0.1 * n, "epoch_seconds": 30.0} for n in range(1, cell.epochs + 1)]
+        test = Test(loss=1.0, acc=0.25, classes=["a"], confusion_matrix=[[1]]) if cell.test else None
+        records.write_record(
+            study / cell.folder,
+            Record(
+                address=cell.address,
+                status="done",
+                command=cell.typed,
+                folder=f"{cell.folder}/version_0",
+                seed=cell.seed,
+                source=cell.source,
+                settings=dict(cell.settings),
+                rows=rows,
+                test=test,
+            ),
+        )
+
+
+@pytest.fixture
+def launcher(monkeypatch: pytest.MonkeyPatch) -> Pretended:
+    pretended = Pretended()
+    monkeypatch.setattr(command, "Local", lambda workers: pretended)
+    monkeypatch.setattr(command, "survey", lambda cells: {cell.address: 60.0 for cell in cells})
+    monkeypatch.setattr(document, "write", lambda study: study.folder / "report.html")
+    return pretended
+
+
+@pytest.fixture
+def config(empty_folder: Path) -> Path:
+    (empty_folder / "mlp.yaml").write_text((CONFIGS / "mlp.yaml").read_text())
+    path = empty_folder / "grid.yaml"
+    path.write_text(GRID)
+    return path
+
+
+def study(*more: str) -> int:
+    return main(["study", "--config=grid.yaml", "--output=out", *more])
+
+
+def table() -> list[dict[str, str]]:
+    with Path("out/results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_runs_each_cell_once_and_then_nothing(launcher: Pretended, config: Path) -> None:
+    assert study() == 0
+    assert [(cell.experiment, cell.seed, cell.epochs) for cell in launcher.ran] == [
+        ("main", 0, 3),
+        ("main", 1, 3),
+        ("rate", 0, 2),
+    ]
+    before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+    launcher.ran.clear()
+    assert study() == 0
+    assert launcher.ran == []
+    assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == before
+
+
+def test_results_csv_has_a_row_a_point(launcher: Pretended, config: Path) -> None:
+    study()
+    assert Path("out/results.csv").read_text().startswith(HEADER)
+    rows = table()
+    assert [(row["experiment"], row["variant"], row["seed"], row["model"]) for row in rows] == [
+        ("main", "main", "0", "MLP"),
+        ("main", "main", "1", "MLP"),
+        ("rate", "lr=0.001", "0", "MLP"),
+        ("rate", "lr=0.1", "0", "MLP"),
+    ]
+    assert [row["epochs"] for row in rows] == ["3", "3", "2", "2"]
+    # The third reads the first two epochs of the first run, whose test result is not its own.
+    assert rows[2]["address"] == rows[0]["address"]
+    assert [row["best_val/acc"][:3] for row in rows] == ["0.3", "0.3", "0.2", "0.2"]
+    assert [row["test/acc"] for row in rows] == ["0.25", "0.25", "", ""]
+    assert [row["model.lr"] for row in rows] == ["0.001", "0.001", "0.001", "0.1"]
+
+
+def test_a_shared_run_is_shown_by_every_experiment(launcher: Pretended, config: Path) -> None:
+    study()
+    (record,) = Path("out").glob("main/seed=0,*/result.json")
+    (shown,) = Path("out").glob("rate/lr=0.001,seed=0,*")
+    assert shown.is_symlink()
+    assert (shown / "result.json").samefile(record)
+    assert len(list(Path("out").glob("rate/*"))) == 2
+
+
+def test_what_is_added_runs_alone(launcher: Pretended, config: Path) -> None:
+    study()
+    launcher.ran.clear()
+    config.write_text(GRID.replace("[0.001, 0.1]", "[0.0001, 0.001, 0.1]").replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
+    assert study() == 0
+    assert [(cell.experiment, cell.seed, cell.name.split(",")[0]) for cell in launcher.ran] == [
+        ("main", 2, "seed=2"),
+        ("rate", 0, "lr=0.0001"),
+    ]
+    assert len(table()) == 6
+
+
+def test_more_epochs_go_on_with_the_run(launcher: Pretended, config: Path) -> None:
+    study()
+    launcher.ran.clear()
+    config.write_text(GRID.replace("epochs: 2", "epochs: 4"))
+    assert study() == 0
+    assert [(cell.experiment, cell.seed, cell.epochs) for cell in launcher.ran] == [("main", 0, 4), ("rate", 0, 4)]
+
+
+def test_a_run_stays_in_its_folder_when_experiments_change_places(launcher: Pretended, config: Path) -> None:
+    study()
+    config.write_text(GRID.replace("main:", "renamed:").replace("epochs: 2", "epochs: 4"))
+    launcher.ran.clear()
+    assert study() == 0
+    assert [cell.experiment for cell in launcher.ran] == ["main", "rate"]
+    assert all(path.is_symlink() for path in Path("out/renamed").iterdir())
+
+
+def test_a_failure_is_kept_with_its_reason_and_the_rest_goes_on(
+    launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launcher.ends = {"main/seed=1": 1, "lr=0.1": -9}
+    assert study() == 1
+    assert len(launcher.ran) == 3
+    reasons = {row["variant"] + row["seed"]: (row["status"], row["reason"]) for row in table()}
+    assert reasons["main0"] == ("done", "")
+    assert reasons["main1"] == ("failed", "train/loss: nan; try less")
+    assert reasons["lr=0.10"] == ("failed", "killed by signal 9, for want of memory perhaps")
+    assert "nan; try less" in capsys.readouterr().err
+    launcher.ran.clear()
+    launcher.ends = {}
+    assert study() == 1  # it says so until it is mended
+    assert launcher.ran == []
+    assert study("--retry") == 0
+    assert len(launcher.ran) == 2
+    assert {row["status"] for row in table()} == {"done"}
+
+
+@pytest.mark.parametrize("status", [130, 143, -2, -15])
+def test_what_was_stopped_has_not_failed(
+    status: int, launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launcher.ends = {"main/seed=1": status}
+    assert study() == 1
+    assert [row["seed"] for row in table()] == ["0", "0", "0"]
+    assert "it was stopped; start the study again" in capsys.readouterr().err
+    launcher.ran.clear()
+    launcher.ends = {}
+    assert study() == 0
+    assert [cell.seed for cell in launcher.ran] == [1]
+
+
+@pytest.mark.parametrize(("signal", "status"), [(KeyboardInterrupt(), 130), (records, 143)])
+def test_a_signal_stops_the_cells_and_says_how_to_go_on(
+    signal: Any,
+    status: int,
+    launcher: Pretended,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from cifar_lightning.errors import Interrupted
+
+    error = signal if isinstance(signal, BaseException) else Interrupted(15)
+
+    def stop(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Progress, "ended", stop)
+    assert study() == status
+    assert launcher.closed
+    assert len(launcher.ran) == 1
+    assert "the study was stopped; the same command goes on with it" in capsys.readouterr().err
+
+
+def test_dry_run_says_what_would_run_and_writes_nothing(
+    launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study("--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "3 of 3 runs to do: about 8 min" in out  # (3 + 3 + 2) epochs of a minute
+    assert launcher.ran == []
+    assert list(Path("out").iterdir()) == []
+    launcher.ends = {"lr=0.1": 1}
+    study()
+    capsys.readouterr()
+    assert study("--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["done", "done", "failed"]
+    assert lines[3].startswith("0 of 3 runs to do")
+
+
+def test_it_says_each_command_and_each_end(
+    launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study()
+    lines = capsys.readouterr().out.splitlines()
+    typed = [line[2:] for line in lines if line.startswith("$ ")]
+    assert typed == [
+        json.loads((Path("out") / cell.folder / "result.json").read_text())["command"] for cell in launcher.ran
+    ]
+    ends = [line for line in lines if line.startswith("[")]
+    assert ends[0].startswith("[1/3] main/seed=0,")
+    assert ends[0].endswith("val/acc 0.3000 at epoch 3 of 3, test/acc 0.2500, 90 s")
+    assert lines[-1] == "report: out/report.html"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["study"], "--config"),
+        (["study", "--config=none.yaml"], "none.yaml: there is no such file"),
+        (["study", "--config=grid.yaml", "--workers=0"], "workers: 0 is not possible; use 1 or more"),
+        (["study", "--config=grid.yaml", "--wrokers=1"], "wrokers"),
+        (["study", "--config=grid.yaml", "--output=mlp.yaml"], "mlp.yaml"),
+    ],
+)
+def test_what_a_person_gets_wrong_is_said_in_a_line(
+    args: list[str], said: str, launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(args) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+
+
+def test_one_study_a_folder(launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out").mkdir()
+    with files.locked(Path("out")):
+        assert study() == 2
+    assert "another study is running here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema": 99}', '{"schema": 1}', '{"schema": 1, "x": 2}'])
+def test_a_damaged_record_is_named(
+    content: str, launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study()
+    record = next(Path("out").glob("main/seed=0*")) / "result.json"
+    record.write_text(content)
+    capsys.readouterr()
+    assert study() == 2
+    assert f"error: {record}: " in capsys.readouterr().err

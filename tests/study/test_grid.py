@@ -1,0 +1,151 @@
+"""Runs are known by their content: what changes no figure changes no address, and what does, does."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cifar_lightning.__main__ import main
+from cifar_lightning.study.address import PACKAGE, code_version, content_address
+from cifar_lightning.study.experiments import Experiment, read
+from cifar_lightning.study.grid import flat, grid
+from tests.conftest import CONFIGS
+
+SETTINGS = flat(yaml.safe_load((CONFIGS / "cnn.yaml").read_text()))
+
+
+def address(changed: dict[str, Any] | None = None, epochs: int = 20, seed: int = 0, code: str = "a") -> str:
+    return content_address(SETTINGS | (changed or {}), epochs, seed, "cifar10", code)
+
+
+def test_settings_are_dotted_as_flags_are() -> None:
+    assert SETTINGS["model.class_path"] == "cifar_lightning.models.CNN"
+    assert SETTINGS["model.dropout"] == 0.5
+    assert SETTINGS["data.batch_size"] == 100
+    assert SETTINGS["trainer.max_epochs"] == 50
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"data.root": "elsewhere"},
+        {"data.num_workers": 2},
+        {"trainer.accelerator": "cpu"},
+        {"trainer.max_epochs": 3},
+        {"model.dropout": 0.50},
+        {"trainer.limit_train_batches": 400},
+        {"trainer.limit_train_batches": 1000},
+    ],
+)
+def test_what_changes_no_figure_changes_no_address(changed: dict[str, Any]) -> None:
+    assert address(changed) == address()
+
+
+def test_a_whole_number_is_one_however_it_is_written() -> None:
+    assert address({"model.dropout": 0}) == address({"model.dropout": 0.0}) != address()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model.dropout": 0.4},
+        {"model.batch_norm": False},
+        {"model.channels": [64]},
+        {"data.batch_size": 10},
+        {"data.train_size": 1000},
+        {"trainer.limit_train_batches": 399},
+        {"trainer.limit_train_batches": 1.0, "data.augment": "flip-shift"},
+    ],
+)
+def test_what_changes_a_figure_changes_the_address(changed: dict[str, Any]) -> None:
+    assert address(changed) != address()
+
+
+def test_seed_code_and_source_count() -> None:
+    found = {address(), address(seed=1), address(code="b"), content_address(SETTINGS, 20, 0, "synthetic", "a")}
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize(("schedule", "same"), [("constant", True), ("cosine", False), ("one-cycle", False)])
+def test_epochs_count_where_the_learning_rate_depends_on_them(schedule: str, same: bool) -> None:
+    changed = {"model.schedule": schedule}
+    assert (address(changed, epochs=20) == address(changed, epochs=50)) is same
+
+
+def test_the_code_counts_but_not_what_is_said_of_it(tmp_path: Path) -> None:
+    copy = tmp_path / "package"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    assert code_version(copy) == code_version()
+    model = copy / "models" / "mlp.py"
+    was = model.read_text()
+    model.write_text(was.replace('"""The report', '"""Once more, the report') + "\n# a comment\n")
+    (copy / "callbacks" / "console.py").write_text("")
+    assert code_version(copy) == code_version()
+    for file in ("models/mlp.py", "data/split.py", "data/loader.py", "seeds.py", "callbacks/seeding.py"):
+        path = copy / file
+        was = path.read_text()
+        path.write_text(was + "\nx = 1\n")
+        assert code_version(copy) != code_version(), file
+        path.write_text(was)
+
+
+def test_a_run_is_shared_by_all_that_want_it(tmp_path: Path) -> None:
+    base = str(CONFIGS / "cnn.yaml")
+    main_run = Experiment(base=base, epochs=50, test=True)
+    sweep = Experiment(base=base, epochs=20, vary={"data.batch_size": [10, 100]})
+    longer = Experiment(base=base, epochs=60, seeds=[0, 1])
+    points, cells, places = grid({"sweep": sweep, "main": main_run, "longer": longer}, tmp_path)
+    assert [(point.experiment, point.variant, point.epochs) for point in points] == [
+        ("sweep", "batch_size=10", 20),
+        ("sweep", "batch_size=100", 20),
+        ("main", "main", 50),
+        ("longer", "longer", 60),
+        ("longer", "longer", 60),
+    ]
+    ten, shared, other_seed = cells
+    assert points[1].address == points[2].address == points[3].address == shared.address
+    assert (shared.experiment, shared.epochs, shared.test) == ("sweep", 60, True)
+    assert (ten.epochs, ten.test) == (20, False)
+    assert (other_seed.seed, other_seed.epochs, other_seed.test) == (1, 60, False)
+    assert len({cell.folder for cell in cells}) == 3
+    assert [place.parts[0] for place, address in places.items() if address == shared.address] == [
+        *("sweep", "main", "longer")
+    ]
+
+
+def test_a_new_point_leaves_the_others_where_they_are(tmp_path: Path) -> None:
+    base = str(CONFIGS / "mlp.yaml")
+    few = grid({"lr": Experiment(base=base, epochs=2, vary={"model.lr": [0.1]})}, tmp_path).cells
+    more = grid({"lr": Experiment(base=base, epochs=2, seeds=[0, 1], vary={"model.lr": [0.2, 0.1]})}, tmp_path).cells
+    assert len(more) == 4
+    assert few[0] in more
+
+
+def test_the_source_that_auto_came_to_is_in_the_command(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cifar_lightning.study import grid as module
+
+    monkeypatch.setattr(module, "settle", lambda *_: "synthetic")
+    experiment = Experiment(base=str(CONFIGS / "quick.yaml"), epochs=1)
+    (cell,) = grid({"quick": experiment}, empty_folder).cells
+    assert cell.source == "synthetic"
+    assert "--data.source synthetic" in cell.typed
+    assert cell.folder == Path("quick") / f"seed=0,{cell.address[:8]}-synthetic"
+
+
+@pytest.mark.parametrize("name", ["study", "study_quick"])
+def test_every_cell_of_a_shipped_study_is_a_fit(
+    name: str, tmp_path: Path, cifar10_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for cell in grid(read(CONFIGS / f"{name}.yaml"), tmp_path).cells:
+        with pytest.raises(SystemExit) as stop:
+            main([*cell.command, "--trainer.max_epochs", str(cell.epochs), "--print_config"])
+        assert stop.value.code == 0
+        parsed = yaml.safe_load(capsys.readouterr().out)
+        settings = flat(parsed)
+        for key, value in cell.settings.items():
+            if key not in ("trainer.max_epochs", "seed_everything"):
+                assert settings[key] == value, key
+        assert settings["trainer.max_epochs"] == cell.epochs
+        assert settings["seed_everything"] == cell.seed

@@ -1,0 +1,155 @@
+"""A study that is killed goes on where it was, and comes to the same results."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cifar_lightning.checkpoint import read_checkpoint
+from cifar_lightning.study import records
+from tests.conftest import CONFIGS
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals"),
+]
+
+# Six runs on the stand-in, one of which fails; each takes some seconds, so that a kill comes in the middle of one.
+GRID = """
+set: {data.source: synthetic, data.train_size: 2000, data.val_size: 500, data.train_clean_size: 200, model.dropout: 0.5}
+experiments:
+  mlp: {base: mlp.yaml, epochs: 6, seeds: [0, 1], test: true}
+  cnn: {base: cnn.yaml, epochs: 3, set: {model.channels: [8, 8]}}
+  rate: {base: mlp.yaml, epochs: 4, vary: {model.lr: [0.001, 0.01, 1.0e+30]}}
+"""
+PATIENCE_SECONDS = 240
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("mlp", "cnn"):
+        (tmp_path / f"{name}.yaml").write_text((CONFIGS / f"{name}.yaml").read_text())
+    (tmp_path / "grid.yaml").write_text(GRID)
+    return tmp_path
+
+
+def start(folder: Path, output: str, *more: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "cifar_lightning", "study", "--config=grid.yaml", f"--output={output}", *more]
+    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent), "OMP_NUM_THREADS": "1"}
+    environment.pop("CIFAR10_ROOT", None)
+    return subprocess.Popen(
+        words, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+
+
+def until(holds: Callable[[], bool], study: subprocess.Popen[str]) -> None:
+    ends = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert study.poll() is None, study.communicate()
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+
+
+def epochs(run: Path) -> int:
+    return max(0, len((run / "metrics.csv").read_text().splitlines()) - 1) if (run / "metrics.csv").exists() else 0
+
+
+def at_epoch(output: Path, pattern: str, epoch: int) -> Callable[[], bool]:
+    return lambda: any(epochs(run) >= epoch for run in output.glob(f"{pattern}/version_0"))
+
+
+def timeless(output: Path) -> dict[str, Any]:
+    """Every record less its seconds, by folder."""
+    found = {}
+    for path in output.glob("*/*/result.json"):
+        content = json.loads(path.read_text())
+        for row in content["rows"]:
+            del row["epoch_seconds"]
+        content["command"] = content["command"].replace(output.name, "")
+        found[str(path.parent.relative_to(output))] = content
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for name in ("mlp", "cnn"):
+        (folder / f"{name}.yaml").write_text((CONFIGS / f"{name}.yaml").read_text())
+    (folder / "grid.yaml").write_text(GRID)
+    study = start(folder, "out")
+    out, err = study.communicate()
+    assert study.returncode == 1, (out, err)
+    assert "train/loss: nan at step" in err or "train/loss: inf at step" in err
+    return folder / "out"
+
+
+def check_same(output: Path, undisturbed: Path) -> None:
+    assert (output / "results.csv").read_bytes() == (undisturbed / "results.csv").read_bytes()
+    assert timeless(output) == timeless(undisturbed)
+    assert (output / "report.html").exists()
+    runs = sorted(str(path.relative_to(output)) for path in output.glob("*/*/version_*"))
+    assert runs == sorted(str(path.relative_to(undisturbed)) for path in undisturbed.glob("*/*/version_*"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_twice(workers: int, folder: Path, undisturbed: Path) -> None:
+    output = folder / "out"
+    first = start(folder, "out", f"--workers={workers}")
+    until(at_epoch(output, "mlp/seed=0*", 2), first)
+    os.kill(first.pid, signal.SIGKILL)  # it alone: its cells notice, and save
+    first.communicate()
+    second = start(folder, "out", f"--workers={workers}")
+    until(at_epoch(output, "cnn/*", 1), second)
+    os.killpg(second.pid, signal.SIGKILL)  # every process, in the middle of whatever it does
+    second.communicate()
+    assert not (output / "report.html").exists()
+    last = start(folder, "out", f"--workers={workers}")
+    out, err = last.communicate()
+    assert last.returncode == 1, (out, err)
+    assert "Traceback" not in out + err
+    check_same(output, undisturbed)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_in_order(signum: signal.Signals, status: int, folder: Path, undisturbed: Path) -> None:
+    output = folder / "out"
+    first = start(folder, "out")
+    until(at_epoch(output, "mlp/seed=1*", 1), first)
+    # A terminal sends Ctrl-C to every process, `kill` sends SIGTERM to the one that was named.
+    os.killpg(first.pid, signum) if signum == signal.SIGINT else os.kill(first.pid, signum)
+    out, err = first.communicate()
+    assert first.returncode == status, (out, err)
+    assert "Traceback" not in out + err
+    assert "the same command goes on with it" in err
+    (run,) = output.glob("mlp/seed=1*/version_0")
+    # Nothing is redone: what ran had saved in the middle of its epoch, or was just at the end of one.
+    kept = run / "checkpoints"
+    assert (kept / "interrupted.ckpt").exists() or read_checkpoint(kept / "last.ckpt").epochs == epochs(run)
+    last = start(folder, "out")
+    out, err = last.communicate()
+    assert last.returncode == 1, (out, err)
+    assert "mlp/seed=0" not in out  # a finished cell is never run again
+    check_same(output, undisturbed)
+
+
+def test_a_run_repeated_by_hand_has_the_same_curves(folder: Path, undisturbed: Path) -> None:
+    record = next(record for record in records.records(undisturbed).values() if "cnn" in record.folder)
+    words = record.command.split()[1:]
+    words[words.index("--logs") + 1] = "by_hand"
+    command: Sequence[str] = [sys.executable, *(word.replace("'", "") for word in words)]
+    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    (by_hand,) = folder.glob("by_hand/*/version_0/metrics.csv")
+    study_s = undisturbed / record.folder / "metrics.csv"
+    without_seconds = [
+        [line.rpartition(",")[0] for line in path.read_text().splitlines()] for path in (by_hand, study_s)
+    ]
+    assert without_seconds[0] == without_seconds[1]
