@@ -1,0 +1,193 @@
+"""Verdicts on curves of every kind, drawn by hand."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cifar_lightning.report.fitting import RULES, judge
+from tests.report.handmade import curve
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+Rows = list[dict[str, float]]
+
+
+def settling(epochs: int, start: float, end: float, pace: float) -> list[float]:
+    """From near `start` towards `end`, e times nearer every `pace` epochs."""
+    return [end + (start - end) * math.exp(-epoch / pace) for epoch in range(epochs)]
+
+
+def wavy(values: list[float], height: float) -> list[float]:
+    """Up and down by turns."""
+    return [value + (height if i % 2 else -height) for i, value in enumerate(values)]
+
+
+def turning(epochs: int, low: float, at: int, end: float) -> list[float]:
+    """Falls from 1.6 to `low` in epoch `at`, then rises to `end`, straight."""
+    down = [1.6 + (low - 1.6) * i / (at - 1) for i in range(at)]
+    return down + [low + (end - low) * (i + 1) / (epochs - at) for i in range(epochs - at)]
+
+
+KINDS: dict[str, tuple[Rows, str]] = {
+    "guessing": (curve(20, train_loss=2.31, clean_loss=2.31, val_loss=2.31, val_acc=0.1), "not learning"),
+    "guessing, and its loss jumps": (
+        curve(20, train_loss=wavy([4.0] * 20, 1), clean_loss=wavy([4.0] * 20, 1), val_loss=4.0, val_acc=0.11),
+        "not learning",
+    ),
+    "one epoch": (curve(1), "too short"),
+    "two epochs": (curve(2, val_loss=(1.6, 1.1)), "too short"),
+    "up and down": (
+        curve(20, train_loss=wavy([1.9] * 20, 0.1), clean_loss=wavy([1.85] * 20, 0.1), val_loss=1.9, val_acc=0.3),
+        "learning rate too high",
+    ),
+    # As the MLP at a rate of 0.1: the mean over an epoch hides the jumps, evaluation after it shows them.
+    "up and down after the epochs only": (
+        curve(20, train_loss=2.03, clean_loss=wavy([1.9] * 20, 0.02), val_loss=1.92, val_acc=0.3),
+        "learning rate too high",
+    ),
+    "down, but with jumps": (
+        curve(20, train_loss=wavy(settling(20, 2.0, 0.6, 8), 0.2), clean_loss=(2.0, 0.6), val_loss=1.0, val_acc=0.6),
+        "learning rate too high",
+    ),
+    "validation turns": (
+        curve(50, train_loss=(1.7, 0.4), clean_loss=(1.5, 0.2), clean_acc=0.95, val_loss=turning(50, 1.1, 15, 1.9)),
+        "overfitting",
+    ),
+    # As the MLP in 50 epochs: by a twentieth only, but for long.
+    "validation turns a little": (
+        curve(50, train_loss=(1.7, 0.87), clean_loss=(1.5, 0.57), clean_acc=0.83, val_loss=turning(50, 1.32, 24, 1.39)),
+        "overfitting",
+    ),
+    "sinking steadily": (
+        curve(20, train_loss=(2.2, 1.7), clean_loss=(2.2, 1.68), clean_acc=0.4, val_loss=(2.2, 1.7), val_acc=0.39),
+        "still learning",
+    ),
+    "not yet settled": (
+        curve(20, train_loss=(1.7, 0.5), clean_loss=(1.5, 0.6), clean_acc=0.86, val_loss=settling(20, 1.5, 0.8, 8)),
+        "still learning",
+    ),
+    # As the CNN in 50 epochs: validation and training go up and down together, by a few hundredths.
+    "settled with a wide gap": (
+        curve(
+            50,
+            train_loss=settling(50, 1.7, 0.32, 10),
+            clean_loss=wavy(settling(50, 1.4, 0.39, 10), 0.012),
+            clean_acc=0.93,
+            val_loss=wavy(settling(50, 1.5, 0.73, 10), 0.012),
+            val_acc=0.76,
+        ),
+        "overfitting begins",
+    ),
+    "settled high": (
+        curve(
+            50,
+            train_loss=wavy(settling(50, 2.2, 1.7, 5), 0.003),
+            train_acc=0.43,
+            clean_loss=wavy(settling(50, 2.1, 1.6, 5), 0.003),
+            clean_acc=0.45,
+            val_loss=settling(50, 2.1, 1.62, 5),
+            val_acc=0.44,
+        ),
+        "underfitting",
+    ),
+    "settled low": (
+        curve(
+            50, clean_loss=settling(50, 1.5, 0.3, 6), clean_acc=0.91, val_loss=settling(50, 1.5, 0.4, 6), val_acc=0.88
+        ),
+        "balanced",
+    ),
+    # Converged: it rises in every other epoch, by a third of its height, which is little of what was learnt.
+    "settled low, restless": (
+        curve(50, train_loss=wavy([0.1] * 50, 0.015), clean_loss=0.05, clean_acc=0.99, val_loss=0.3, val_acc=0.92),
+        "balanced",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rows", "verdict"), KINDS.values(), ids=KINDS.keys())
+def test_the_verdict_is_what_the_eye_sees(rows: Rows, verdict: str) -> None:
+    assert judge(rows).verdict == verdict
+
+
+@pytest.mark.parametrize("kind", ["up and down", "validation turns", "sinking steadily", "settled high", "one epoch"])
+def test_without_evaluation_of_training_images_the_curve_as_trained_stands_in(kind: str) -> None:
+    rows, verdict = KINDS[kind]
+    bare = [{name: value for name, value in row.items() if "clean" not in name and "gap" not in name} for row in rows]
+    found = judge(bare)
+    assert found.verdict == verdict
+    assert found.gap_at_end == pytest.approx(rows[-1]["train/acc"] - rows[-1]["val/acc"])
+
+
+def test_every_rule_is_tried_and_every_verdict_has_a_rule() -> None:
+    assert {verdict for _, verdict in KINDS.values()} == {verdict for verdict, _ in RULES}
+
+
+def test_the_figures() -> None:
+    rows = curve(
+        5,
+        clean_acc=[0.5, 0.6, 0.7, 0.8, 0.9],
+        clean_loss=[1.5, 1.2, 1.0, 0.8, 0.5],
+        val_acc=[0.4, 0.5, 0.56, 0.56, 0.55],
+        val_loss=[1.6, 1.25, 1.3, 1.4, 1.5],
+    )
+    found = judge(rows)
+    assert (found.verdict, found.best_epoch) == ("overfitting", 3)  # the first of the equals
+    assert (found.gap_at_best, found.gap_at_end, found.val_loss_rise) == pytest.approx((0.14, 0.35, 0.25))
+    assert found.why == (
+        "The validation loss was lowest in epoch 2 and ends 20.0% above that, while the loss on training images fell "
+        "from 1.20 to 0.50."
+    )
+    assert "--trainer.max_epochs 2" in found.advice
+
+
+@pytest.mark.parametrize(("end", "verdict"), [(1.029, "overfitting begins"), (1.031, "overfitting")])
+def test_overfitting_starts_at_three_per_cent(end: float, verdict: str) -> None:
+    rows = curve(20, clean_loss=(1.5, 0.5), clean_acc=0.9, val_loss=[2.0] + [1.0] * 18 + [end])
+    assert judge(rows).verdict == verdict
+
+
+def test_a_bad_last_epoch_is_no_overfitting() -> None:
+    # Weights of one bad moment: worse on both kinds of images.
+    clean, val = settling(50, 1.5, 0.4, 6), settling(50, 1.5, 0.7, 6)
+    rows = curve(50, clean_loss=[*clean[:-1], 0.44], val_loss=[*val[:-1], 0.74], clean_acc=0.93)
+    assert judge(rows).verdict == "overfitting begins"
+
+
+@pytest.mark.parametrize(("jumps", "verdict"), [(4, "underfitting"), (5, "learning rate too high")])
+def test_a_quarter_of_jumps_is_too_many(jumps: int, verdict: str) -> None:
+    # What was learnt is 0.8: a jump is more than 0.024. The other rises are smaller.
+    losses = [1.502585] * 21
+    for i in range(1, 20, 2):
+        losses[i] += 0.026 if i < 2 * jumps else 0.022
+    rows = curve(21, train_loss=losses, clean_loss=1.5, clean_acc=0.5, val_loss=1.6, val_acc=0.45)
+    assert judge(rows).verdict == verdict
+
+
+def test_one_jump_is_no_sign_however_short_the_run() -> None:
+    rows = curve(3, train_loss=[1.0, 1.5, 0.9], clean_acc=0.5, val_loss=1.6, val_acc=0.45)
+    assert judge(rows).verdict == "underfitting"
+
+
+@pytest.mark.parametrize(("verdict", "rate"), [("learning rate too high", "0.0003"), ("still learning", "0.003")])
+def test_the_advice_goes_the_right_way(verdict: str, rate: str) -> None:
+    found = [judge(rows) for rows, expected in KINDS.values() if expected == verdict]
+    assert all(re.search(rf"--model\.lr {rate}\b", each.advice) for each in found)
+
+
+@pytest.mark.parametrize("verdict", ["overfitting", "overfitting begins"])
+def test_against_overfitting_there_is_regularisation(verdict: str) -> None:
+    found = [judge(rows).advice for rows, expected in KINDS.values() if expected == verdict]
+    wanted = ("more dropout (--model.dropout)", "--model.weight_decay", "--data.augment flip-shift")
+    assert all(each in advice for advice in found for each in wanted)
+
+
+def test_all_flags_of_the_advice_exist() -> None:
+    known = {"trainer.max_epochs"}
+    for name in ("cnn", "mlp"):
+        config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+        known |= {f"model.{key}" for key in config["model"]["init_args"]} | {f"data.{key}" for key in config["data"]}
+    flags = {flag for rows, _ in KINDS.values() for flag in re.findall(r"--([\w.]+\w)", judge(rows).advice)}
+    assert len(flags) == 7
+    assert flags <= known
