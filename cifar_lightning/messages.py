@@ -6,13 +6,12 @@ from argparse import ArgumentError
 from collections.abc import Iterator
 from difflib import get_close_matches
 from inspect import signature
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.errors import InputError, ReportedError, is_out_of_memory
+from cifar_lightning.errors import ReportedError, is_out_of_memory
 from cifar_lightning.models import ImageClassifier
 
 WORDS = {

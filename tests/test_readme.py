@@ -31,7 +31,15 @@ def test_a_training_command_is_accepted(
 
 
 def test_every_command_is_there() -> None:
-    assert {line.split()[0] for line in COMMANDS} == {"fit", "validate", "test", "predict", "benchmark"}
+    assert {line.split()[0] for line in COMMANDS} == {
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "benchmark",
+        "study",
+        "report",
+    }
     assert {line.split()[0] for line in re.findall(r"python -m cifar_lightning ([^#\n]+)", HELP)} <= {
         line.split()[0] for line in COMMANDS
     }

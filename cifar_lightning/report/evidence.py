@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from cifar_lightning.report.claims import comparable
 from cifar_lightning.report.noise import Figure, noise_of
 from cifar_lightning.report.statistics import Difference, paired
-from cifar_lightning.study.records import Run, Study
+from cifar_lightning.study.results import Run, Study
 
 POINT = 0.01  # of accuracy; an effect that is certainly smaller is none
 

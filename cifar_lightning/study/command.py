@@ -11,11 +11,12 @@ from pathlib import Path
 from cifar_lightning import files
 from cifar_lightning.arguments import OneLineParser
 from cifar_lightning.errors import InputError, Interrupted, check
-from cifar_lightning.study import experiments, records
+from cifar_lightning.study import experiments, store
 from cifar_lightning.study.grid import Cell, grid
 from cifar_lightning.study.launcher import Launcher, Local, Said
 from cifar_lightning.study.progress import Progress, duration
-from cifar_lightning.study.records import Plan, Record, Study
+from cifar_lightning.study.records import Plan, Record
+from cifar_lightning.study.results import Study
 from cifar_lightning.study.survey import survey
 
 # Exit statuses of a cell that was stopped, not failed: Ctrl-C and SIGTERM, and these two before it had begun.
@@ -39,13 +40,13 @@ def study(args: Sequence[str]) -> int:
         with files.locked(options.output):
             points, cells, places = grid(wanted, options.output)
             plan = Plan(command=shlex.join(["python", "-m", "cifar_lightning", "study", *args]), points=points)
-            there = records.records(options.output)
+            there = store.records(options.output)
             cells = [located(cell, options.output) for cell in cells]
             missing = [cell for cell in cells if not is_done(cell, there.get(cell.address), options.retry)]
             seconds = survey(missing) if missing else {}
             if options.dry_run:
                 return estimate(cells, there, missing, seconds)
-            records.write_plan(options.output, plan)
+            store.write_plan(options.output, plan)
             show_shared(places, cells, options.output)
             return run(Study(plan, there, options.output), missing, seconds, Local(options.workers))
     except FileExistsError:
@@ -134,11 +135,11 @@ def run(study: Study, missing: Sequence[Cell], seconds: dict[str, float], launch
                 stopped.append(cell)
                 continue
             if status:
-                records.write_record(study.folder / cell.folder, failure(cell, status, progress.errors, study.folder))
-            study = replace(study, records=records.records(study.folder))
+                store.write_record(study.folder / cell.folder, failure(cell, status, progress.errors, study.folder))
+            study = replace(study, records=store.records(study.folder))
             progress.ended(cell, study.records[cell.address])
-            records.write_table(study)
-    records.write_table(study)
+            store.write_table(study)
+    store.write_table(study)
     from cifar_lightning.report.document import write
 
     print(f"report: {write(study)}")
@@ -171,7 +172,7 @@ def failure(cell: Cell, status: int, errors: dict[str, str], folder: Path) -> Re
         status="failed",
         reason=errors.get(cell.address, killed),
         command=cell.typed,
-        folder=str(cell.folder / VERSION),
+        folder=str(cell.folder),
         seed=cell.seed,
         source=cell.source,
         settings={**cell.settings, "trainer.max_epochs": cell.epochs},

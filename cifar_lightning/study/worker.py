@@ -21,7 +21,8 @@ from cifar_lightning.data import cifar10, synthetic
 from cifar_lightning.data.source import data_root
 from cifar_lightning.setting import Setting
 from cifar_lightning.study.grid import Cell
-from cifar_lightning.study.records import Mistake, Record, Test, write_record
+from cifar_lightning.study.records import Mistake, Record, Test
+from cifar_lightning.study.store import write_record
 
 MISTAKES_SHOWN = 12
 VERSION = "version_0"
@@ -80,7 +81,7 @@ def _record(cell: Cell, run: Path) -> Record:
         address=cell.address,
         status="done",
         command=cell.typed,
-        folder=str(cell.folder / run.name),
+        folder=str(cell.folder),
         seed=cell.seed,
         source=cell.source,
         settings={**cell.settings, "trainer.max_epochs": cell.epochs},

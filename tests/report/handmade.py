@@ -18,8 +18,9 @@ from typing import Any
 
 from PIL import Image
 
-from cifar_lightning.study import records
-from cifar_lightning.study.records import Mistake, Plan, Point, Record, Study, Test
+from cifar_lightning.study import store
+from cifar_lightning.study.records import Mistake, Plan, Point, Record, Test
+from cifar_lightning.study.results import Study
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 SETTINGS = {"model.batch_norm": True, "model.dropout": 0.5, "model.lr": 0.001, "data.batch_size": 100}
@@ -182,7 +183,7 @@ def write(made: Study) -> Path:
     made.folder.mkdir(parents=True, exist_ok=True)
     for each in made.records.values():
         (made.folder / each.folder).mkdir(parents=True, exist_ok=True)
-        records.write_record(made.folder / each.folder, each)
-    records.write_plan(made.folder, made.plan)
-    records.write_table(made)
+        store.write_record(made.folder / each.folder, each)
+    store.write_plan(made.folder, made.plan)
+    store.write_table(made)
     return made.folder

@@ -4,14 +4,14 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cifar_lightning import files
 from cifar_lightning.__main__ import main
+from cifar_lightning.errors import Interrupted
 from cifar_lightning.report import document
-from cifar_lightning.study import command, records
+from cifar_lightning.study import command, store
 from cifar_lightning.study.grid import Cell
 from cifar_lightning.study.launcher import Ended, Events, Said
 from cifar_lightning.study.progress import Progress
@@ -52,13 +52,13 @@ class Pretended:
     def write(cell: Cell, study: Path) -> None:
         rows = [{"epoch": n, "val/acc": 0.1 * n, "epoch_seconds": 30.0} for n in range(1, cell.epochs + 1)]
         test = Test(loss=1.0, acc=0.25, classes=["a"], confusion_matrix=[[1]]) if cell.test else None
-        records.write_record(
+        store.write_record(
             study / cell.folder,
             Record(
                 address=cell.address,
                 status="done",
                 command=cell.typed,
-                folder=f"{cell.folder}/version_0",
+                folder=str(cell.folder),
                 seed=cell.seed,
                 source=cell.source,
                 settings=dict(cell.settings),
@@ -198,21 +198,17 @@ def test_what_was_stopped_has_not_failed(
     assert [cell.seed for cell in launcher.ran] == [1]
 
 
-@pytest.mark.parametrize(("signal", "status"), [(KeyboardInterrupt(), 130), (records, 143)])
+@pytest.mark.parametrize(("signal", "status"), [(KeyboardInterrupt(), 130), (Interrupted(15), 143)])
 def test_a_signal_stops_the_cells_and_says_how_to_go_on(
-    signal: Any,
+    signal: BaseException,
     status: int,
     launcher: Pretended,
     config: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from cifar_lightning.errors import Interrupted
-
-    error = signal if isinstance(signal, BaseException) else Interrupted(15)
-
     def stop(*_: object) -> None:
-        raise error
+        raise signal
 
     monkeypatch.setattr(Progress, "ended", stop)
     assert study() == status

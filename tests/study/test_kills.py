@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cifar_lightning.checkpoint import read_checkpoint
-from cifar_lightning.study import records
+from cifar_lightning.study import store
 from tests.conftest import CONFIGS
 
 pytestmark = [
@@ -141,14 +141,14 @@ def test_stopped_in_order(signum: signal.Signals, status: int, folder: Path, und
 
 
 def test_a_run_repeated_by_hand_has_the_same_curves(folder: Path, undisturbed: Path) -> None:
-    record = next(record for record in records.records(undisturbed).values() if "cnn" in record.folder)
+    record = next(record for record in store.records(undisturbed).values() if "cnn" in record.folder)
     words = record.command.split()[1:]
     words[words.index("--logs") + 1] = "by_hand"
     command: Sequence[str] = [sys.executable, *(word.replace("'", "") for word in words)]
     environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent), "OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     (by_hand,) = folder.glob("by_hand/*/version_0/metrics.csv")
-    study_s = undisturbed / record.folder / "metrics.csv"
+    study_s = undisturbed / record.folder / "version_0/metrics.csv"
     without_seconds = [
         [line.rpartition(",")[0] for line in path.read_text().splitlines()] for path in (by_hand, study_s)
     ]

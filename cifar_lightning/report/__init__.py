@@ -1,0 +1,1 @@
+"""The report: a study's records as a document to read."""

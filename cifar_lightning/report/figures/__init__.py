@@ -1,0 +1,1 @@
+"""Each function draws one figure from plain numbers."""

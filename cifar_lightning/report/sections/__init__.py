@@ -1,0 +1,1 @@
+"""Each function makes one section of the report from a study's records."""
