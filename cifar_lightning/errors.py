@@ -22,6 +22,10 @@ class ReportedError(Exception):
         super().__init__(f"{field}: {cause}; {remedy}")
         self.field, self.cause, self.remedy = field, cause, remedy
 
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        """What it takes to send it to another process."""
+        return type(self), (self.field, self.cause, self.remedy)
+
 
 class InputError(ReportedError, ValueError):
     """Something a person gave can't be used: a setting, a file, a checkpoint."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from cifar_lightning.errors import InputError
+from cifar_lightning.errors import InputError, RunError, check
 from cifar_lightning.study.grid import Cell
 from cifar_lightning.study.launcher import begin, context
 
@@ -27,32 +27,40 @@ def survey(cells: Sequence[Cell]) -> dict[str, float]:
     process = begin(_survey, there, list(cells))
     there.close()
     try:
-        found = here.recv()
+        found: dict[str, float] | InputError = here.recv()
     except EOFError:
-        found = "its process ended; start again"
+        raise RunError("study", "the process that looks at its cells has ended", "start it again") from None
     process.join()
-    if isinstance(found, str):
-        cause, _, remedy = found.partition("; ")
-        raise InputError("study", cause, remedy)
-    assert isinstance(found, dict)
+    if isinstance(found, InputError):
+        raise found
     return found
 
 
 def _survey(connection: Connection, cells: list[Cell]) -> None:
-    from cifar_lightning.messages import explain
     from cifar_lightning.quiet import be_quiet
     from cifar_lightning.speed import prepare
 
     be_quiet()
     prepare()
-    seconds: dict[tuple[Any, ...], tuple[float, float]] = {}
-    found: dict[str, float] = {}
+    try:
+        connection.send(survey_here(cells))
+    except InputError as error:
+        connection.send(error)
+
+
+def survey_here(cells: Sequence[Cell]) -> dict[str, float]:
+    """As `survey`, in this process."""
+    from cifar_lightning.messages import explain
+
+    known: dict[tuple[Any, ...], tuple[float, float]] = {}
+    found = {}
     for cell in cells:
         try:
-            found[cell.address] = _epoch(cell, seconds)
+            found[cell.address] = _epoch(cell, known)
         except Exception as error:
-            return connection.send(f"experiment {cell.experiment}, {cell.name}: {explain(error).text}")
-    return connection.send(found)
+            cause, _, remedy = explain(error).text.partition("; ")
+            raise InputError(f"experiment {cell.experiment}, {cell.name}", cause, remedy) from error
+    return found
 
 
 def _epoch(cell: Cell, known: dict[tuple[Any, ...], tuple[float, float]]) -> float:
@@ -61,13 +69,14 @@ def _epoch(cell: Cell, known: dict[tuple[Any, ...], tuple[float, float]]) -> flo
 
     setting = Setting([*cell.command, "--trainer.max_epochs", str(cell.epochs), "--trainer.logger", "false"])
     data, model = setting.datamodule, setting.model
+    check(data.val_size > 0, "data.val_size", data.val_size, "1 or more: a study compares on validation images")
     batch = min(data.batch_size, MOST_IMAGES)
     kind = (repr(model), setting.trainer.precision, batch)
     if kind not in known:
         known[kind] = _step(setting, batch)
     train, evaluate = known[kind]
     steps = math.ceil(setting.images_per_epoch / data.batch_size)
-    evaluated = data.val_size + (data.train_clean_size if data.val_size else 0)
+    evaluated = data.val_size + data.train_clean_size
     return float(steps * train * data.batch_size / batch + evaluated * evaluate)
 
 

@@ -1,0 +1,57 @@
+"""The look ahead: what `fit` would refuse is refused before anything runs, and time grows with the work."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cifar_lightning.errors import InputError
+from cifar_lightning.study import survey as module
+from cifar_lightning.study.experiments import Experiment
+from cifar_lightning.study.grid import Cell, grid
+from cifar_lightning.study.survey import survey
+from tests.conftest import CONFIGS
+
+SMALL = {"data.source": "synthetic", "data.train_size": 2000, "data.val_size": 1000, "data.train_clean_size": 0}
+
+
+def cells(folder: Path, **more: Any) -> list[Cell]:
+    experiment = Experiment(base=str(CONFIGS / "mlp.yaml"), epochs=1, set=SMALL | more.pop("set", {}), **more)
+    return grid({"one": experiment}, folder).cells
+
+
+def test_what_fit_would_refuse_is_named_with_its_cell(tmp_path: Path) -> None:
+    (good,), (bad,) = cells(tmp_path), cells(tmp_path, vary={"model.drpout": [0.5]})
+    with pytest.raises(InputError, match=r"experiment one, .*: model.drpout: there is no such setting; did you mean"):
+        survey([good, bad])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model.dropout": 1.5}, "dropout: 1.5 is not possible"),
+        ({"data.val_size": 0}, "data.val_size: 0 is not possible; use 1 or more: a study compares"),
+        ({"data.batch_size": 0}, "batch_size: 0 is not possible"),
+    ],
+)
+def test_a_value_out_of_range_too(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        module.survey_here(cells(tmp_path, set=settings))
+
+
+def test_the_time_of_an_epoch_is_that_of_its_steps_and_its_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed: list[int] = []
+
+    def step(setting: Any, batch: int) -> tuple[float, float]:
+        probed.append(batch)
+        return 0.5, 0.001
+
+    monkeypatch.setattr(module, "_step", step)
+    sizes = cells(tmp_path, vary={"data.batch_size": [10, 100, 1000]})
+    limited = cells(tmp_path, set={"data.batch_size": 10, "trainer.limit_train_batches": 4})
+    found = module.survey_here([*sizes, *limited])
+    # 200, 20 and 2 steps; one of 1,000 images takes five times as long as one of 200. Validation takes 1 s.
+    assert list(found.values()) == pytest.approx([200 * 0.5 + 1, 20 * 0.5 + 1, 2 * 5 * 0.5 + 1, 4 * 0.5 + 1])
+    assert probed == [10, 100, 200]  # what is known is not timed again
