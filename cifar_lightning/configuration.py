@@ -1,5 +1,6 @@
 """Configuration files, looked at before anything is made of them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,22 @@ import yaml
 from cifar_lightning.errors import InputError
 
 MOST_VALUES = 10_000
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes 1e-4 for a number, as YAML 1.2 and the rest of this program do; PyYAML wants 1.0e-4."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a file that `check_yaml` has let pass."""
+    # The loader is PyYAML's safe one, which makes plain values alone.
+    content: dict[str, Any] = yaml.load(path.read_text(), _Loader)
+    return content
 
 
 def check_yaml(path: Path) -> None:

@@ -1,5 +1,6 @@
 """SIGINT (Ctrl-C) and SIGTERM end a run after the step, with everything saved."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -79,4 +80,5 @@ class Stopping(Callback):
         for each in self._handlers:
             signal.signal(each, signal.SIG_DFL)
         # Not print: it may have been interrupted in the middle of a line.
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstopping after this step (again: at once)\n")
+        with contextlib.suppress(OSError):  # whoever read it may be gone
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstopping after this step (again: at once)\n")

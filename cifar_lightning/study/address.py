@@ -13,29 +13,29 @@ from cifar_lightning.data.source import Source
 PACKAGE = Path(cifar_lightning.__file__).parent
 # What decides the figures of a run; not what watches it or speaks of it.
 DECIDING = ("data/*.py", "models/*.py", "seeds.py", "callbacks/seeding.py")
-# Settings that change no figure but the seconds, or are told apart by something else.
+# Told apart by something else, or of the machine: a run that goes on elsewhere stays the same run, though its last bits
+# differ and the precision may; each record says what it ran on.
 NOT_CONTENT = ("data.root", "data.source", "data.num_workers", "data.mirrors", "trainer.accelerator", "seed_everything")
 
 
 def content_address(settings: Mapping[str, Any], epochs: int, seed: int, source: Source, code: str) -> str:
     """What identifies a run.
 
-    Where the learning rate is constant the number of epochs is no part of it: a shorter run is the beginning of the
-    longer one, bit for bit, so one serves both, and a finished run can be made longer.
-
     Args:
         settings: All that is set, dotted.
-        epochs: How many it wants.
+        epochs: How many it has.
         seed: Of the run.
         source: Where the images come from. What they are is then certain: the official files are verified by their
             published checksums, the stand-in is made by the code.
         code: Its version.
     """
     content = {key: value for key, value in settings.items() if key not in NOT_CONTENT}
-    content["trainer.max_epochs"] = None if settings.get("model.schedule", "constant") == "constant" else epochs
+    content["trainer.max_epochs"] = epochs
     if _is_no_limit(settings):
         del content["trainer.limit_train_batches"]
-    plain = {key: _plain(value) for key, value in content.items()} | {"seed": seed, "source": source, "code": code}
+    # Where a Trainer takes both, 1 is a number of batches and 1.0 all of them; elsewhere they are one setting.
+    plain = {key: value if key.startswith("trainer.") else _plain(value) for key, value in content.items()}
+    plain |= {"seed": seed, "source": source, "code": code}
     return _digest(json.dumps(plain, sort_keys=True).encode())
 
 
@@ -60,7 +60,9 @@ def _is_no_limit(settings: Mapping[str, Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value  # 0.0 and 0 are one setting
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _is_text(node: ast.AST) -> bool:

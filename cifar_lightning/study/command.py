@@ -1,10 +1,11 @@
 """`python -m cifar_lightning study`: runs what is missing of a grid, and writes the report."""
 
+import argparse
 import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,25 +35,40 @@ def study(args: Sequence[str]) -> int:
     """
     options = parser().parse_args(args)
     check(options.workers >= 1, "workers", options.workers, "1 or more")
-    wanted = experiments.read(options.config)
+    points, cells, places = grid(experiments.read(options.config), options.output)
+    plan = Plan(command=shlex.join(["python", "-m", "cifar_lightning", "study", *args]), points=points)
+    if options.dry_run:
+        return estimate(*look(plan, cells, options))
+    with own(options.output):
+        there, cells, missing, seconds = look(plan, cells, options)
+        store.write_plan(options.output, plan)
+        show_shared(places, cells, options.output)
+        return run(Study(plan, there, options.output), missing, seconds, Local(options.workers))
+
+
+def look(
+    plan: Plan, cells: Sequence[Cell], options: argparse.Namespace
+) -> tuple[dict[str, Record], list[Cell], list[Cell], dict[str, float]]:
+    """What is there already, all cells where their runs are, those of them to run, and seconds of an epoch of these."""
+    there = store.records(options.output, plan)
+    cells = [located(cell, options.output) for cell in cells]
+    missing = [cell for cell in cells if not is_done(cell, there.get(cell.address), options.retry)]
+    return there, cells, missing, survey(missing) if missing else {}
+
+
+@contextmanager
+def own(output: Path) -> Iterator[None]:
+    """Has the study's folder to itself."""
     try:
-        options.output.mkdir(parents=True, exist_ok=True)
-        with files.locked(options.output):
-            points, cells, places = grid(wanted, options.output)
-            plan = Plan(command=shlex.join(["python", "-m", "cifar_lightning", "study", *args]), points=points)
-            there = store.records(options.output)
-            cells = [located(cell, options.output) for cell in cells]
-            missing = [cell for cell in cells if not is_done(cell, there.get(cell.address), options.retry)]
-            seconds = survey(missing) if missing else {}
-            if options.dry_run:
-                return estimate(cells, there, missing, seconds)
-            store.write_plan(options.output, plan)
-            show_shared(places, cells, options.output)
-            return run(Study(plan, there, options.output), missing, seconds, Local(options.workers))
-    except FileExistsError:
-        raise InputError("output", f"{options.output} is not a folder", "name another") from None
-    except BlockingIOError:
-        raise InputError(str(options.output), "another study is running here", "wait for it, or stop it") from None
+        output.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError("output", f"{output} is not a folder", "name another") from None
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(output))
+        except BlockingIOError:
+            raise InputError(str(output), "another study is running here", "wait for it, or stop it") from None
+        yield
 
 
 def parser() -> OneLineParser:
@@ -82,6 +98,9 @@ def located(cell: Cell, output: Path) -> Cell:
 def show_shared(places: Mapping[Path, str], cells: Sequence[Cell], output: Path) -> None:
     """Has a run that several experiments share stand in the folder of each, so that TensorBoard shows it there."""
     homes = {cell.address: cell.folder for cell in cells}
+    for home in homes.values():
+        if (output / home).is_symlink():  # of a run that is its own now
+            (output / home).unlink()
     for place, address in places.items():
         if place != homes[address]:
             with suppress(OSError):  # it is there, or the file system has no links
@@ -95,11 +114,11 @@ def is_done(cell: Cell, record: Record | None, retry: bool) -> bool:
         return False
     if record.status == "failed":
         return not retry
-    return len(record.rows) >= cell.epochs and (record.test is not None or not cell.test)
+    return record.test is not None or not cell.test
 
 
 def estimate(
-    cells: Sequence[Cell], there: dict[str, Record], missing: Sequence[Cell], seconds: dict[str, float]
+    there: dict[str, Record], cells: Sequence[Cell], missing: Sequence[Cell], seconds: dict[str, float]
 ) -> int:
     """Says what would run, and for how long.
 
@@ -136,17 +155,16 @@ def run(study: Study, missing: Sequence[Cell], seconds: dict[str, float], launch
                 continue
             if status:
                 store.write_record(study.folder / cell.folder, failure(cell, status, progress.errors, study.folder))
-            study = replace(study, records=store.records(study.folder))
+            study = replace(study, records=store.records(study.folder, study.plan))
             progress.ended(cell, study.records[cell.address])
             store.write_table(study)
     store.write_table(study)
     from cifar_lightning.report.document import write
 
     print(f"report: {write(study)}")
-    wanted = {point.address for point in study.plan.points}
-    failed = [record for address, record in study.records.items() if address in wanted and record.status == "failed"]
+    failed = [record for record in study.records.values() if record.status == "failed"]
     for record in failed:
-        print(f"error: {record.folder}: {record.reason}", file=sys.stderr)
+        print(f"error: {record.folder}: {record.reason} (--retry runs it again)", file=sys.stderr)
     for cell in stopped:
         print(f"error: {cell.folder}: it was stopped; start the study again", file=sys.stderr)
     return 1 if failed or stopped else 0
@@ -175,6 +193,6 @@ def failure(cell: Cell, status: int, errors: dict[str, str], folder: Path) -> Re
         folder=str(cell.folder),
         seed=cell.seed,
         source=cell.source,
-        settings={**cell.settings, "trainer.max_epochs": cell.epochs},
+        settings=dict(cell.settings),
         rows=rows_of(folder / cell.folder / VERSION),
     )

@@ -1,14 +1,15 @@
 """What a study is asked to do: the experiments of configs/study.yaml."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cifar_lightning.configuration import check_yaml
+from cifar_lightning.configuration import check_yaml, load_yaml
 from cifar_lightning.errors import InputError, check
+
+DOTTED = "settings of model, data and trainer, dotted: {model.dropout: 0.2}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ def read(path: Path) -> dict[str, Experiment]:
         InputError: It can't be understood; the file and the place are named.
     """
     check_yaml(path)
-    content = yaml.safe_load(path.read_text())
+    content = load_yaml(path)
     experiments = content.pop("experiments", None)
     if not isinstance(experiments, dict) or not experiments:
         raise InputError(f"{path}, experiments", "there are none", "name some, as configs/study.yaml does")
@@ -64,7 +65,7 @@ def _experiment(path: Path, name: str, common: dict[str, Any], own: Any) -> Expe
         if each.default is MISSING and each.default_factory is MISSING:
             check(each.name in merged, f"{where}.{each.name}", None, "a value: it must be given")
     for given in (common.get("set", {}), own.get("set", {})):
-        check(isinstance(given, dict), f"{where}.set", given, "settings, dotted: {model.dropout: 0.2}")
+        check(isinstance(given, dict), f"{where}.set", given, DOTTED)
     merged["set"] = {**common.get("set", {}), **own.get("set", {})}
     merged["base"] = str(path.parent / str(merged["base"]))
     check_yaml(Path(merged["base"]))
@@ -80,3 +81,9 @@ def _check(where: str, merged: dict[str, Any]) -> None:
     check(whole and len(set(seeds)) == len(seeds), f"{where}.seeds", seeds, "a list of different whole numbers")
     lists = isinstance(vary, dict) and all(isinstance(values, list) and values for values in vary.values())
     check(lists and len({len(values) for values in vary.values()}) <= 1, f"{where}.vary", vary, "lists of equal length")
+    variants = [str(values) for values in zip(*vary.values(), strict=True)]
+    check(len(set(variants)) == len(variants), f"{where}.vary", vary, "each value once")
+    for key, value in (*merged["set"].items(), *vary.items()):
+        check(re.fullmatch(r"(model|data|trainer)\.\w+", str(key)) is not None, f"{where}, {key}", key, DOTTED)
+        check(not isinstance(value, dict), f"{where}, {key}", value, DOTTED)
+        check(key != "trainer.max_epochs", f"{where}, {key}", value, "`epochs` of the experiment")

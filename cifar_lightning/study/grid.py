@@ -4,11 +4,11 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from cifar_lightning.configuration import load_yaml
 from cifar_lightning.data.source import Source, data_root, settle, tagged
 from cifar_lightning.study.address import code_version, content_address
 from cifar_lightning.study.experiments import Experiment
@@ -29,7 +29,7 @@ class Cell:
         settings: All that is set, dotted.
         seed: Of the run.
         source: Of the images.
-        epochs: As many as the experiment wants that wants most.
+        epochs: How many it has.
         test: Whether the test set is asked.
         code: Version of the code.
     """
@@ -58,8 +58,7 @@ class Cell:
     @property
     def typed(self) -> str:
         """What to type to run it by hand."""
-        words = [*self.command, "--trainer.max_epochs", str(self.epochs)]
-        return shlex.join(["python", "-m", "cifar_lightning", *words])
+        return shlex.join(["python", "-m", "cifar_lightning", *self.command])
 
 
 class Grid(NamedTuple):
@@ -83,56 +82,83 @@ def grid(experiments: Mapping[str, Experiment], output: Path) -> Grid:
         experiments: By name.
         output: The study's folder.
     """
-    points, cells, places, code = [], dict[str, Cell](), dict[Path, str](), code_version()
-    for name, experiment in experiments.items():
-        for varied, seed, cell in _cells(name, experiment, output, code):
-            places[cell.folder] = cell.address
-            there = cells.get(cell.address, cell)
-            cells[cell.address] = replace(there, epochs=max(cell.epochs, there.epochs), test=cell.test or there.test)
-            points.append(
-                Point(
-                    experiment=name,
-                    variant=_label(varied) or name,
-                    varied=varied,
-                    seed=seed,
-                    epochs=cell.epochs,
-                    address=cell.address,
-                )
+    wanted = list(_wanted(experiments, output, code_version()))
+    longest = dict[str, Cell]()
+    for cell, _ in wanted:
+        content = _beginning(cell)
+        longest[content] = max(longest.get(content, cell), cell, key=lambda each: each.epochs)
+    points, cells, places = [], dict[str, Cell](), dict[Path, str]()
+    for cell, varied in wanted:
+        serving = cell if cell.test else longest[_beginning(cell)]
+        first = cells.get(serving.address, serving)
+        cells[serving.address] = replace(first, test=serving.test or first.test)
+        places[cell.folder] = serving.address
+        points.append(
+            Point(
+                experiment=cell.experiment,
+                variant=_label(varied) or cell.experiment,
+                varied=varied,
+                seed=cell.seed,
+                epochs=cell.epochs,
+                address=serving.address,
             )
+        )
     return Grid(points, list(cells.values()), places)
 
 
-def _cells(name: str, experiment: Experiment, output: Path, code: str) -> Iterator[tuple[dict[str, Any], int, Cell]]:
-    base = flat(yaml.safe_load(Path(experiment.base).read_text()))
-    for varied in experiment.variants():
-        given = {**experiment.set, **varied}
-        settings = base | given
-        wanted = settings.get("data.source", "cifar10")
-        source = _settled(wanted, settings)
-        if wanted == "auto":  # so that the command does the same on a day without a network
-            given["data.source"] = source
-        for seed in experiment.seeds:
-            address = content_address(settings, experiment.epochs, seed, source, code)
-            folder = ",".join(filter(None, (_label(varied), f"seed={seed}", address[:TAG_DIGITS])))
-            words = ["fit", "--config", experiment.base]
-            words += [word for key, value in given.items() for word in (f"--{key}", _word(value))]
-            words += ["--seed_everything", str(seed), "--logs", str(output / name), "--name", folder]
-            yield (
-                varied,
-                seed,
-                Cell(
-                    address=address,
-                    experiment=name,
-                    name=folder,
-                    command=tuple(words),
-                    settings=settings | {"data.source": source},
-                    seed=seed,
-                    source=source,
-                    epochs=experiment.epochs,
-                    test=experiment.test,
-                    code=code,
-                ),
-            )
+def _beginning(cell: Cell) -> str:
+    """What cells have in common of which a shorter one is the beginning of a longer one, bit for bit.
+
+    It is where the learning rate is constant. The longer one then serves both, if no test of the shorter one is wanted.
+    """
+    constant = cell.settings.get("model.schedule", "constant") == "constant"
+    return content_address(cell.settings, 0 if constant else cell.epochs, cell.seed, cell.source, cell.code)
+
+
+def _wanted(experiments: Mapping[str, Experiment], output: Path, code: str) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """A cell for each point, and what varies there."""
+    settled = cache(_settled)  # once, or a day with a bad network would ask at every point
+    for name, experiment in experiments.items():
+        base = flat(load_yaml(Path(experiment.base)))
+        for varied in experiment.variants():
+            given = {**experiment.set, **varied}
+            settings = base | given
+            asked = settings.get("data.source", "cifar10")
+            source = settled(asked, settings.get("data.root"), tuple(settings.get("data.mirrors") or ()))
+            if asked == "auto":  # so that the command does the same on a day without a network
+                given["data.source"] = source
+            for seed in experiment.seeds:
+                yield _cell(name, experiment, output, seed, given, settings | {"data.source": source}, code), varied
+
+
+def _cell(
+    name: str,
+    experiment: Experiment,
+    output: Path,
+    seed: int,
+    given: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    code: str,
+) -> Cell:
+    address = content_address(settings, experiment.epochs, seed, settings["data.source"], code)
+    varied = {key: value for key, value in given.items() if key in experiment.vary}
+    label = _label(varied).replace("/", "_")
+    folder = ",".join(filter(None, (label, f"seed={seed}", address[:TAG_DIGITS])))
+    words = ["fit", "--config", experiment.base]
+    words += [word for key, value in given.items() for word in (f"--{key}", _word(value))]
+    words += ["--trainer.max_epochs", str(experiment.epochs), "--seed_everything", str(seed)]
+    return Cell(
+        address=address,
+        experiment=name,
+        name=folder,
+        command=(*words, "--logs", str(output / name), "--name", folder),
+        settings={**settings, "trainer.max_epochs": experiment.epochs},
+        seed=seed,
+        source=settings["data.source"],
+        epochs=experiment.epochs,
+        test=experiment.test,
+        code=code,
+    )
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -144,12 +170,12 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _settled(wanted: Source, settings: Mapping[str, Any]) -> Source:
-    if wanted != "auto":
-        return wanted
+def _settled(asked: Source, root: str | None, mirrors: tuple[str, ...]) -> Source:
+    if asked != "auto":
+        return asked
     from cifar_lightning.data.cifar10 import MIRRORS  # here, because PyTorch takes a second to import
 
-    return settle(wanted, data_root(settings.get("data.root")), settings.get("data.mirrors") or MIRRORS)
+    return settle(asked, data_root(root), mirrors or MIRRORS)
 
 
 def _label(varied: Mapping[str, Any]) -> str:
@@ -157,4 +183,4 @@ def _label(varied: Mapping[str, Any]) -> str:
 
 
 def _word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value).replace(" ", "")
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

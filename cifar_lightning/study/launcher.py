@@ -69,7 +69,8 @@ class Local:
 
     def _threads(self) -> int | None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, cores // self.workers) if self.workers > 1 else None
+        chosen = self.workers == 1 or "OMP_NUM_THREADS" in os.environ
+        return None if chosen else max(1, cores // self.workers)
 
 
 def context() -> Any:

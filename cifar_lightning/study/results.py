@@ -15,6 +15,11 @@ class Run:
     point: Point
     record: Record
 
+    @property
+    def is_done(self) -> bool:
+        """Whether all epochs of the point are there, whatever came of a longer run behind them."""
+        return self.record.status == "done" or len(self.record.rows) >= self.point.epochs
+
     @cached_property
     def rows(self) -> list[dict[str, float]]:
         """The curves, up to the point's last epoch."""
@@ -22,8 +27,8 @@ class Run:
 
     @property
     def test(self) -> Test | None:
-        """What the test set said, unless the run went on beyond this point."""
-        return self.record.test if len(self.record.rows) <= self.point.epochs else None
+        """What the test set said, unless the run goes on beyond this point."""
+        return self.record.test if len(self.record.rows) == len(self.rows) else None
 
     @cached_property
     def best(self) -> dict[str, float]:
@@ -91,7 +96,7 @@ class Study:
             points[0].experiment,
             points[0].variant,
             points[0].varied,
-            tuple(run for run in runs if run.record.status == "done"),
-            tuple(run for run in runs if run.record.status == "failed"),
+            tuple(run for run in runs if run.is_done),
+            tuple(run for run in runs if not run.is_done),
             tuple(point.seed for point in points if point.address not in self.records),
         )

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +43,20 @@ def read(folder: Path) -> Study:
     Raises:
         InputError: There are none in that folder, or they can't be understood.
     """
-    return Study(_read_plan(folder / PLAN), records(folder), folder)
+    plan = _read_plan(folder / PLAN)
+    return Study(plan, records(folder, plan), folder)
 
 
-def records(folder: Path) -> dict[str, Record]:
-    """The record of every run below a study's folder, by address.
+def records(folder: Path, plan: Plan) -> dict[str, Record]:
+    """The record of every run that a plan asks for and that is there, by address.
 
     Raises:
         InputError: One can't be understood.
     """
     paths = sorted(path for path in folder.glob(f"*/*/{RESULT}") if not path.parent.is_symlink())
-    found = [_read_record(path) for path in paths]
-    return {record.address: record for record in found}
+    found = [_read_record(path, folder) for path in paths]
+    wanted = {point.address for point in plan.points}
+    return {record.address: record for record in found if record.address in wanted}
 
 
 def publish(study: Study, folder: Path) -> Study:
@@ -63,8 +65,7 @@ def publish(study: Study, folder: Path) -> Study:
     Returns:
         The study as it is there.
     """
-    wanted = {point.address for point in study.plan.points}
-    there = Study(study.plan, {a: record for a, record in study.records.items() if a in wanted}, folder)
+    there = replace(study, folder=folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_plan(folder, study.plan)
     for record in there.records.values():
@@ -85,11 +86,10 @@ def _read_plan(path: Path) -> Plan:
         raise InputError(str(path), f"not the plan of a study ({error})", "run `study` again") from None
 
 
-def _read_record(path: Path) -> Record:
+def _read_record(path: Path, study: Path) -> Record:
     content = _read(path)
     try:
-        folder = Path(content["folder"])
-        if folder.is_absolute() or ".." in folder.parts:
+        if study / content["folder"] != path.parent:
             raise KeyError("folder")
         if test := content["test"]:
             content["test"] = Test(**test | {"mistakes": [Mistake(**each) for each in test["mistakes"]]})
@@ -132,7 +132,8 @@ def _table(study: Study) -> Iterator[list[Any]]:
         run = Run(point, record)
         model = str(record.settings.get("model.class_path", "")).rpartition(".")[2]
         yield [
-            *(point.experiment, point.variant, model, point.seed, point.address, record.status, record.reason),
+            *(point.experiment, point.variant, model, point.seed, point.address),
+            *(("done", "") if run.is_done else ("failed", record.reason)),
             *((len(run.rows), int(run.best["epoch"]), run.best["val/acc"]) if run.rows else (0, "", "")),
             *(run.last.get(name, "") if run.rows else "" for name in FIGURES),
             *((run.test.loss, run.test.acc) if run.test else ("", "")),

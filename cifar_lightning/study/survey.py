@@ -30,7 +30,9 @@ def survey(cells: Sequence[Cell]) -> dict[str, float]:
         found: dict[str, float] | InputError = here.recv()
     except EOFError:
         raise RunError("study", "the process that looks at its cells has ended", "start it again") from None
-    process.join()
+    finally:
+        process.kill()
+        process.join()
     if isinstance(found, InputError):
         raise found
     return found
@@ -58,7 +60,11 @@ def survey_here(cells: Sequence[Cell]) -> dict[str, float]:
         try:
             found[cell.address] = _epoch(cell, known)
         except Exception as error:
-            cause, _, remedy = explain(error).text.partition("; ")
+            message = explain(error)
+            if message.status != InputError.status:  # `fit` will fail of it, too, and the others will not
+                found[cell.address] = 0.0
+                continue
+            cause, _, remedy = message.text.partition("; ")
             raise InputError(f"experiment {cell.experiment}, {cell.name}", cause, remedy) from error
     return found
 
@@ -67,9 +73,9 @@ def _epoch(cell: Cell, known: dict[tuple[Any, ...], tuple[float, float]]) -> flo
     """Seconds of an epoch; steps like those of a cell before are not timed again."""
     from cifar_lightning.setting import Setting
 
-    setting = Setting([*cell.command, "--trainer.max_epochs", str(cell.epochs), "--trainer.logger", "false"])
+    setting = Setting(list(cell.command))
     data, model = setting.datamodule, setting.model
-    check(data.val_size > 0, "data.val_size", data.val_size, "1 or more: a study compares on validation images")
+    _check(setting.config["fit"])
     batch = min(data.batch_size, MOST_IMAGES)
     kind = (repr(model), setting.trainer.precision, batch)
     if kind not in known:
@@ -78,6 +84,17 @@ def _epoch(cell: Cell, known: dict[tuple[Any, ...], tuple[float, float]]) -> flo
     steps = math.ceil(setting.images_per_epoch / data.batch_size)
     evaluated = data.val_size + data.train_clean_size
     return float(steps * train * data.batch_size / batch + evaluated * evaluate)
+
+
+def _check(config: Any) -> None:
+    """Refuses what ends before its epochs are over, or has epochs without a validation: they could not be compared."""
+    data, trainer = config.data, config.trainer
+    check(data.val_size > 0, "data.val_size", data.val_size, "1 or more: a study compares on validation images")
+    every = trainer.check_val_every_n_epoch
+    check(every == 1, "trainer.check_val_every_n_epoch", every, "1: a study compares on validation images")
+    for name, none in (("max_steps", (-1, None)), ("max_time", (None,)), ("fast_dev_run", (False,))):
+        check(trainer[name] in none, f"trainer.{name}", trainer[name], "`epochs` of the experiment")
+    check(trainer.logger in (None, True), "trainer.logger", trainer.logger, "the default: the curves are needed")
 
 
 def _step(setting: Any, batch: int) -> tuple[float, float]:

@@ -52,8 +52,15 @@ def perform(cell: Cell, study: Path) -> int:
     Returns:
         Exit status: of the first command that fails, else 0.
     """
+    try:
+        return _perform(cell, study)
+    except Exception as error:
+        return program.fail(error)
+
+
+def _perform(cell: Cell, study: Path) -> int:
     run = study / cell.folder / VERSION
-    if status := program.main([*_fit(cell, run), "--trainer.max_epochs", str(cell.epochs)]):
+    if status := program.main(_fit(cell, run)):
         return status
     best = str(run / "checkpoints" / "best.ckpt")
     for command in ("test", "predict") if cell.test else ():
@@ -84,7 +91,7 @@ def _record(cell: Cell, run: Path) -> Record:
         folder=str(cell.folder),
         seed=cell.seed,
         source=cell.source,
-        settings={**cell.settings, "trainer.max_epochs": cell.epochs},
+        settings=dict(cell.settings),
         parameters=sum(weights.numel() for weights in setting.model.parameters()),
         images_per_epoch=setting.images_per_epoch,
         rows=rows_of(run),

@@ -147,20 +147,53 @@ def test_what_is_added_runs_alone(launcher: Pretended, config: Path) -> None:
     assert len(table()) == 6
 
 
-def test_more_epochs_go_on_with_the_run(launcher: Pretended, config: Path) -> None:
+def test_more_epochs_are_another_run_and_leave_this_one(launcher: Pretended, config: Path) -> None:
     study()
+    before = {path: path.read_bytes() for path in Path("out").rglob("result.json")}
     launcher.ran.clear()
-    config.write_text(GRID.replace("epochs: 2", "epochs: 4"))
+    launcher.ends = {"main/seed=1": -9}
+    config.write_text(GRID.replace("epochs: 3", "epochs: 5"))
+    assert study() == 1
+    assert [(cell.experiment, cell.seed, cell.epochs) for cell in launcher.ran] == [("main", 0, 5), ("main", 1, 5)]
+    assert {path: path.read_bytes() for path in before} == before
+    config.write_text(GRID)
+    launcher.ran.clear()
     assert study() == 0
-    assert [(cell.experiment, cell.seed, cell.epochs) for cell in launcher.ran] == [("main", 0, 4), ("rate", 0, 4)]
+    assert launcher.ran == []
+    assert [row["test/acc"] for row in table()] == ["0.25", "0.25", "", ""]
 
 
-def test_a_run_stays_in_its_folder_when_experiments_change_places(launcher: Pretended, config: Path) -> None:
+def test_what_a_longer_run_failed_of_later_is_no_failure_of_its_beginning(launcher: Pretended, config: Path) -> None:
     study()
-    config.write_text(GRID.replace("main:", "renamed:").replace("epochs: 2", "epochs: 4"))
+    (path,) = Path("out").glob("main/seed=0,*/result.json")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"status": "failed", "reason": "nan", "rows": content["rows"][:2]}))
+    assert study() == 1
+    assert [(row["variant"], row["status"], row["reason"]) for row in table()] == [
+        ("main", "failed", "nan"),
+        ("main", "done", ""),
+        ("lr=0.001", "done", ""),
+        ("lr=0.1", "done", ""),
+    ]
+
+
+def test_records_of_other_plans_are_left_alone(launcher: Pretended, config: Path) -> None:
+    study()
+    config.write_text(GRID.replace("seeds: [0, 1]", "seeds: [2]"))
+    study()
+    assert [row["seed"] for row in table()] == ["2", "0", "0"]
+    assert len(store.read(Path("out")).records) == 3
+
+
+def test_a_run_stays_in_its_folder_when_experiments_change_names(launcher: Pretended, config: Path) -> None:
+    launcher.ends = {"main/seed=1": 143}
+    study()
+    (Path("out") / launcher.ran[1].folder).mkdir(parents=True)  # where it was stopped
+    config.write_text(GRID.replace("main:", "renamed:"))
     launcher.ran.clear()
+    launcher.ends = {}
     assert study() == 0
-    assert [cell.experiment for cell in launcher.ran] == ["main", "rate"]
+    assert [cell.experiment for cell in launcher.ran] == ["main"]
     assert all(path.is_symlink() for path in Path("out/renamed").iterdir())
 
 
@@ -224,7 +257,7 @@ def test_dry_run_says_what_would_run_and_writes_nothing(
     out = capsys.readouterr().out
     assert "3 of 3 runs to do: about 8 min" in out  # (3 + 3 + 2) epochs of a minute
     assert launcher.ran == []
-    assert list(Path("out").iterdir()) == []
+    assert not Path("out").exists()
     launcher.ends = {"lr=0.1": 1}
     study()
     capsys.readouterr()

@@ -38,6 +38,12 @@ def test_what_stands_beside_the_experiments_holds_for_all_that_do_not_differ(tmp
     assert list(two.variants()) == [{"model.lr": 1}, {"model.lr": 2}]
 
 
+@pytest.mark.parametrize("number", ["1e-4", "1.0e-4", "1E-4", "+1e-4", "0.0001", "1.e-4"])
+def test_a_number_is_one_however_it_is_written(number: str, tmp_path: Path) -> None:
+    path = study(tmp_path, f"experiments: {{one: {{base: mlp.yaml, epochs: 1, vary: {{model.lr: [{number}]}}}}}}")
+    assert read(path)["one"].vary == {"model.lr": [1e-4]}
+
+
 def test_lists_of_several_settings_go_together() -> None:
     experiment = Experiment(base="", epochs=1, vary={"data.batch_size": [10, 20], "model.lr": [0.1, 0.2]})
     assert list(experiment.variants()) == [
@@ -71,6 +77,13 @@ def test_lists_of_several_settings_go_together() -> None:
         ("experiments: {one: {base: mlp.yaml, epochs: 1, vary: {model.lr: 3}}}", r"one.vary: .* use lists of equal"),
         ("experiments: {one: {base: mlp.yaml, epochs: 1, vary: {a: [1], b: [1, 2]}}}", r"one.vary: .* equal length"),
         ("experiments: {one: {base: mlp.yaml, epochs: 1, vary: {a: []}}}", r"one.vary: .* use lists"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, vary: {model.lr: [1e-2, 0.01]}}}", r"one.vary: .* value once"),
+        (
+            "experiments: {one: {base: mlp.yaml, epochs: 1, set: {seed_everything: 1}}}",
+            r"one, seed_everything: .* dotted",
+        ),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, set: {model: {lr: 1}}}}", r"one, model: .* dotted"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, set: {trainer.max_epochs: 1}}}", r"use `epochs` of the exp"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, said: str, tmp_path: Path) -> None:

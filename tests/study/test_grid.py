@@ -1,6 +1,7 @@
 """Runs are known by their content: what changes no figure changes no address, and what does, does."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ def test_settings_are_dotted_as_flags_are() -> None:
         {"data.root": "elsewhere"},
         {"data.num_workers": 2},
         {"trainer.accelerator": "cpu"},
-        {"trainer.max_epochs": 3},
         {"model.dropout": 0.50},
         {"trainer.limit_train_batches": 400},
         {"trainer.limit_train_batches": 1000},
@@ -45,6 +45,11 @@ def test_what_changes_no_figure_changes_no_address(changed: dict[str, Any]) -> N
 
 def test_a_whole_number_is_one_however_it_is_written() -> None:
     assert address({"model.dropout": 0}) == address({"model.dropout": 0.0}) != address()
+    assert address({"model.channels": [16, 32]}) == address({"model.channels": [16.0, 32]}) != address()
+
+
+def test_one_batch_is_not_all_of_them() -> None:
+    assert address({"trainer.limit_val_batches": 1}) != address({"trainer.limit_val_batches": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -56,22 +61,24 @@ def test_a_whole_number_is_one_however_it_is_written() -> None:
         {"data.batch_size": 10},
         {"data.train_size": 1000},
         {"trainer.limit_train_batches": 399},
-        {"trainer.limit_train_batches": 1.0, "data.augment": "flip-shift"},
+        {"data.augment": "flip-shift"},
     ],
 )
 def test_what_changes_a_figure_changes_the_address(changed: dict[str, Any]) -> None:
     assert address(changed) != address()
 
 
-def test_seed_code_and_source_count() -> None:
-    found = {address(), address(seed=1), address(code="b"), content_address(SETTINGS, 20, 0, "synthetic", "a")}
-    assert len(found) == 4
+def test_seed_code_epochs_and_source_count() -> None:
+    found = {address(), address(seed=1), address(code="b"), address(epochs=21)}
+    assert len({*found, content_address(SETTINGS, 20, 0, "synthetic", "a")}) == 5
 
 
-@pytest.mark.parametrize(("schedule", "same"), [("constant", True), ("cosine", False), ("one-cycle", False)])
-def test_epochs_count_where_the_learning_rate_depends_on_them(schedule: str, same: bool) -> None:
-    changed = {"model.schedule": schedule}
-    assert (address(changed, epochs=20) == address(changed, epochs=50)) is same
+@pytest.mark.parametrize(("schedule", "shared"), [("constant", True), ("cosine", False), ("one-cycle", False)])
+def test_a_longer_run_serves_for_its_beginning(schedule: str, shared: bool, tmp_path: Path) -> None:
+    short = Experiment(base=str(CONFIGS / "cnn.yaml"), epochs=20, set={"model.schedule": schedule})
+    points, cells, _ = grid({"short": short, "long": replace(short, epochs=50)}, tmp_path)
+    assert (points[0].address == points[1].address) is shared
+    assert [cell.epochs for cell in cells] == ([50] if shared else [20, 50])
 
 
 def test_the_code_counts_but_not_what_is_said_of_it(tmp_path: Path) -> None:
@@ -93,26 +100,35 @@ def test_the_code_counts_but_not_what_is_said_of_it(tmp_path: Path) -> None:
 
 def test_a_run_is_shared_by_all_that_want_it(tmp_path: Path) -> None:
     base = str(CONFIGS / "cnn.yaml")
-    main_run = Experiment(base=base, epochs=50, test=True)
     sweep = Experiment(base=base, epochs=20, vary={"data.batch_size": [10, 100]})
+    tested = Experiment(base=base, epochs=50, test=True)
     longer = Experiment(base=base, epochs=60, seeds=[0, 1])
-    points, cells, places = grid({"sweep": sweep, "main": main_run, "longer": longer}, tmp_path)
-    assert [(point.experiment, point.variant, point.epochs) for point in points] == [
-        ("sweep", "batch_size=10", 20),
-        ("sweep", "batch_size=100", 20),
-        ("main", "main", 50),
-        ("longer", "longer", 60),
-        ("longer", "longer", 60),
+    points, cells, places = grid({"sweep": sweep, "tested": tested, "longer": longer}, tmp_path)
+    assert [(point.experiment, point.variant, point.seed, point.epochs) for point in points] == [
+        ("sweep", "batch_size=10", 0, 20),
+        ("sweep", "batch_size=100", 0, 20),
+        ("tested", "tested", 0, 50),
+        ("longer", "longer", 0, 60),
+        ("longer", "longer", 1, 60),
     ]
-    ten, shared, other_seed = cells
-    assert points[1].address == points[2].address == points[3].address == shared.address
-    assert (shared.experiment, shared.epochs, shared.test) == ("sweep", 60, True)
-    assert (ten.epochs, ten.test) == (20, False)
-    assert (other_seed.seed, other_seed.epochs, other_seed.test) == (1, 60, False)
-    assert len({cell.folder for cell in cells}) == 3
-    assert [place.parts[0] for place, address in places.items() if address == shared.address] == [
-        *("sweep", "main", "longer")
+    # The beginning of a longer run will do, but not for a test of the 50th epoch.
+    assert points[1].address == points[3].address
+    assert [(cell.experiment, cell.epochs, cell.seed, cell.test) for cell in cells] == [
+        ("sweep", 20, 0, False),
+        ("longer", 60, 0, False),
+        ("tested", 50, 0, True),
+        ("longer", 60, 1, False),
     ]
+    assert [place.parts[0] for place, address in places.items() if address == points[1].address] == ["sweep", "longer"]
+
+
+def test_one_that_is_tested_serves_those_that_need_no_test(tmp_path: Path) -> None:
+    base = str(CONFIGS / "cnn.yaml")
+    points, (cell,), _ = grid(
+        {"a": Experiment(base=base, epochs=20), "b": Experiment(base=base, epochs=20, test=True)}, tmp_path
+    )
+    assert points[0].address == points[1].address == cell.address
+    assert cell.test
 
 
 def test_a_new_point_leaves_the_others_where_they_are(tmp_path: Path) -> None:
@@ -140,12 +156,11 @@ def test_every_cell_of_a_shipped_study_is_a_fit(
 ) -> None:
     for cell in grid(read(CONFIGS / f"{name}.yaml"), tmp_path).cells:
         with pytest.raises(SystemExit) as stop:
-            main([*cell.command, "--trainer.max_epochs", str(cell.epochs), "--print_config"])
+            main([*cell.command, "--print_config"])
         assert stop.value.code == 0
         parsed = yaml.safe_load(capsys.readouterr().out)
         settings = flat(parsed)
         for key, value in cell.settings.items():
-            if key not in ("trainer.max_epochs", "seed_everything"):
+            if key != "seed_everything":
                 assert settings[key] == value, key
-        assert settings["trainer.max_epochs"] == cell.epochs
         assert settings["seed_everything"] == cell.seed

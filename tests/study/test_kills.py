@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cifar_lightning import files
 from cifar_lightning.checkpoint import read_checkpoint
 from cifar_lightning.study import store
 from tests.conftest import CONFIGS
@@ -106,6 +108,10 @@ def test_killed_twice(workers: int, folder: Path, undisturbed: Path) -> None:
     until(at_epoch(output, "mlp/seed=0*", 2), first)
     os.kill(first.pid, signal.SIGKILL)  # it alone: its cells notice, and save
     first.communicate()
+    for run in output.glob("mlp/*/version_0"):
+        with files.locked(run, waiting="until the cell has ended"):
+            kept = run / "checkpoints"
+            assert (kept / "interrupted.ckpt").exists() or read_checkpoint(kept / "last.ckpt").epochs == epochs(run)
     second = start(folder, "out", f"--workers={workers}")
     until(at_epoch(output, "cnn/*", 1), second)
     os.killpg(second.pid, signal.SIGKILL)  # every process, in the middle of whatever it does
@@ -141,10 +147,10 @@ def test_stopped_in_order(signum: signal.Signals, status: int, folder: Path, und
 
 
 def test_a_run_repeated_by_hand_has_the_same_curves(folder: Path, undisturbed: Path) -> None:
-    record = next(record for record in store.records(undisturbed).values() if "cnn" in record.folder)
-    words = record.command.split()[1:]
+    record = next(record for record in store.read(undisturbed).records.values() if "cnn" in record.folder)
+    words = shlex.split(record.command)[1:]
     words[words.index("--logs") + 1] = "by_hand"
-    command: Sequence[str] = [sys.executable, *(word.replace("'", "") for word in words)]
+    command: Sequence[str] = [sys.executable, *words]
     environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent), "OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     (by_hand,) = folder.glob("by_hand/*/version_0/metrics.csv")

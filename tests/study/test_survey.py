@@ -32,6 +32,10 @@ def test_what_fit_would_refuse_is_named_with_its_cell(tmp_path: Path) -> None:
         ({"model.dropout": 1.5}, "dropout: 1.5 is not possible"),
         ({"data.val_size": 0}, "data.val_size: 0 is not possible; use 1 or more: a study compares"),
         ({"data.batch_size": 0}, "batch_size: 0 is not possible"),
+        ({"trainer.max_steps": 3}, "trainer.max_steps: 3 is not possible; use `epochs`"),
+        ({"trainer.max_time": "00:00:01:00"}, "trainer.max_time: .* use `epochs`"),
+        ({"trainer.check_val_every_n_epoch": 2}, "trainer.check_val_every_n_epoch: 2 is not possible; use 1"),
+        ({"trainer.logger": False}, "trainer.logger: False is not possible"),
     ],
 )
 def test_a_value_out_of_range_too(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -55,3 +59,13 @@ def test_the_time_of_an_epoch_is_that_of_its_steps_and_its_validation(
     # 200, 20 and 2 steps; one of 1,000 images takes five times as long as one of 200. Validation takes 1 s.
     assert list(found.values()) == pytest.approx([200 * 0.5 + 1, 20 * 0.5 + 1, 2 * 5 * 0.5 + 1, 4 * 0.5 + 1])
     assert probed == [10, 100, 200]  # what is known is not timed again
+
+
+def test_what_does_not_fit_in_memory_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(setting: Any, batch: int) -> tuple[float, float]:
+        if batch == 100:
+            raise MemoryError
+        return 0.5, 0.0
+
+    monkeypatch.setattr(module, "_step", step)
+    assert list(module.survey_here(cells(tmp_path, vary={"data.batch_size": [100, 200]})).values()) == [0.0, 5.0]
