@@ -38,14 +38,18 @@ def write(study: Study) -> Path:
         study: Its folder must exist; its records may be few, or none.
 
     Returns:
-        Where report.html is. Beside it are report.md and, for that, figures/.
+        Where report.html is. Beside it are report.md and, for that, figures/, in which no other pictures stay.
     """
     with marked(SYNTHETIC if is_synthetic(study) else ""):
         sections = contents(study)
     figures = study.folder / FIGURES
     figures.mkdir(exist_ok=True)
-    for name, content in _pictures(sections).items():
+    pictures = _pictures(sections)
+    for name, content in pictures.items():
         files.replace(figures / name, content)
+    for path in figures.iterdir():
+        if path.suffix in (".svg", ".png") and path.name not in pictures:
+            path.unlink()  # an earlier report's
     for name in (MARKDOWN, HTML):
         page = _environment().get_template(f"{name}.j2")
         rendered = page.render(title=TITLE, notices=notices(study), sections=sections, figures=FIGURES)

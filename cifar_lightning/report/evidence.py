@@ -95,14 +95,15 @@ def less(a: Difference, b: Difference) -> Difference:
 
 
 def exceeds(difference: Difference | None, least: float, floor: float = 0.0) -> bool | None:
-    """Whether a difference is above `floor`, as far as its interval tells.
+    """Whether there is a difference of any weight, as far as its interval tells.
 
     Returns:
-        True if all of the interval is, False if all of it is below `least` and not above `floor`, None otherwise.
+        False if all of the interval is below `least`: such an effect is none, even if it is certain. Otherwise True if
+        all of it is above `floor`. None if it tells neither.
     """
     if difference is None or difference.low is None or difference.high is None:
         return None
-    return True if difference.low > floor else False if difference.high < least else None
+    return False if difference.high < least else True if difference.low > floor else None
 
 
 def points(difference: Difference) -> str:

@@ -14,9 +14,24 @@ from cifar_lightning.study.results import Run, Study
 LEAD = 0.0439 - 0.0264  # what batch norm does more for the CNN, in the report's words
 DROP = 0.0185  # the smaller of the two drops that the report calls insignificant
 SMALL, MIDDLE, LARGE = 100, 1000, 10_000  # batch sizes: the recipe's, where it is to begin, and beyond
+LOW, HIGH = 0.2, 0.8  # dropout rates: the report's best, fixed beforehand, and where it can hardly learn
 HARDLY = 0.10  # of accuracy; what is lost at least where a network can hardly learn
 CHANCE = 0.12  # accuracy; guessing has 0.1
 FAR = 3.0  # times as long
+
+RULES = f"""\
+A statement has parts. It is supported if all parts hold and no run is missing, not supported if one of them is \
+refuted, and open otherwise. A figure in brackets is a 95 % interval over seeds. An effect is none if all of its \
+interval is below the least that would count, and is there if, otherwise, all of it is above 0. The least is \
+{100 * POINT:g} point of accuracy; of what batch norm does more for the CNN, {100 * LEAD:.2f} points as in the \
+report. Dropout changes nothing if \
+the interval has 0 in it and is narrower than {200 * DROP:.1f} points, so that a drop of {100 * DROP:.2f} would have \
+shown. A low dropout rate is {LOW:g}; a network can hardly learn where all of the interval of what it loses to that is \
+above {100 * HARDLY:g} points, and does not learn at all below an accuracy of {CHANCE:g}. Far longer is {FAR:g} times \
+as long or more. A learning rate shows a sign if most of its runs do. Large batches are those of \
+{LARGE:,}, small ones those of {SMALL:,}; if they are not behind at equal updates, memory and processing speed are \
+not the cause.\
+"""
 
 
 @dataclass(frozen=True)
@@ -104,25 +119,28 @@ def _large_batch(e: Evidence) -> list[Part]:
     if not falls or not ahead or not behind:
         return [*parts, (None, "")]
     cause = {
-        True: f"they still lose {points(behind)}: fewer updates are not the cause, or not all of it",
+        True: f"they still lose {points(behind)}: fewer updates are not all of it, and what else it is these runs do "
+        "not tell",
         False: f"they are ahead by {points(ahead)}: the cause is fewer updates, not memory or processing speed",
         None: f"they lose {points(behind)}, which may be noise: the cause is open",
     }[blamed]
-    return [*parts, (blamed, f"At an equal number of updates {cause}.")]
+    # What they lose beyond that may be due to much else: it says nothing for memory and processing speed.
+    return [*parts, (False if blamed is False else None, f"At an equal number of updates {cause}.")]
 
 
 def _low_dropout(e: Evidence) -> list[Part]:
-    rates = e.sweep("dropout", "model.dropout", (0.0, 0.2, 0.8, 1.0))
-    means = {rate: fmean(map(accuracy, runs)) for rate, runs in rates.items() if runs}
-    low = max((rate for rate in means if 0 < rate < 0.5), key=means.__getitem__, default=0.2)
-    gain, loss = e.difference(rates[low], rates[0.0]), e.difference(rates[low], rates[0.8])
+    rates = e.sweep("dropout", "model.dropout", (0.0, LOW, HIGH, 1.0))
+    gain, loss = e.difference(rates[LOW], rates[0.0]), e.difference(rates[LOW], rates[HIGH])
     parts: list[Part] = [(None, "")]
     if gain and loss:
         parts = [
-            (exceeds(gain, POINT), f"A rate of {low:g} gains {points(gain)} over none."),
-            (exceeds(loss, HARDLY, HARDLY), f"A rate of 0.8 loses {points(loss)} to it."),
+            (exceeds(gain, POINT), f"A rate of {LOW:g} gains {points(gain)} over none."),
+            (exceeds(loss, HARDLY, HARDLY), f"A rate of {HIGH:g} loses {points(loss)} to it."),
         ]
-    return [*parts, (means[1.0] < CHANCE, f"At 1.0 the accuracy is {means[1.0]:.4f}.") if 1.0 in means else (None, "")]
+    if not rates[1.0]:
+        return [*parts, (None, "")]
+    mean = fmean(map(accuracy, rates[1.0]))
+    return [*parts, (mean < CHANCE, f"At 1.0 the accuracy is {mean:.4f}.")]
 
 
 def _cnn_slower(e: Evidence) -> list[Part]:

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 from cifar_lightning.report.svg import inline, standalone, tidy
 
@@ -69,7 +68,6 @@ SETTINGS: dict[Any, Any] = {
 }
 
 
-Arguments = ParamSpec("Arguments")
 _note: ContextVar[str] = ContextVar("note", default="")
 
 
@@ -100,21 +98,6 @@ class Drawing:
     svg: bytes
     png: bytes
     inline: str
-
-
-def remembered(figure: Callable[Arguments, Drawing]) -> Callable[Arguments, Drawing]:
-    """Draws what was drawn last time only if it would differ: a study's report is written after each of its runs."""
-    last: dict[str, tuple[str, Drawing]] = {}
-
-    @wraps(figure)
-    def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Drawing:
-        key = repr((args, kwargs, _note.get()))
-        name = str(args[0])
-        if name not in last or last[name][0] != key:
-            last[name] = key, figure(*args, **kwargs)
-        return last[name][1]
-
-    return drawn
 
 
 def draw(name: str, alt: str, height: float, paint: Callable[["Figure"], None]) -> Drawing:

@@ -152,7 +152,7 @@ def study(
     found: dict[str, Record] = {}
     for experiment, those in experiments.items():
         for each in those:
-            length = (epochs or {}).get(experiment, len(each.rows))
+            length = (epochs or {}).get(experiment, len(each.rows) if each.status == "done" else 50)
             varied = {name: each.settings[name] for name in VARIED.get(experiment, ())}
             point = Point(
                 experiment=experiment,

@@ -15,7 +15,7 @@ from cifar_lightning.report.figures.curves import learning_curves, loss_top
 from cifar_lightning.report.figures.differences import Effect, forest
 from cifar_lightning.report.figures.sweeps import Line, accuracies, losses
 from cifar_lightning.report.statistics import Difference
-from cifar_lightning.report.style import COLOURS, Drawing, draw, marked, remembered
+from cifar_lightning.report.style import COLOURS, draw, marked
 from tests.report.handmade import curve
 from tests.report.pages import Page
 
@@ -91,21 +91,6 @@ def test_every_colour_has_a_light_and_a_dark_value() -> None:
     for variable in COLOURS.values():
         name = "ink" if variable == "currentColor" else variable.removeprefix("var(--").removesuffix(")")
         assert css.count(f"--{name}: #") == 2, name
-
-
-def test_what_was_drawn_is_drawn_again_only_if_it_would_differ() -> None:
-    drawn: list[object] = []
-
-    @remembered
-    def figure(name: str, value: object) -> Drawing:
-        drawn.append(value)
-        return Drawing(name, str(value), b"", b"", "")
-
-    assert [figure("a", 1).alt, figure("a", 1).alt, figure("b", 1).alt, figure("a", 2).alt] == ["1", "1", "1", "2"]
-    assert drawn == [1, 1, 2]
-    with marked("synthetic"):
-        figure("a", 2)
-    assert drawn == [1, 1, 2, 2]
 
 
 def test_a_mark_is_in_picture_and_words() -> None:

@@ -38,6 +38,8 @@ KINDS: dict[str, tuple[Rows, str]] = {
     ),
     "one epoch": (curve(1), "too short"),
     "two epochs": (curve(2, val_loss=(1.6, 1.1)), "too short"),
+    "three epochs": (curve(3, val_loss=(1.6, 1.1)), "too short"),
+    "four epochs": (curve(4, val_loss=(1.6, 1.1)), "still learning"),
     "up and down": (
         curve(20, train_loss=wavy([1.9] * 20, 0.1), clean_loss=wavy([1.85] * 20, 0.1), val_loss=1.9, val_acc=0.3),
         "learning rate too high",
@@ -136,7 +138,7 @@ def test_the_figures() -> None:
     assert (found.verdict, found.best_epoch) == ("overfitting", 3)  # the first of the equals
     assert (found.gap_at_best, found.gap_at_end, found.val_loss_rise) == pytest.approx((0.14, 0.35, 0.25))
     assert found.why == (
-        "The validation loss was lowest in epoch 2 and ends 20.0% above that, while the loss on training images fell "
+        "The validation loss rose from 1.25 in epoch 2, its lowest, to 1.50, while the loss on training images fell "
         "from 1.20 to 0.50."
     )
     assert "--trainer.max_epochs 2" in found.advice
@@ -166,8 +168,14 @@ def test_a_quarter_of_jumps_is_too_many(jumps: int, verdict: str) -> None:
 
 
 def test_one_jump_is_no_sign_however_short_the_run() -> None:
-    rows = curve(3, train_loss=[1.0, 1.5, 0.9], clean_acc=0.5, val_loss=1.6, val_acc=0.45)
+    rows = curve(4, train_loss=[1.0, 1.5, 0.9, 0.9], clean_acc=0.5, val_loss=1.6, val_acc=0.45)
     assert judge(rows).verdict == "underfitting"
+
+
+@pytest.mark.parametrize(("end", "verdict"), [(0.0, "balanced"), (0.1, "overfitting")])
+def test_a_validation_loss_may_be_zero(end: float, verdict: str) -> None:
+    rows = curve(4, clean_loss=(0.5, 0.1), clean_acc=0.99, val_loss=[0.0, 0.0, 0.0, end], val_acc=0.99)
+    assert judge(rows).verdict == verdict
 
 
 @pytest.mark.parametrize(("verdict", "rate"), [("learning rate too high", "0.0003"), ("still learning", "0.003")])

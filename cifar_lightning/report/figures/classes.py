@@ -5,7 +5,7 @@ from math import nan
 from typing import TYPE_CHECKING
 
 from cifar_lightning.report.figures.axes import CHANCE
-from cifar_lightning.report.style import BLUE, GREY, VERMILLION, Drawing, draw, remembered
+from cifar_lightning.report.style import BLUE, GREY, VERMILLION, Drawing, draw
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,7 +16,6 @@ FULL_ERROR = 30  # percent of a class, from which on the shade of a mistake no l
 FULL = 0.6  # opacity of the strongest shade: text stays legible on it, dark on light and light on dark
 
 
-@remembered
 def per_class(name: str, models: Mapping[str, Mapping[str, float]]) -> Drawing:
     """Test accuracy of each class, a marker a model.
 
@@ -56,9 +55,8 @@ def per_class(name: str, models: Mapping[str, Mapping[str, float]]) -> Drawing:
     return draw(name, f"Test accuracy by class. {'; '.join(parts)}.", DOTS_HEIGHT, paint)
 
 
-@remembered
 def confusion(name: str, title: str, classes: Sequence[str], counts: Sequence[Sequence[float]]) -> Drawing:
-    """A confusion matrix in percent of each true class: hits blue, errors red.
+    """A confusion matrix in percent of each true class: hits blue, errors orange.
 
     Args:
         name: Of the drawing.

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from cifar_lightning.report.figures.axes import accuracy_axis, chance_label, epoch_axis, label_ends
-from cifar_lightning.report.style import BLUE, GREEN, VERMILLION, Drawing, draw, remembered
+from cifar_lightning.report.style import BLUE, GREEN, VERMILLION, Drawing, draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,6 @@ def loss_top(panels: Sequence[Sequence[Rows]]) -> float:
     return max(0.5, ceil(2 * highest) / 2)
 
 
-@remembered
 def learning_curves(name: str, title: str, runs: Sequence[Rows], top: float) -> Drawing:
     """Loss above, accuracy below.
 

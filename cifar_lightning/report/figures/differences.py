@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cifar_lightning.report.statistics import Difference
-from cifar_lightning.report.style import BLUE, GREY, VERMILLION, Drawing, draw, remembered
+from cifar_lightning.report.style import BLUE, GREY, VERMILLION, Drawing, draw
 from cifar_lightning.report.words import interval, signed
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ class Effect:
     claimed: float | None
 
 
-@remembered
 def forest(name: str, label: str, effects: Sequence[Effect]) -> Drawing:
     """Differences with their intervals, the original report's beside them.
 

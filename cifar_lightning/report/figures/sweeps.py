@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from cifar_lightning.report.figures.axes import accuracy_axis, chance_label, epoch_axis, label_ends, log_ticks
-from cifar_lightning.report.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION, Drawing, draw, remembered
+from cifar_lightning.report.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION, Drawing, draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,6 @@ class Line:
     points: Sequence[tuple[float, Sequence[float]]]
 
 
-@remembered
 def accuracies(name: str, label: str, lines: Sequence[Line], claimed: Mapping[float, float], *, log: bool) -> Drawing:
     """Validation accuracy against a setting.
 
@@ -91,7 +90,6 @@ def _listed(points: Sequence[tuple[float, float]]) -> str:
     return ", ".join(f"{y:.4f} at {x:,.12g}" for x, y in points)
 
 
-@remembered
 def losses(name: str, title: str, runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]], top: float) -> Drawing:
     """The training loss over the epochs, a line a setting.
 

@@ -8,7 +8,7 @@ from cifar_lightning.study.results import Study
 CAPTION = (
     "Loss above, accuracy below, over the epochs; all panels share their axes. Dotted green: training images as "
     "trained, averaged while the weights move and with dropout on. Dashed blue: training images after each epoch "
-    "in evaluation mode, without dropout. Solid red: validation images, likewise. Only the last two compare like "
+    "in evaluation mode, without dropout. Solid orange: validation images, likewise. Only the last two compare like "
     "with like: the distance between them is the gap. Strong lines are means over seeds, faint ones the seeds. "
     "Chance is 0.1, one class in ten."
 )

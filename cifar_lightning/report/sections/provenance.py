@@ -76,7 +76,7 @@ def _runs(study: Study) -> list[Block]:
             linked(run_name(run), [run]),
             text(run.record.status),
             text(str(len(run.record.rows))),
-            text(f"{run.record.parameters:,}"),
+            text(f"{run.record.parameters:,}" if run.record.parameters else NOTHING),
             text(Span(run.record.command, tone="code")),
         ]
         groups.setdefault(title(run.point.experiment), []).append(row)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cifar_lightning.report.blocks import Group, Paragraph, Section, Span, Table, Text, text
-from cifar_lightning.report.claims import RULE, Comparison
+from cifar_lightning.report.claims import RULE, Comparison, garbled
 from cifar_lightning.report.words import METRICS, NOTHING, between, linked, number, plain, sample, signed, spread, title
 
 HEAD = ("", "original", "ours", "reproduced?", "n", "difference", "expected within")
@@ -19,7 +19,8 @@ def results(comparisons: Sequence[Comparison]) -> Section:
     groups: dict[str, list[list[Text]]] = {}
     for each in comparisons:
         metric = f": {_metric(each)}" if each.claim.varied else ""
-        groups.setdefault(f"{title(each.claim.experiment)}{metric}", []).append(_row(each))
+        doubt = " (digits partly garbled in the original)" if garbled(each.claim.experiment) else ""
+        groups.setdefault(f"{title(each.claim.experiment)}{metric}{doubt}", []).append(_row(each))
     table = Table(
         "The original report's numbers and ours",
         HEAD,

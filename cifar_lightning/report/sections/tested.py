@@ -28,7 +28,7 @@ REPORT_IMAGES, REPORT_EPOCHS = 40_000, 50  # which its durations are of
 CLASSES_CAPTION = "Test accuracy by class, means over seeds, in the order of the first network's. Dotted: chance."
 MATRIX_CAPTION = (
     "Of 100 test images of a class (row), how many were taken for which (column), all seeds together; empty is "
-    "less than half of one. Blue: recognised. Red: mistaken; both shades deepen with the number, alike for all "
+    "less than half of one. Blue: recognised. Orange: mistaken; both shades deepen with the number, alike for all "
     "networks."
 )
 TIME_HEAD = ("", "seconds", "n", "seconds an epoch", "images/s", "original: seconds", "original: images/s")
@@ -86,7 +86,7 @@ def _mistakes(runs: Mapping[str, Sequence[Run]]) -> list[Block]:
             Picture(
                 f"mistake_{name}_{rank}",
                 mistake.png,
-                f"test image {mistake.image}: a {mistake.true}, taken for a {mistake.predicted}",
+                f"test image {mistake.image}: {mistake.true}, taken for {mistake.predicted}",
                 text(f"{mistake.true} \u2192 {mistake.predicted}, {mistake.probability:.3f}"),
             )
             for rank, mistake in enumerate(run.test.mistakes[:MISTAKES], start=1)

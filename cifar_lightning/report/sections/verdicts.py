@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from cifar_lightning.report.blocks import Card, Cards, Section, Span, Text, Tone, text
-from cifar_lightning.report.statements import Verdict
+from cifar_lightning.report.blocks import Card, Cards, Paragraph, Section, Span, Text, Tone, text
+from cifar_lightning.report.statements import RULES, Verdict
 from cifar_lightning.report.words import folder, prose, title, variant_name, variant_title
 from cifar_lightning.study.results import Run
 
@@ -11,7 +11,7 @@ TONES: dict[str, Tone] = {"supported": "good", "not supported": "bad", "open": "
 
 
 def statements(verdicts: Sequence[Verdict]) -> Section:
-    """A card for each, with the figures that decide it and the runs that these come from."""
+    """The rules, and a card for each, with the figures that decide it and the runs that these come from."""
     cards = [
         Card(
             each.statement.id,
@@ -22,7 +22,8 @@ def statements(verdicts: Sequence[Verdict]) -> Section:
         )
         for each in verdicts
     ]
-    return Section(7, "Statements", "statements", [Cards(cards)])
+    rules = text(Span("Rules. ", tone="strong"), RULES, " Over- and underfitting have ", Span("rules", "#fitting"), ".")
+    return Section(7, "Statements", "statements", [Paragraph(rules), Cards(cards)])
 
 
 def _evidence(runs: Sequence[Run]) -> Text:
