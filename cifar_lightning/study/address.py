@@ -45,11 +45,14 @@ def code_version(package: Path = PACKAGE) -> str:
     Another version of Python may read the same code as another one.
     """
     trees = [ast.parse(file.read_bytes()) for pattern in DECIDING for file in sorted(package.glob(pattern))]
-    for node in (node for tree in trees for node in ast.walk(tree)):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [line for line in body if not _is_text(line)]  # type: ignore[attr-defined]
-    return _digest("\n".join(map(ast.dump, trees)).encode())
+    return _digest("\n".join(ast.dump(_WithoutText().visit(tree)) for tree in trees).encode())
+
+
+class _WithoutText(ast.NodeTransformer):
+    """Takes docstrings out: a constant that stands alone does nothing."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if isinstance(node.value, ast.Constant) else node
 
 
 def _is_no_limit(settings: Mapping[str, Any]) -> bool:
@@ -63,10 +66,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(each) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _digest(content: bytes) -> str:

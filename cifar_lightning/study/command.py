@@ -186,13 +186,8 @@ def failure(cell: Cell, status: int, errors: dict[str, str], folder: Path) -> Re
 
     killed = f"killed by signal {-status}, for want of memory perhaps" if status < 0 else f"exit status {status}"
     return Record(
-        address=cell.address,
+        **cell.identity,
         status="failed",
         reason=errors.get(cell.address, killed),
-        command=cell.typed,
-        folder=str(cell.folder),
-        seed=cell.seed,
-        source=cell.source,
-        settings=dict(cell.settings),
         rows=rows_of(folder / cell.folder / VERSION),
     )

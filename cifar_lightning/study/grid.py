@@ -60,6 +60,12 @@ class Cell:
         """What to type to run it by hand."""
         return shlex.join(["python", "-m", "cifar_lightning", *self.command])
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its record repeats of it."""
+        same = {"address": self.address, "seed": self.seed, "source": self.source, "settings": dict(self.settings)}
+        return {**same, "command": self.typed, "folder": str(self.folder)}
+
 
 class Grid(NamedTuple):
     """All of a study.

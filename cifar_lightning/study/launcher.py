@@ -1,5 +1,6 @@
 """Has cells run: here in processes of this machine, in turn. Another launcher may send them elsewhere."""
 
+import io
 import multiprocessing
 import os
 import signal
@@ -159,7 +160,8 @@ def _live(output: Connection, threads: int | None, cell: Cell, study: Path) -> N
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a pipe would get it in blocks
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a pipe would get it in blocks
     if threads:
         torch.set_num_threads(threads)
     sys.exit(perform(cell, study))

@@ -85,13 +85,8 @@ def _record(cell: Cell, run: Path) -> Record:
     content = load(run / "checkpoints" / "last.ckpt")
     around = {**hardware(), **software(), **content["callbacks"]["Conditions"], "precision": content["precision"]}
     return Record(
-        address=cell.address,
+        **cell.identity,
         status="done",
-        command=cell.typed,
-        folder=str(cell.folder),
-        seed=cell.seed,
-        source=cell.source,
-        settings=dict(cell.settings),
         parameters=sum(weights.numel() for weights in setting.model.parameters()),
         images_per_epoch=setting.images_per_epoch,
         rows=rows_of(run),

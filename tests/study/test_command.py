@@ -55,13 +55,8 @@ class Pretended:
         store.write_record(
             study / cell.folder,
             Record(
-                address=cell.address,
+                **cell.identity,
                 status="done",
-                command=cell.typed,
-                folder=str(cell.folder),
-                seed=cell.seed,
-                source=cell.source,
-                settings=dict(cell.settings),
                 rows=rows,
                 test=test,
             ),

@@ -142,12 +142,19 @@ def test_a_new_point_leaves_the_others_where_they_are(tmp_path: Path) -> None:
 def test_the_source_that_auto_came_to_is_in_the_command(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cifar_lightning.study import grid as module
 
-    monkeypatch.setattr(module, "settle", lambda *_: "synthetic")
-    experiment = Experiment(base=str(CONFIGS / "quick.yaml"), epochs=1)
-    (cell,) = grid({"quick": experiment}, empty_folder).cells
+    asked: list[str] = []
+
+    def settle(source: str, *_: object) -> str:
+        asked.append(source)
+        return "synthetic"
+
+    monkeypatch.setattr(module, "settle", settle)
+    experiment = Experiment(base=str(CONFIGS / "quick.yaml"), epochs=1, vary={"model.lr": [0.1, 0.2]})
+    cell, _ = grid({"quick": experiment}, empty_folder).cells
+    assert asked == ["auto"]  # a bad network is asked once, not at every point
     assert cell.source == "synthetic"
     assert "--data.source synthetic" in cell.typed
-    assert cell.folder == Path("quick") / f"seed=0,{cell.address[:8]}-synthetic"
+    assert cell.folder == Path("quick") / f"lr=0.1,seed=0,{cell.address[:8]}-synthetic"
 
 
 @pytest.mark.parametrize("name", ["study", "study_quick"])

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,16 @@ experiments:
 PATIENCE_SECONDS = 240
 
 
+def lay_out(folder: Path) -> Path:
+    for name in ("mlp", "cnn"):
+        (folder / f"{name}.yaml").write_text((CONFIGS / f"{name}.yaml").read_text())
+    (folder / "grid.yaml").write_text(GRID)
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("mlp", "cnn"):
-        (tmp_path / f"{name}.yaml").write_text((CONFIGS / f"{name}.yaml").read_text())
-    (tmp_path / "grid.yaml").write_text(GRID)
-    return tmp_path
+    return lay_out(tmp_path)
 
 
 def start(folder: Path, output: str, *more: str) -> subprocess.Popen[str]:
@@ -75,17 +79,13 @@ def timeless(output: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
         for row in content["rows"]:
             del row["epoch_seconds"]
-        content["command"] = content["command"].replace(output.name, "")
         found[str(path.parent.relative_to(output))] = content
     return found
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    for name in ("mlp", "cnn"):
-        (folder / f"{name}.yaml").write_text((CONFIGS / f"{name}.yaml").read_text())
-    (folder / "grid.yaml").write_text(GRID)
+    folder = lay_out(tmp_path_factory.mktemp("undisturbed"))
     study = start(folder, "out")
     out, err = study.communicate()
     assert study.returncode == 1, (out, err)
@@ -150,9 +150,8 @@ def test_a_run_repeated_by_hand_has_the_same_curves(folder: Path, undisturbed: P
     record = next(record for record in store.read(undisturbed).records.values() if "cnn" in record.folder)
     words = shlex.split(record.command)[1:]
     words[words.index("--logs") + 1] = "by_hand"
-    command: Sequence[str] = [sys.executable, *words]
     environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    subprocess.run([sys.executable, *words], cwd=folder, env=environment, check=True, capture_output=True)
     (by_hand,) = folder.glob("by_hand/*/version_0/metrics.csv")
     study_s = undisturbed / record.folder / "version_0/metrics.csv"
     without_seconds = [
