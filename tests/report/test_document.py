@@ -133,14 +133,34 @@ def test_garbled_digits_are_named(page: Page) -> None:
 
 
 def test_sweeps_say_updates_and_the_original(page: Page) -> None:
+    # The MLP's seeds lend the noise, as above: 0.0310 at either side.
+    little = ["\u22120.0300", "\u22120.0610\u00a0to\u00a0+0.0010 borrowed", "no (borrowed)"]
+    much = ["\u22120.2800", "\u22120.3110\u00a0to\u00a0\u22120.2490 borrowed", "yes (borrowed)"]
     found = [cells for table in page.tables if table[0][0] == "batch size" for cells in table[1:]]
     assert found == [
-        ["10", "equal epochs", "0.001", "80,000", "0.7500", "n = 1", "0.7558"],
-        ["10", "equal updates", "0.001", "80", "0.3000", "n = 1", "\u2013"],
-        ["100", "equal epochs", "0.001", "8,000", "0.7800", "n = 1", "0.7868"],
-        ["10,000", "equal epochs", "0.001", "80", "0.5000", "n = 1", "0.5083"],
+        ["10", "equal epochs", "0.001", "80,000", "0.7500", "n = 1", *little, "0.7558"],
+        ["10", "equal updates", "0.001", "80", "0.3000", "n = 1", "\u2013", "\u2013", "unknown", "\u2013"],
+        ["100", "equal epochs", "0.001", "8,000", "0.7800", "n = 1", "\u2013", "\u2013", "\u2013", "0.7868"],
+        ["10,000", "equal epochs", "0.001", "80", "0.5000", "n = 1", *much, "0.5083"],
     ]
     assert "Not run yet: Batch size with scaled learning rate." in page.words
+
+
+def test_sweeps_are_paired_with_the_standard_value(tmp_path: Path) -> None:
+    # 0.03, 0.035, 0.04: mean 0.035, sd 0.005, and t(0.975, 2) = 4.3027 gives 0.0124 at either side.
+    accuracies = {1e-3: (0.50, 0.52, 0.54), 1e-2: (0.53, 0.555, 0.58)}
+    records = [
+        record(curve(20, val_acc=acc), {"model.lr": rate}, seed=seed, model="MLP")
+        for rate, values in accuracies.items()
+        for seed, acc in enumerate(values)
+    ]
+    page = Page(write(handmade.study(tmp_path, {"learning_rate": records})).read_text())
+    (table,) = (table for table in page.tables if table[0][0] == "learning rate")
+    assert table[0][3] == "less that of 0.001"
+    assert [row[:1] + row[3:6] for row in table[1:]] == [
+        ["0.001", "\u2013", "\u2013", "\u2013"],
+        ["0.01", "+0.0350", "+0.0226\u00a0to\u00a0+0.0474", "yes"],
+    ]
 
 
 def test_time_stands_beside_the_originals(page: Page) -> None:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from cifar_lightning.report.blocks import Block, Figure, Group, Paragraph, Section, Span, Table, Text, text
+from cifar_lightning.report.blocks import Block, Figure, Group, Paragraph, Section, Table, Text, text
 from cifar_lightning.report.claims import claims
 from cifar_lightning.report.figures.differences import Effect, forest
-from cifar_lightning.report.noise import seed_noise, value_of
-from cifar_lightning.report.sections.results import borrowed
-from cifar_lightning.report.statistics import Difference, paired
-from cifar_lightning.report.words import METRICS, interval, is_synthetic, linked, number, sample, signed, trained
+from cifar_lightning.report.noise import value_of
+from cifar_lightning.report.sections import differences
+from cifar_lightning.report.statistics import Difference
+from cifar_lightning.report.words import METRICS, is_synthetic, linked, number, sample, signed, trained
 from cifar_lightning.study.results import Run, Study
 
 
@@ -35,7 +35,7 @@ ABLATIONS = tuple(
 # Many times what a part is worth: in the figure it would leave the others no room.
 TABLED = (*ABLATIONS, Ablation("CNN instead of MLP", "", "cnn", "mlp"))
 SHOWN = ("best_val/acc", "test/acc")
-HEAD = ("", "gain", "sd", "n", "95 % interval", "larger than seed noise?", "original report", "with", "without")
+HEAD = ("", "gain", "sd", "n", *differences.HEAD, "original report", "with", "without")
 CAPTION = (
     "Best validation accuracy of the whole network less that of the network without the part, so that what helps "
     "lies to the right of 0. Dot: mean over the seeds that both have. Line: its 95 % interval; a dashed one is "
@@ -48,16 +48,9 @@ NOTE = (
 DIAMOND = " Hollow diamond: the original report, from one run each."
 
 
-def by_seed(runs: list[Run], metric: str) -> dict[int, float]:
-    """A figure of runs, by their seed."""
-    found = ((run.point.seed, value_of(run, metric)) for run in runs)
-    return {seed: value for seed, value in found if value is not None}
-
-
 def effect(study: Study, ablation: Ablation, metric: str) -> Difference | None:
     """With less without; None unless both have a seed in common."""
-    whole, without = (by_seed(trained(study, name), metric) for name in (ablation.whole, ablation.without))
-    return paired(whole, without, seed_noise(study, metric))
+    return differences.difference(study, trained(study, ablation.whole), trained(study, ablation.without), metric)
 
 
 def ablations(study: Study) -> Section:
@@ -91,13 +84,14 @@ def gain_claimed(study: Study, ablation: Ablation, metric: str) -> float | None:
 
 def _row(study: Study, ablation: Ablation, metric: str) -> list[Text]:
     found = effect(study, ablation, metric)
+    gain, interval, larger = differences.cells(found)
     return [
         text(ablation.name),
-        text(signed(found.mean if found else None)),
+        gain,
         text(number(found.sd if found else None)),
         sample(found.n if found else 0),
-        text(interval(found.low, found.high), borrowed(found.borrowed)) if found else text(interval(None, None)),
-        text(_larger(found)),
+        interval,
+        larger,
         text(signed(gain_claimed(study, ablation, metric))),
         *(_values(trained(study, name), metric) for name in (ablation.whole, ablation.without)),
     ]
@@ -108,10 +102,3 @@ def _values(runs: list[Run], metric: str) -> Text:
     values = [(run, value) for run in runs if (value := value_of(run, metric)) is not None]
     parts = [text(" " if i else "", linked(number(value), [run])) for i, (run, value) in enumerate(values)]
     return text(*parts) if parts else text(number(None))
-
-
-def _larger(found: Difference | None) -> Span:
-    if found is None or found.larger_than_noise is None:
-        return Span("unknown", tone="open")
-    answer = "yes" if found.larger_than_noise else "no"
-    return Span(f"{answer} (borrowed)" if found.borrowed else answer, tone="strong")
