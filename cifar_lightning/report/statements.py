@@ -6,7 +6,7 @@ from statistics import fmean, median
 from typing import Literal
 
 from cifar_lightning.report.claims import Statement, statements
-from cifar_lightning.report.evidence import POINT, Evidence, Part, accuracy, exceeds, less, points
+from cifar_lightning.report.evidence import POINT, Evidence, Part, accuracy, exceeds, less, moved, points
 from cifar_lightning.report.noise import value_of
 from cifar_lightning.report.signs import signs
 from cifar_lightning.study.results import Run, Study
@@ -17,6 +17,7 @@ SMALL, MIDDLE, LARGE = 100, 1000, 10_000  # batch sizes: the recipe's, where it 
 LOW, HIGH = 0.2, 0.8  # dropout rates: the report's best, fixed beforehand, and where it can hardly learn
 HARDLY = 0.10  # of accuracy; what is lost at least where a network can hardly learn
 CHANCE = 0.12  # accuracy; guessing has 0.1
+CHANGE = ("drops by {}", "gains {}")  # see `moved`
 FAR = 3.0  # times as long
 
 RULES = f"""\
@@ -78,8 +79,11 @@ def _batch_norm(e: Evidence) -> list[Part]:
     if not cnn or not mlp:
         return [(None, "")]
     lead = less(cnn, mlp)
-    text = f"Without batch norm the CNN drops by {points(cnn)}, the MLP by {points(mlp)}."
-    return [(exceeds(cnn, POINT), text), (exceeds(lead, LEAD), f"The CNN drops by {points(lead)} more.")]
+    text = f"Without batch norm the CNN {moved(cnn, *CHANGE)}, the MLP {moved(mlp, *CHANGE)}."
+    return [
+        (exceeds(cnn, POINT), text),
+        (exceeds(lead, LEAD), f"The CNN's drop is {moved(lead, 'larger by {}', 'smaller by {}')}."),
+    ]
 
 
 def _dropout(e: Evidence) -> list[Part]:
@@ -92,7 +96,7 @@ def _dropout(e: Evidence) -> list[Part]:
         # That there is none is told only by an interval in which a drop like the report's would have shown.
         change = True if drop.larger_than_noise else False if drop.high - drop.low < 2 * DROP else None
         words = {True: "larger than the noise", False: "within the noise", None: "too noisy to tell"}
-        text = f"Without dropout the {model.upper()} drops by {points(drop)}: {words[change]}."
+        text = f"Without dropout the {model.upper()} {moved(drop, *CHANGE)}: {words[change]}."
         parts.append((None if change is None else not change, text))
     return parts
 
@@ -104,25 +108,25 @@ def _large_batch(e: Evidence) -> list[Part]:
     fall = e.difference(epochs[SMALL], epochs[LARGE])
     ahead, behind = e.difference(updates[LARGE], updates[SMALL]), e.difference(updates[SMALL], updates[LARGE])
     if back := e.difference(scaled.get(LARGE, []), epochs[LARGE]):
-        e.remarks.append(f"A learning rate scaled with the square root of the batch size brings back {points(back)}.")
+        change = moved(back, "brings back {}", "costs {} more")
+        e.remarks.append(f"A learning rate scaled with the square root of the batch size {change}.")
     if not fall:
         return [(None, "")]
     seconds = [_epoch_seconds(epochs[size]) for size in (LARGE, SMALL)]
     e.remarks.append("An epoch takes {:.1f} s with large batches and {:.1f} s with small ones.".format(*seconds))
     if middle := e.difference(epochs[SMALL], epochs.get(MIDDLE, [])):
-        e.remarks.append(f"Batches of {MIDDLE:,} lose {points(middle)} at equal epochs.")
+        e.remarks.append(f"Batches of {MIDDLE:,} {moved(middle, 'lose {}', 'gain {}')} at equal epochs.")
     falls, blamed = exceeds(fall, POINT), exceeds(behind, POINT)
+    beside = moved(fall, "lose {} to", "gain {} over")
     words = {True: "the fall is there", False: "there is no fall", None: "that may be noise"}[falls]
-    parts: list[Part] = [
-        (falls, f"At equal epochs batches of {LARGE:,} lose {points(fall)} to those of {SMALL}: {words}.")
-    ]
+    parts: list[Part] = [(falls, f"At equal epochs batches of {LARGE:,} {beside} those of {SMALL}: {words}.")]
     if not falls or not ahead or not behind:
         return [*parts, (None, "")]
     cause = {
         True: f"they still lose {points(behind)}: fewer updates are not all of it, and what else it is these runs do "
         "not tell",
         False: f"they are ahead by {points(ahead)}: the cause is fewer updates, not memory or processing speed",
-        None: f"they lose {points(behind)}, which may be noise: the cause is open",
+        None: f"they {moved(behind, 'lose {}', 'gain {}')}, which may be noise: the cause is open",
     }[blamed]
     # What they lose beyond that may be due to much else: it says nothing for memory and processing speed.
     return [*parts, (False if blamed is False else None, f"At an equal number of updates {cause}.")]
@@ -134,8 +138,8 @@ def _low_dropout(e: Evidence) -> list[Part]:
     parts: list[Part] = [(None, "")]
     if gain and loss:
         parts = [
-            (exceeds(gain, POINT), f"A rate of {LOW:g} gains {points(gain)} over none."),
-            (exceeds(loss, HARDLY, HARDLY), f"A rate of {HIGH:g} loses {points(loss)} to it."),
+            (exceeds(gain, POINT), f"A rate of {LOW:g} {moved(gain, 'gains {} over', 'loses {} to')} none."),
+            (exceeds(loss, HARDLY, HARDLY), f"A rate of {HIGH:g} {moved(loss, 'loses {} to', 'gains {} over')} it."),
         ]
     if not rates[1.0]:
         return [*parts, (None, "")]
@@ -162,9 +166,8 @@ def _modes(e: Evidence) -> list[Part]:
     for model in ("cnn", "mlp"):
         runs = e.find(model)
         if norm := e.difference(runs, e.find(f"{model}_no_batch_norm", needed=False), _ahead):
-            e.remarks.append(
-                f"Batch norm makes that {points(norm)} more ({model.upper()}), but changes what is learnt, too."
-            )
+            more = moved(norm, "{} more", "{} less")
+            e.remarks.append(f"Batch norm makes that {more} ({model.upper()}), but changes what is learnt, too.")
         masking = e.difference(runs, e.find(f"{model}_no_dropout"), _ahead)
         text = f"The {model.upper()} recognises its training images better in evaluation mode than as trained"
         parts.append((exceeds(masking, POINT), f"{text}; of that, {points(masking)} are dropout's." if masking else ""))
