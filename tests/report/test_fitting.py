@@ -53,6 +53,17 @@ KINDS: dict[str, tuple[Rows, str]] = {
         curve(20, train_loss=wavy(settling(20, 2.0, 0.6, 8), 0.2), clean_loss=(2.0, 0.6), val_loss=1.0, val_acc=0.6),
         "learning rate too high",
     ),
+    # As the CNN with batches of 10,000: it starts with jumps, and sinks all the same.
+    "down in spite of jumps": (
+        curve(
+            20,
+            train_loss=(2.3, 1.7),
+            clean_loss=[2.5, 2.8, 2.2, 2.3, *wavy(settling(16, 2.0, 1.6, 6), 0.02)],
+            val_loss=(2.3, 1.7),
+            val_acc=0.4,
+        ),
+        "still learning",
+    ),
     "validation turns": (
         curve(50, train_loss=(1.7, 0.4), clean_loss=(1.5, 0.2), clean_acc=0.95, val_loss=turning(50, 1.1, 15, 1.9)),
         "overfitting",
@@ -167,6 +178,15 @@ def test_a_quarter_of_jumps_is_too_many(jumps: int, verdict: str) -> None:
     assert judge(rows).verdict == verdict
 
 
+@pytest.mark.parametrize(("rise", "verdict"), [(0.0199, "underfitting"), (0.0201, "learning rate too high")])
+def test_rises_of_half_the_falls_are_too_much(rise: float, verdict: str) -> None:
+    losses = [2.3]
+    for _ in range(10):
+        losses += [losses[-1] - 0.04, losses[-1] - 0.04 + rise]
+    rows = curve(21, train_loss=losses, clean_loss=1.5, clean_acc=0.5, val_loss=1.6, val_acc=0.45)
+    assert judge(rows).verdict == verdict
+
+
 def test_one_jump_is_no_sign_however_short_the_run() -> None:
     rows = curve(4, train_loss=[1.0, 1.5, 0.9, 0.9], clean_acc=0.5, val_loss=1.6, val_acc=0.45)
     assert judge(rows).verdict == "underfitting"
@@ -180,8 +200,14 @@ def test_a_validation_loss_may_be_zero(end: float, verdict: str) -> None:
 
 @pytest.mark.parametrize(("verdict", "rate"), [("learning rate too high", "0.0003"), ("still learning", "0.003")])
 def test_the_advice_goes_the_right_way(verdict: str, rate: str) -> None:
-    found = [judge(rows) for rows, expected in KINDS.values() if expected == verdict]
+    calm = [kind for name, kind in KINDS.items() if name != "down in spite of jumps"]
+    found = [judge(rows) for rows, expected in calm if expected == verdict]
     assert all(re.search(rf"--model\.lr {rate}\b", each.advice) for each in found)
+
+
+def test_what_jumps_is_not_told_to_go_faster() -> None:
+    rows, _ = KINDS["down in spite of jumps"]
+    assert "--model.lr" not in judge(rows).advice
 
 
 @pytest.mark.parametrize("verdict", ["overfitting", "overfitting begins"])
