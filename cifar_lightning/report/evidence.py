@@ -7,6 +7,7 @@ from dataclasses import replace
 from cifar_lightning.report.claims import comparable
 from cifar_lightning.report.noise import Figure, noise_of
 from cifar_lightning.report.statistics import Difference, paired
+from cifar_lightning.report.words import number
 from cifar_lightning.study.results import Run, Study
 
 POINT = 0.01  # of accuracy; an effect that is certainly smaller is none
@@ -111,8 +112,8 @@ def points(difference: Difference) -> str:
     """`2.10 points (0.90 to 3.30, n = 3)`, of accuracies."""
     interval = f"n = {difference.n}"
     if difference.low is not None and difference.high is not None:
-        interval = f"{100 * difference.low:.2f} to {100 * difference.high:.2f}, {interval}"
-    return f"{100 * difference.mean:.2f} points ({interval}{', noise borrowed' if difference.borrowed else ''})"
+        interval = f"{number(100 * difference.low, 2)} to {number(100 * difference.high, 2)}, {interval}"
+    return f"{number(100 * difference.mean, 2)} points ({interval}{', noise borrowed' if difference.borrowed else ''})"
 
 
 def moved(difference: Difference, up: str, down: str) -> str:

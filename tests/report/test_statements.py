@@ -138,8 +138,8 @@ def batches(epochs: float, updates: float | None) -> Experiments:
         (0.8, 0.5, "not supported", "there is no fall"),
         (0.76, 0.5, "open", "that may be noise"),
         (0.8, None, "not supported", "there is no fall"),
-        (0.5, 0.31, "open", "they gain 1.00 points (-2.04 to 4.04, n = 1, noise borrowed), which may be noise"),
-        (0.5, 0.29, "open", "they lose 1.00 points (-2.04 to 4.04, n = 1, noise borrowed), which may be noise"),
+        (0.5, 0.31, "open", "they gain 1.00 points (\u22122.04 to 4.04, n = 1, noise borrowed), which may be noise"),
+        (0.5, 0.29, "open", "they lose 1.00 points (\u22122.04 to 4.04, n = 1, noise borrowed), which may be noise"),
         (0.5, None, "open", "Missing: batch_size_updates at 100, batch_size_updates at 10000."),
     ],
 )
