@@ -40,7 +40,8 @@ RULES = [
     (
         "still learning",
         "The validation loss is still falling: the mean of the last fifth of the epochs (at least two) is below that "
-        f"of the fifth before by more than {STILL:.0%} of the whole fall, and by more than {SLIGHT:.0%} of itself.",
+        f"of the fifth before by more than {STILL:.0%} of the whole fall, and by more than {SLIGHT:.0%} of itself. "
+        "Where it begins above guessing's loss, the whole fall is that from there.",
     ),
     (
         "overfitting begins",
@@ -121,7 +122,7 @@ def _overfitting(rows: Rows) -> tuple[str, str, str] | None:
 def _still_learning(rows: Rows, jumps: int) -> tuple[str, str, str] | None:
     val, fifth = [row["val/loss"] for row in rows], max(2, len(rows) // 5)
     fall = (sum(val[-2 * fifth : -fifth]) - sum(val[-fifth:])) / fifth
-    if fall <= max(STILL * (val[0] - min(val)), SLIGHT * val[-1]):
+    if fall <= max(STILL * (min(val[0], GUESSING) - min(val)), SLIGHT * val[-1]):
         return None
     why = f"The last fifth of the epochs lowered the validation loss by {fall:.3f} more."
     faster = "" if jumps else f", or three times the learning rate ({_rate(rows, 3)})"
@@ -172,6 +173,6 @@ def _jumps(rows: Rows) -> int:
     found = set()
     for losses in _losses(rows):
         for i in range(1, len(losses)):
-            if losses[i] - losses[i - 1] > JUMP * (GUESSING - min(losses[:i])):
+            if losses[i] - losses[i - 1] > JUMP * max(0.0, GUESSING - min(losses[:i])):
                 found.add(i)
     return len(found)

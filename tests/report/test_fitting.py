@@ -64,6 +64,17 @@ KINDS: dict[str, tuple[Rows, str]] = {
         ),
         "still learning",
     ),
+    # As the CNN with batches of 10,000 at a rate of 0.01: most of its fall is above what guessing has.
+    "down from far above": (
+        curve(
+            20,
+            train_loss=[55, 88, *settling(18, 54, 1.8, 3)],
+            clean_loss=settling(20, 78, 1.96, 2),
+            val_loss=[*settling(12, 77, 2.2, 2), 2.15, 2.10, 2.05, 2.06, 2.01, 2.03, 2.0, 1.98],
+            val_acc=0.3,
+        ),
+        "still learning",
+    ),
     "validation turns": (
         curve(50, train_loss=(1.7, 0.4), clean_loss=(1.5, 0.2), clean_acc=0.95, val_loss=turning(50, 1.1, 15, 1.9)),
         "overfitting",
@@ -117,6 +128,8 @@ KINDS: dict[str, tuple[Rows, str]] = {
         "balanced",
     ),
 }
+
+JUMPING = ("down in spite of jumps", "down from far above")  # and still learning
 
 
 @pytest.mark.parametrize(("rows", "verdict"), KINDS.values(), ids=KINDS.keys())
@@ -187,6 +200,13 @@ def test_rises_of_half_the_falls_are_too_much(rise: float, verdict: str) -> None
     assert judge(rows).verdict == verdict
 
 
+def test_above_guessing_only_a_rise_is_a_jump() -> None:
+    losses = settling(20, 60, 4, 40)  # by less than 3 % of what is above guessing's an epoch
+    falling = curve(20, train_loss=losses, clean_loss=losses, val_loss=losses, val_acc=0.3)
+    rising = curve(20, train_loss=[60, 88, *losses[2:]], clean_loss=losses, val_loss=losses, val_acc=0.3)
+    assert ["three times the learning rate" in judge(rows).advice for rows in (falling, rising)] == [True, False]
+
+
 def test_one_jump_is_no_sign_however_short_the_run() -> None:
     rows = curve(4, train_loss=[1.0, 1.5, 0.9, 0.9], clean_acc=0.5, val_loss=1.6, val_acc=0.45)
     assert judge(rows).verdict == "underfitting"
@@ -200,13 +220,14 @@ def test_a_validation_loss_may_be_zero(end: float, verdict: str) -> None:
 
 @pytest.mark.parametrize(("verdict", "rate"), [("learning rate too high", "0.0003"), ("still learning", "0.003")])
 def test_the_advice_goes_the_right_way(verdict: str, rate: str) -> None:
-    calm = [kind for name, kind in KINDS.items() if name != "down in spite of jumps"]
+    calm = [kind for name, kind in KINDS.items() if name not in JUMPING]
     found = [judge(rows) for rows, expected in calm if expected == verdict]
     assert all(re.search(rf"--model\.lr {rate}\b", each.advice) for each in found)
 
 
-def test_what_jumps_is_not_told_to_go_faster() -> None:
-    rows, _ = KINDS["down in spite of jumps"]
+@pytest.mark.parametrize("kind", JUMPING)
+def test_what_jumps_is_not_told_to_go_faster(kind: str) -> None:
+    rows, _ = KINDS[kind]
     assert "--model.lr" not in judge(rows).advice
 
 
