@@ -96,8 +96,8 @@ def variant_title(experiment: str, variant: str) -> str:
 
 
 def variant_name(variant: str) -> str:
-    """With numbers of many digits shortened: a learning rate that was calculated."""
-    return re.sub(r"\d*\.\d{5,}", lambda match: f"{float(match[0]):.4g}", variant)
+    """With room for a line break, and numbers of many digits shortened: a learning rate that was calculated."""
+    return re.sub(r"\d*\.\d{5,}", lambda match: f"{float(match[0]):.4g}", variant).replace(",", ", ")
 
 
 def run_name(run: Run) -> str:
