@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from cifar_lightning.__main__ import main
@@ -50,8 +51,10 @@ def test_test_writes_what_it_measured(run: Path, capsys: pytest.CaptureFixture[s
     model = MLP.load_from_checkpoint(run / "checkpoints/best.ckpt", map_location="cpu").eval()
     test = synthetic.make(train=False)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)))
-    with torch.no_grad():
-        logits = model((test.images / 255 - mean) / std)
+    # In the precision in which it was trained, and is tested: that of the hardware at hand.
+    half = yaml.safe_load((run / "config.yaml").read_text())["trainer"]["precision"] == "bf16-mixed"
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        logits = model((test.images / 255 - mean) / std).float()
     by_hand = torch.zeros(10, 10, dtype=torch.int64)
     for true, predicted in zip(test.labels.tolist(), logits.argmax(1).tolist(), strict=True):
         by_hand[true, predicted] += 1
@@ -126,9 +129,10 @@ def test_a_checkpoint_copied_elsewhere_is_enough(run: Path) -> None:
     assert Path("elsewhere/test.json").exists()
 
 
-def test_predict_without_pictures_takes_the_test_set(run: Path) -> None:
-    assert main(["predict", f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]) == 0
-    assert main(["test", f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]) == 0
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])  # in bfloat16 some classes are equally likely
+def test_predict_without_pictures_takes_the_test_set(precision: str, run: Path) -> None:
+    for command in ("predict", "test"):
+        assert main([command, f"--ckpt_path={run / 'checkpoints/best.ckpt'}", f"--trainer.precision={precision}"]) == 0
     with (run / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 10_000

@@ -1,6 +1,7 @@
-"""What watches a run: its seeds, its history, what it keeps, its pictures and its words."""
+"""What watches a run: its seeds, its gradients, its history, what it keeps, its pictures and its words."""
 
 from cifar_lightning.callbacks.checkpoints import Checkpoints
+from cifar_lightning.callbacks.clipping import Clipping
 from cifar_lightning.callbacks.conditions import Conditions
 from cifar_lightning.callbacks.console import Console, ProgressBar
 from cifar_lightning.callbacks.divergence import Divergence
@@ -13,6 +14,7 @@ from cifar_lightning.callbacks.test_report import TestReport
 
 __all__ = [
     "Checkpoints",
+    "Clipping",
     "Conditions",
     "Console",
     "Divergence",

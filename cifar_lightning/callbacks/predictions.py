@@ -37,7 +37,8 @@ class PredictionsFile(Callback):
     ) -> None:
         """Collects a batch's likeliest classes."""
         data = CIFAR10DataModule.of(trainer)
-        probabilities, labels = outputs.cpu().topk(TOP)
+        # Stable, so that of classes that are equally likely (in bfloat16 some are) the first is taken, as `test` does.
+        probabilities, labels = (ranked[:, :TOP] for ranked in outputs.cpu().sort(descending=True, stable=True))
         for p, top in zip(probabilities.tolist(), labels.tolist(), strict=True):
             pairs = [word for x, label in zip(p, top, strict=True) for word in (data.classes[label], f"{x:.6f}")]
             self.rows.append([data.predict_names[len(self.rows)], pairs[0], pairs[1], *pairs])
