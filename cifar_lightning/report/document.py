@@ -38,18 +38,17 @@ def write(study: Study) -> Path:
         study: Its folder must exist; its records may be few, or none.
 
     Returns:
-        Where report.html is. Beside it are report.md and, for that, figures/, in which no other pictures stay.
+        Where report.html is. Beside it are report.md and, for that, figures/, in which an earlier report's do not stay.
     """
     with marked(SYNTHETIC if is_synthetic(study) else ""):
         sections = contents(study)
     figures = study.folder / FIGURES
     figures.mkdir(exist_ok=True)
-    pictures = _pictures(sections)
+    pictures, earlier = _pictures(sections), _shown(study.folder / MARKDOWN)
     for name, content in pictures.items():
         files.replace(figures / name, content)
-    for path in figures.iterdir():
-        if path.suffix in (".svg", ".png") and path.name not in pictures:
-            path.unlink()  # an earlier report's
+    for name in earlier - pictures.keys():
+        (figures / name).unlink(missing_ok=True)
     for name in (MARKDOWN, HTML):
         page = _environment().get_template(f"{name}.j2")
         rendered = page.render(title=TITLE, notices=notices(study), sections=sections, figures=FIGURES)
@@ -84,6 +83,14 @@ def _pictures(sections: Sequence[Section]) -> dict[str, bytes]:
         elif isinstance(block, Gallery):
             found |= {f"{picture.name}.png": base64.b64decode(picture.png) for picture in block.pictures}
     return found
+
+
+def _shown(markdown: Path) -> set[str]:
+    """The names of the pictures that an earlier report shows, each as both SVG and PNG; others are not its own."""
+    if not markdown.is_file():
+        return set()
+    stems = re.findall(rf"\]\({FIGURES}/([\w-]+)\.(?:svg|png)\)", markdown.read_text())
+    return {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
 
 
 def _environment() -> Environment:

@@ -4,15 +4,15 @@ import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from cifar_lightning import files
 from cifar_lightning.arguments import OneLineParser
-from cifar_lightning.errors import InputError, Interrupted, check
+from cifar_lightning.errors import Interrupted, check
 from cifar_lightning.study import experiments, store
+from cifar_lightning.study.folder import located, own, show_shared
 from cifar_lightning.study.grid import Cell, grid
 from cifar_lightning.study.launcher import Launcher, Local, Said
 from cifar_lightning.study.progress import Progress, duration
@@ -56,21 +56,6 @@ def look(
     return there, cells, missing, survey(missing) if missing else {}
 
 
-@contextmanager
-def own(output: Path) -> Iterator[None]:
-    """Has the study's folder to itself."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError("output", f"{output} is not a folder", "name another") from None
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(files.locked(output))
-        except BlockingIOError:
-            raise InputError(str(output), "another study is running here", "wait for it, or stop it") from None
-        yield
-
-
 def parser() -> OneLineParser:
     """The command's flags."""
     own = OneLineParser(
@@ -85,27 +70,6 @@ def parser() -> OneLineParser:
     own.add_argument("--retry", action="store_true", help="Run again what failed before.")
     own.add_argument("--workers", type=int, default=1, help="Runs at a time, which share the cores out among them.")
     return own
-
-
-def located(cell: Cell, output: Path) -> Cell:
-    """The cell at the place where its run is already, begun when the configuration was another one say."""
-    for path in sorted(output.glob(f"*/*{cell.tag}*")):
-        if not path.is_symlink():
-            return replace(cell, experiment=path.parent.name, name=path.name.removesuffix("-synthetic"))
-    return cell
-
-
-def show_shared(places: Mapping[Path, str], cells: Sequence[Cell], output: Path) -> None:
-    """Has a run that several experiments share stand in the folder of each, so that TensorBoard shows it there."""
-    homes = {cell.address: cell.folder for cell in cells}
-    for home in homes.values():
-        if (output / home).is_symlink():  # of a run that is its own now
-            (output / home).unlink()
-    for place, address in places.items():
-        if place != homes[address]:
-            with suppress(OSError):  # it is there, or the file system has no links
-                (output / place).parent.mkdir(parents=True, exist_ok=True)
-                (output / place).symlink_to(Path("..") / homes[address])
 
 
 def is_done(cell: Cell, record: Record | None, retry: bool) -> bool:

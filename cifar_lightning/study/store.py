@@ -1,5 +1,6 @@
 """Writes and reads a study's records."""
 
+import base64
 import csv
 import io
 import json
@@ -10,8 +11,10 @@ from typing import Any
 
 from cifar_lightning import files
 from cifar_lightning.errors import InputError
-from cifar_lightning.study.records import SCHEMA, Mistake, Plan, Point, Record, Test
+from cifar_lightning.study.folder import is_shown, own
+from cifar_lightning.study.records import SCHEMA, Plan, Record
 from cifar_lightning.study.results import Run, Study
+from cifar_lightning.study.schema import build
 
 PLAN, RESULT, TABLE = "plan.json", "result.json", "results.csv"
 
@@ -53,10 +56,19 @@ def records(folder: Path, plan: Plan) -> dict[str, Record]:
     Raises:
         InputError: One can't be understood.
     """
-    paths = sorted(path for path in folder.glob(f"*/*/{RESULT}") if not path.parent.is_symlink())
-    found = [_read_record(path, folder) for path in paths]
     wanted = {point.address for point in plan.points}
-    return {record.address: record for record in found if record.address in wanted}
+    return {address: record for address, record in everything(folder).items() if address in wanted}
+
+
+def everything(folder: Path) -> dict[str, Record]:
+    """The record of every run below a study's folder, by address; copies elsewhere than in the run's place don't count.
+
+    Raises:
+        InputError: One can't be understood.
+    """
+    paths = sorted(path for path in folder.glob(f"*/*/{RESULT}") if not is_shown(path.parent, folder))
+    found = filter(None, (_read_record(path, folder) for path in paths))
+    return {record.address: record for record in found}
 
 
 def publish(study: Study, folder: Path) -> Study:
@@ -64,14 +76,28 @@ def publish(study: Study, folder: Path) -> Study:
 
     Returns:
         The study as it is there.
+
+    Raises:
+        InputError: Another study is there, or something else.
     """
     there = replace(study, folder=folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_plan(folder, study.plan)
-    for record in there.records.values():
-        write_record(folder / record.folder, record)
-    write_table(there)
+    with own(folder):
+        _check_is_for(study.plan, folder)
+        write_plan(folder, study.plan)
+        for record in there.records.values():
+            write_record(folder / record.folder, record)
+        write_table(there)
     return there
+
+
+def _check_is_for(plan: Plan, folder: Path) -> None:
+    """Refuses a folder that holds what is not of the same study, begun when it had fewer points perhaps."""
+    if (folder / PLAN).exists():
+        known = {point.address for point in _read_plan(folder / PLAN).points}
+        if known and known.isdisjoint(point.address for point in plan.points):
+            raise InputError("output", f"{folder} holds another study", "name another folder, or an empty one")
+    elif any(folder.iterdir()):
+        raise InputError("output", f"{folder} holds other files", "name another folder, or an empty one")
 
 
 def _json(what: Plan | Record) -> bytes:
@@ -81,21 +107,47 @@ def _json(what: Plan | Record) -> bytes:
 def _read_plan(path: Path) -> Plan:
     content = _read(path)
     try:
-        return Plan(**content | {"points": [Point(**point) for point in content["points"]]})
-    except (TypeError, KeyError) as error:
+        plan = build(Plan, content)
+        for point in plan.points:
+            _expect(point.epochs >= 1, "points: expected epochs of 1 or more")
+    except ValueError as error:
         raise InputError(str(path), f"not the plan of a study ({error})", "run `study` again") from None
+    return plan
 
 
-def _read_record(path: Path, study: Path) -> Record:
+def _read_record(path: Path, study: Path) -> Record | None:
+    """A run's record; None if that is a file of another program, or the copy of a record that is in its place."""
     content = _read(path)
+    if "schema" not in content:
+        return None
     try:
-        if study / content["folder"] != path.parent:
-            raise KeyError("folder")
-        if test := content["test"]:
-            content["test"] = Test(**test | {"mistakes": [Mistake(**each) for each in test["mistakes"]]})
-        return Record(**content)
-    except (TypeError, KeyError) as error:
+        record = build(Record, content)
+        _check(record)
+    except ValueError as error:
         raise InputError(str(path), f"not the record of a run ({error})", "remove it and run `study` again") from None
+    if study / record.folder == path.parent:
+        return record
+    if (study / record.folder / RESULT).exists():
+        return None
+    raise InputError(str(path), f"not the record of a run here, but in {record.folder}", "move its folder there")
+
+
+def _check(record: Record) -> None:
+    """Raises a `ValueError` unless what the report counts on is there."""
+    _expect(bool(record.rows) or record.status == "failed", "rows: expected at least one")
+    for row in record.rows:
+        _expect({"epoch", "epoch_seconds", "val/acc"} <= row.keys(), "rows: expected epoch, epoch_seconds and val/acc")
+    if record.test:
+        sizes = {len(record.test.confusion_matrix), *map(len, record.test.confusion_matrix)}
+        _expect(sizes == {len(record.test.classes)}, "test.confusion_matrix: expected a row and a column a class")
+        for mistake in record.test.mistakes:
+            png = base64.b64decode(mistake.png, validate=True)
+            _expect(png.startswith(b"\x89PNG"), "test.mistakes: expected PNG files in Base64")
+
+
+def _expect(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -103,9 +155,9 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except OSError as error:
         raise InputError(str(path), f"can't be read ({error.strerror})", "name the folder of a study") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(str(path), "damaged", "remove it and run `study` again") from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+    if not isinstance(content, dict) or content.get("schema", SCHEMA) != SCHEMA:
         raise InputError(str(path), f"not of layout {SCHEMA}", "remove it and run `study` again")
     return content
 

@@ -1,14 +1,19 @@
 """The command `report`."""
 
 import json
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cifar_lightning import files
 from cifar_lightning.errors import InputError
 from cifar_lightning.report.command import report
+from cifar_lightning.study import store
 from tests.report import handmade
-from tests.report.handmade import curve, record
+from tests.report.handmade import curve, outcome, record
 
 
 def test_it_says_where_the_report_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,6 +53,126 @@ def test_publishing_copies_the_records_and_nothing_else(tmp_path: Path) -> None:
 
     checkpoint = str((run / "checkpoints" / "last.ckpt").relative_to(made))
     assert content(tmp_path / "published") == {k: v for k, v in content(made).items() if k != checkpoint}
+
+
+def test_a_study_is_published_again_when_it_has_grown(tmp_path: Path) -> None:
+    first, second = record(curve(2), seed=0), record(curve(2), seed=1)
+    there = tmp_path / "published"
+    for runs in ([first], [first, second]):
+        made = handmade.write(handmade.study(tmp_path / "study", {"other": runs}))
+        assert report([str(made), f"--output={there}"]) == 0
+    assert len(list(there.rglob("result.json"))) == 2
+
+
+def test_what_is_there_is_not_overwritten_by_another_study(tmp_path: Path) -> None:
+    made = handmade.write(handmade.study(tmp_path / "study", {"other": [record(curve(2))]}))
+    another = handmade.write(handmade.study(tmp_path / "another", {"other": [record(curve(3))]}))
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "report.md").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for folder, words in (
+        (another, "another holds another study; name another folder"),
+        (tmp_path / "paper", "paper holds other files; name another folder"),
+        (tmp_path / "file", "file is not a folder; name another"),
+    ):
+        with pytest.raises(InputError, match=words):
+            report([str(made), f"--output={folder}"])
+    with files.locked(another), pytest.raises(InputError, match="another study is running here"):
+        report([str(made), f"--output={another}"])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_copies_of_runs_and_files_of_others_are_left_out(tmp_path: Path) -> None:
+    made = handmade.write(handmade.study(tmp_path / "study", {"other": [record(curve(2))]}))
+    report([str(made)])
+    before = (made / "report.html").read_bytes()
+    (run,) = made.glob("other/seed=0")
+    shutil.copytree(run, made / "other" / "seed=0.bak")
+    (made / "mine" / "x").mkdir(parents=True)
+    (made / "mine" / "x" / "result.json").write_text('{"acc": 3}')
+    assert report([str(made)]) == 0
+    assert (made / "report.html").read_bytes() == before
+
+
+def test_a_run_on_another_disk_is_read_through_its_link(tmp_path: Path) -> None:
+    made = handmade.write(handmade.study(tmp_path / "study", {"other": [record(curve(2))]}))
+    (run,) = made.glob("other/seed=0")
+    run.rename(tmp_path / "disk")
+    run.symlink_to(tmp_path / "disk")
+    assert len(store.read(made).records) == 1
+
+
+def _without(key: str) -> Any:
+    return lambda content: content.pop(key)
+
+
+def _with(**changed: Any) -> Any:
+    return lambda content: content.update(changed)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_without("rows"), "rows: expected at least one"),
+        (_without("seed"), "all of it: expected seed"),
+        (_with(more=1), "all of it: expected nothing of the name more"),
+        (_with(rows=None), "rows: expected a list"),
+        (_with(rows=[]), "rows: expected at least one"),
+        (_with(rows="0.5"), "rows: expected a list"),
+        (_with(rows=[{"epoch": 1, "epoch_seconds": 1}]), "rows: expected epoch, epoch_seconds and val/acc"),
+        (
+            _with(rows=[{"epoch": 1, "epoch_seconds": 1, "val/acc": "much"}]),
+            "rows[0].val/acc: expected a value of type",
+        ),
+        (_with(environment=None), "environment: expected an object"),
+        (_with(command=None), "command: expected a value of type str"),
+        (_with(address=["a"]), "address: expected a value of type str"),
+        (_with(parameters="many"), "parameters: expected a value of type int"),
+        (_with(seed=True), "seed: expected a value of type int"),
+        (_with(status="begun"), "status: expected done or failed"),
+        (lambda content: content["test"]["confusion_matrix"].pop(), "test.confusion_matrix: expected a row and a col"),
+        (lambda content: content["test"]["mistakes"][0].update(png="bm8="), "test.mistakes: expected PNG files"),
+        (lambda content: content["test"]["mistakes"][0].update(png="?"), "not the record of a run ("),
+        (lambda content: content["test"]["mistakes"][0].pop("true"), "test.mistakes[0]: expected true"),
+    ],
+)
+def test_a_record_that_was_changed_is_named_with_the_place(change: Any, words: str, tmp_path: Path) -> None:
+    made = handmade.write(handmade.study(tmp_path, {"cnn": [record(curve(2), test=outcome(0.5))]}))
+    (path,) = made.rglob("result.json")
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        report([str(made)])
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"epochs": 0}, "points: expected epochs of 1 or more"),
+        ({"epochs": "6"}, "points[0].epochs: expected a value of type int"),
+        ({"seed": "0"}, "points[0].seed: expected a value of type int"),
+        ({"varied": []}, "points[0].varied: expected an object"),
+    ],
+)
+def test_so_is_a_plan(changed: dict[str, Any], words: str, tmp_path: Path) -> None:
+    made = handmade.write(handmade.study(tmp_path, {"cnn": [record(curve(2))]}))
+    path = made / "plan.json"
+    content = json.loads(path.read_text())
+    content["points"][0] |= changed
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=re.escape(f"{path}: not the plan of a study ({words}")):
+        report([str(made)])
+
+
+def test_deep_nesting_is_damage(tmp_path: Path) -> None:
+    made = handmade.write(handmade.study(tmp_path, {"cnn": [record(curve(2))]}))
+    (path,) = made.rglob("result.json")
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="damaged"):
+        report([str(made)])
 
 
 @pytest.mark.parametrize("folder", ["../../elsewhere/version_0", "/elsewhere/version_0"])

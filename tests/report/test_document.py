@@ -239,10 +239,15 @@ def test_pictures_that_are_no_longer_shown_go_and_other_files_stay(tmp_path: Pat
     made = handmade.study(tmp_path, {"cnn": [record(curve(2))]})
     write(made)
     before = contents(tmp_path)
-    for name in ("curves_gone.svg", "curves_gone.png", "notes.txt"):
-        (tmp_path / "figures" / name).write_text("old")
+    more = record(curve(2), model="MLP", test=outcome(0.5, mistakes=2))
+    write(handmade.study(tmp_path, {"cnn": [record(curve(2))], "mlp": [more]}))
+    shown = contents(tmp_path).keys() - before.keys()
+    assert {"curves_mlp.svg", "curves_mlp.png", "mistake_mlp_1.png"} < shown
+    own = {"my_diagram.svg": b"own", "photo.png": b"own", "curves_own.png": b"own", "notes.txt": b"own"}
+    for name, content in own.items():
+        (tmp_path / "figures" / name).write_bytes(content)
     write(made)
-    assert contents(tmp_path) == before | {"notes.txt": b"old"}
+    assert contents(tmp_path) == before | own
 
 
 @pytest.mark.parametrize(
