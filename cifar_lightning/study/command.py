@@ -145,13 +145,12 @@ def _going_on() -> Iterator[None]:
 
 
 def failure(cell: Cell, status: int, errors: dict[str, str], folder: Path) -> Record:
-    """The record of a run that failed."""
+    """The record of a run that failed; with all that was known if it had been trained, and its test failed."""
     from cifar_lightning.study.worker import VERSION, rows_of  # here, because Lightning takes seconds to import
 
     killed = f"killed by signal {-status}, for want of memory perhaps" if status < 0 else f"exit status {status}"
-    return Record(
-        **cell.identity,
-        status="failed",
-        reason=errors.get(cell.address, killed),
-        rows=rows_of(folder / cell.folder / VERSION),
-    )
+    reason = errors.get(cell.address, killed)
+    known = store.everything(folder).get(cell.address)
+    if known and len(known.rows) >= cell.epochs:
+        return replace(known, status="failed", reason=reason)
+    return Record(**cell.identity, status="failed", reason=reason, rows=rows_of(folder / cell.folder / VERSION))

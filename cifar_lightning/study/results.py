@@ -20,6 +20,12 @@ class Run:
         """Whether all epochs of the point are there, whatever came of a longer run behind them."""
         return self.record.status == "done" or len(self.record.rows) >= self.point.epochs
 
+    @property
+    def reason(self) -> str:
+        """Why it failed, if only in its test; nothing if a longer run did that, in an epoch behind the point's."""
+        own = not self.is_done or self.record.settings.get("trainer.max_epochs") == self.point.epochs
+        return self.record.reason if own else ""
+
     @cached_property
     def rows(self) -> list[dict[str, float]]:
         """The curves, up to the point's last epoch."""

@@ -185,7 +185,7 @@ def _table(study: Study) -> Iterator[list[Any]]:
         model = str(record.settings.get("model.class_path", "")).rpartition(".")[2]
         yield [
             *(point.experiment, point.variant, model, point.seed, point.address),
-            *(("done", "") if run.is_done else ("failed", record.reason)),
+            *("done" if run.is_done else "failed", run.reason),
             *((len(run.rows), int(run.best["epoch"]), run.best["val/acc"]) if run.rows else (0, "", "")),
             *(run.last.get(name, "") if run.rows else "" for name in FIGURES),
             *((run.test.loss, run.test.acc) if run.test else ("", "")),

@@ -62,11 +62,15 @@ def _perform(cell: Cell, study: Path) -> int:
     run = study / cell.folder / VERSION
     if status := program.main(_fit(cell, run)):
         return status
+    record = _record(cell, run)
+    write_record(run.parent, record)  # before anything can go wrong that does not concern it
+    if not cell.test:
+        return 0
     best = str(run / "checkpoints" / "best.ckpt")
-    for command in ("test", "predict") if cell.test else ():
+    for command in ("test", "predict"):
         if status := program.main([command, "--ckpt_path", best]):
             return status
-    write_record(run.parent, _record(cell, run))
+    write_record(run.parent, replace(record, test=_test(cell, run)))
     return 0
 
 
@@ -90,7 +94,6 @@ def _record(cell: Cell, run: Path) -> Record:
         parameters=sum(weights.numel() for weights in setting.model.parameters()),
         images_per_epoch=setting.images_per_epoch,
         rows=rows_of(run),
-        test=_test(cell, run) if cell.test else None,
         environment={**around, "commit": COMMIT, "code": cell.code},
     )
 

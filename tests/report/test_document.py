@@ -269,6 +269,16 @@ def test_what_is_missing_is_said(experiments: dict[str, list[Record]], tmp_path:
     assert page.row("not run yet", "Dropout rate") == ["Dropout rate", "0"]
 
 
+def test_a_test_that_failed_is_said_beside_the_curves(tmp_path: Path) -> None:
+    failed = replace(record(curve(4), {"trainer.max_epochs": 4}), status="failed", reason="cifar10: no test images")
+    longer = replace(record(curve(4), {"trainer.max_epochs": 9}, seed=1), status="failed", reason="nan, later")
+    made = handmade.study(tmp_path, {"cnn": [failed, longer]}, epochs={"cnn": 4})
+    page = Page(write(made).read_text())
+    assert page.row("failed", "CNN, seed 0") == ["CNN, seed 0", "cifar10: no test images"]
+    assert "nan, later" not in page.words
+    assert "n = 2" in page.words
+
+
 def test_a_failed_run_has_no_parameters(tmp_path: Path) -> None:
     failed = replace(record(failed="out of memory"), parameters=0)
     page = Page(write(handmade.study(tmp_path, {"cnn": [failed]})).read_text())

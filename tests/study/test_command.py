@@ -212,6 +212,29 @@ def test_a_failure_is_kept_with_its_reason_and_the_rest_goes_on(
     assert {row["status"] for row in table()} == {"done"}
 
 
+def test_a_test_that_failed_takes_nothing_away_from_its_run(
+    launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(GRID.replace(", test: true", ""))
+    assert study() == 0
+    (path,) = Path("out").glob("main/seed=0,*/result.json")
+    before = json.loads(path.read_text())
+    config.write_text(GRID)
+    launcher.ends = {"main/seed=0": 1}
+    assert study() == 1
+    assert json.loads(path.read_text()) == before | {"status": "failed", "reason": "train/loss: nan; try less"}
+    assert [(row["variant"], row["status"], row["reason"]) for row in table()] == [
+        ("main", "done", "train/loss: nan; try less"),
+        ("main", "done", ""),
+        ("lr=0.001", "done", ""),
+        ("lr=0.1", "done", ""),
+    ]
+    assert "train/loss: nan; try less (--retry runs it again)" in capsys.readouterr().err
+    launcher.ends = {}
+    assert study("--retry") == 0
+    assert [row["test/acc"] for row in table()] == ["0.25", "0.25", "", ""]
+
+
 @pytest.mark.parametrize("status", [130, 143, -2, -15])
 def test_what_was_stopped_has_not_failed(
     status: int, launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]

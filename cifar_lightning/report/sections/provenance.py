@@ -90,9 +90,10 @@ def _missing(study: Study) -> list[Block]:
     variants = [variant for those in study.experiments.values() for variant in those]
     titles = {id(variant): variant_title(variant.experiment, variant.name) for variant in variants}
     failed = [
-        [linked(f"{titles[id(variant)]}, seed {run.point.seed}", [run]), text(run.record.reason)]
+        [linked(f"{titles[id(variant)]}, seed {run.point.seed}", [run]), text(run.reason)]
         for variant in variants
-        for run in variant.failed
+        for run in (*variant.runs, *variant.failed)
+        if run.reason
     ]
     pending = [
         [text(titles[id(variant)]), text(", ".join(map(str, variant.pending)))]
