@@ -1,6 +1,7 @@
 """Configuration files, looked at before anything is made of them."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,20 @@ MOST_VALUES = 10_000
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes 1e-4 for a number, as YAML 1.2 and the rest of this program do; PyYAML wants 1.0e-4."""
+    """Takes 1e-4 for a number, as YAML 1.2 and the rest of this program do; PyYAML wants 1.0e-4.
+
+    And refuses a key that stands twice in one place, of which PyYAML would drop the first without a word.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        assert isinstance(node, yaml.MappingNode)
+        known = set()
+        for key, _ in node.value:
+            if key.value in known and isinstance(key.value, str):
+                raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands there twice", problem_mark=key.start_mark)
+            known.add(str(key.value))
+        return node
 
 
 _Loader.add_implicit_resolver(
@@ -27,12 +41,21 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings of a configuration file, dotted as on the command line."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = prefix if key == "init_args" else f"{prefix}{key}."
+        found |= flat(value, name) if isinstance(value, dict) else {name[:-1]: value}
+    return found
+
+
 def check_yaml(path: Path) -> None:
     """Raises an `InputError` with the line, unless the file is there and holds YAML settings."""
     try:
         if not path.is_file():
             raise InputError(str(path), "there is no such file", "see the folder configs/")
-        content = yaml.safe_load(path.read_text())
+        content = load_yaml(path)
         too_much = _size(content, {}) > MOST_VALUES
     except OSError as error:
         raise InputError(str(path), f"can't be read ({error.strerror})", "see the folder configs/") from None

@@ -33,10 +33,14 @@ def content_address(settings: Mapping[str, Any], epochs: int, seed: int, source:
     content["trainer.max_epochs"] = epochs
     if _is_no_limit(settings):
         del content["trainer.limit_train_batches"]
+    return _digest(canonical({**content, "seed": seed, "source": source, "code": code}).encode())
+
+
+def canonical(settings: Mapping[str, Any]) -> str:
+    """Settings as text, the same for the same settings."""
     # Where a Trainer takes both, 1 is a number of batches and 1.0 all of them; elsewhere they are one setting.
-    plain = {key: value if key.startswith("trainer.") else _plain(value) for key, value in content.items()}
-    plain |= {"seed": seed, "source": source, "code": code}
-    return _digest(json.dumps(plain, sort_keys=True).encode())
+    plain = {key: value if key.startswith("trainer.") else _plain(value) for key, value in settings.items()}
+    return json.dumps(plain, sort_keys=True)
 
 
 def code_version(package: Path = PACKAGE) -> str:
@@ -57,9 +61,11 @@ class _WithoutText(ast.NodeTransformer):
 
 def _is_no_limit(settings: Mapping[str, Any]) -> bool:
     """Whether an epoch is limited to at least as many batches as it has."""
-    images = settings.get("data.train_size") or 50_000 - settings.get("data.val_size", 10_000)
-    limit = settings.get("trainer.limit_train_batches")
-    return isinstance(limit, int) and limit >= -(-images // settings.get("data.batch_size", 100))
+    limit, batch = settings.get("trainer.limit_train_batches"), settings.get("data.batch_size", 100)
+    left_out, images = settings.get("data.val_size", 10_000), settings.get("data.train_size")
+    if not all(isinstance(each, int) for each in (limit, batch, left_out, images or 0)) or batch < 1:
+        return False  # what can't be is for `fit` to refuse
+    return bool(limit >= -(-(images or 50_000 - left_out) // batch))
 
 
 def _plain(value: Any) -> Any:

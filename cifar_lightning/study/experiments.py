@@ -1,13 +1,15 @@
 """What a study is asked to do: the experiments of configs/study.yaml."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning.configuration import check_yaml, load_yaml
+from cifar_lightning.configuration import check_yaml, flat, load_yaml
 from cifar_lightning.errors import InputError, check
+from cifar_lightning.study.address import canonical
 
 DOTTED = "settings of model, data and trainer, dotted: {model.dropout: 0.2}"
 
@@ -69,6 +71,8 @@ def _experiment(path: Path, name: str, common: dict[str, Any], own: Any) -> Expe
     merged["set"] = {**common.get("set", {}), **own.get("set", {})}
     merged["base"] = str(path.parent / str(merged["base"]))
     check_yaml(Path(merged["base"]))
+    for key, value in flat(load_yaml(Path(merged["base"]))).items():
+        _check_plain(f"{merged['base']}, {key}", value)
     _check(where, merged)
     return Experiment(**merged)
 
@@ -81,9 +85,19 @@ def _check(where: str, merged: dict[str, Any]) -> None:
     check(whole and len(set(seeds)) == len(seeds), f"{where}.seeds", seeds, "a list of different whole numbers")
     lists = isinstance(vary, dict) and all(isinstance(values, list) and values for values in vary.values())
     check(lists and len({len(values) for values in vary.values()}) <= 1, f"{where}.vary", vary, "lists of equal length")
-    variants = [str(values) for values in zip(*vary.values(), strict=True)]
-    check(len(set(variants)) == len(variants), f"{where}.vary", vary, "each value once")
     for key, value in (*merged["set"].items(), *vary.items()):
         check(re.fullmatch(r"(model|data|trainer)\.\w+", str(key)) is not None, f"{where}, {key}", key, DOTTED)
         check(not isinstance(value, dict), f"{where}, {key}", value, DOTTED)
+        _check_plain(f"{where}, {key}", value)
         check(key != "trainer.max_epochs", f"{where}, {key}", value, "`epochs` of the experiment")
+    variants = [canonical(dict(zip(vary, values, strict=True))) for values in zip(*vary.values(), strict=True)]
+    check(len(set(variants)) == len(variants), f"{where}.vary", vary, "each value once")
+
+
+def _check_plain(where: str, value: Any) -> None:
+    """Refuses what YAML knows and a command line does not: dates, bytes, lists within themselves."""
+    try:
+        holds = "\\u0000" not in json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        holds = False
+    check(holds, where, value, "numbers, text, true, false, null, or lists of these")

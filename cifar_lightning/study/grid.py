@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from cifar_lightning.configuration import load_yaml
+from cifar_lightning.configuration import flat, load_yaml
 from cifar_lightning.data.source import Source, data_root, settle, tagged
+from cifar_lightning.errors import check
 from cifar_lightning.study.address import code_version, content_address
 from cifar_lightning.study.experiments import Experiment
 from cifar_lightning.study.records import Point
 
 TAG_DIGITS = 8
+LABEL_BYTES = 150  # a name may have 255 in all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +131,8 @@ def _wanted(experiments: Mapping[str, Experiment], output: Path, code: str) -> I
         for varied in experiment.variants():
             given = {**experiment.set, **varied}
             settings = base | given
-            asked = settings.get("data.source", "cifar10")
-            source = settled(asked, settings.get("data.root"), tuple(settings.get("data.mirrors") or ()))
+            asked, root, mirrors = _asked(f"experiment {name}", settings)
+            source = settled(asked, root, mirrors)
             if asked == "auto":  # so that the command does the same on a day without a network
                 given["data.source"] = source
             for seed in experiment.seeds:
@@ -148,7 +150,7 @@ def _cell(
 ) -> Cell:
     address = content_address(settings, experiment.epochs, seed, settings["data.source"], code)
     varied = {key: value for key, value in given.items() if key in experiment.vary}
-    label = _label(varied).replace("/", "_")
+    label = _label(varied).replace("/", "_").encode()[:LABEL_BYTES].decode(errors="ignore")
     folder = ",".join(filter(None, (label, f"seed={seed}", address[:TAG_DIGITS])))
     words = ["fit", "--config", experiment.base]
     words += [word for key, value in given.items() for word in (f"--{key}", _word(value))]
@@ -167,13 +169,15 @@ def _cell(
     )
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The settings of a configuration file, dotted as on the command line."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        name = prefix if key == "init_args" else f"{prefix}{key}."
-        found |= flat(value, name) if isinstance(value, dict) else {name[:-1]: value}
-    return found
+def _asked(where: str, settings: Mapping[str, Any]) -> tuple[Source, str | None, tuple[str, ...]]:
+    """Where the images are to come from; looked at here already, as it is used before `fit` sees it."""
+    asked: Source = settings.get("data.source", "cifar10")
+    root, mirrors = settings.get("data.root"), settings.get("data.mirrors")
+    check(asked in get_args(Source), f"{where}, data.source", asked, " or ".join(get_args(Source)))
+    check(root is None or isinstance(root, str), f"{where}, data.root", root, "the name of a folder")
+    urls = mirrors is None or (isinstance(mirrors, list) and all(isinstance(each, str) for each in mirrors))
+    check(urls, f"{where}, data.mirrors", mirrors, "a list of addresses")
+    return asked, root, tuple(mirrors or ())
 
 
 def _settled(asked: Source, root: str | None, mirrors: tuple[str, ...]) -> Source:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -79,8 +80,17 @@ def context() -> Any:
 
     Elsewhere each imports for itself: Apple's libraries do not survive a fork.
     """
-    start = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    start = multiprocessing.get_context("forkserver")
     start.set_forkserver_preload(["cifar_lightning.study.worker"])
+    # Ctrl-C goes to the server, too, which for some seconds imports and would end with a traceback.
+    resource_tracker.ensure_running()  # first, because it unblocks signals when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return start
 
 
@@ -120,7 +130,7 @@ class _Child:
         self.cell, self._rest = cell, b""
         self.status: int | None = None
         self.output, there = context().Pipe(duplex=False)
-        self.process = begin(_live, there, threads, cell, study)
+        self.process = begin(_live, (self.output, there), threads, cell, study)
         there.close()
 
     def lines(self) -> Iterator[Said]:
@@ -152,11 +162,14 @@ def _follow() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _live(output: Connection, threads: int | None, cell: Cell, study: Path) -> None:
+def _live(pipe: tuple[Connection, Connection], threads: int | None, cell: Cell, study: Path) -> None:
     import torch
 
     from cifar_lightning.study.worker import perform
 
+    # The end that is read from stays open here, too: if its reader is killed, what is printed on the way to an orderly
+    # end must not fail.
+    _, output = pipe
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()

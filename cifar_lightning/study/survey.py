@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -18,55 +18,75 @@ def survey(cells: Sequence[Cell]) -> dict[str, float]:
     """Looks at cells, in a process of its own.
 
     Returns:
-        Seconds that an epoch would take, by address.
+        Seconds that an epoch would take, by address; 0 where that can't be told, as a run may not fit in memory.
 
     Raises:
         InputError: `fit` would refuse one.
     """
-    here, there = context().Pipe(duplex=False)
-    process = begin(_survey, there, list(cells))
-    there.close()
-    try:
-        found: dict[str, float] | InputError = here.recv()
-    except EOFError:
-        raise RunError("study", "the process that looks at its cells has ended", "start it again") from None
-    finally:
-        process.kill()
-        process.join()
-    if isinstance(found, InputError):
-        raise found
+    found, waiting = dict[str, float](), list(cells)
+    while waiting:
+        for seconds in _answers(tuple(waiting)):
+            found[waiting.pop(0).address] = seconds
+        if waiting:  # the system has killed the process, for want of memory perhaps; it would kill the run alone
+            found[waiting.pop(0).address] = 0.0
     return found
 
 
-def _survey(connection: Connection, cells: list[Cell]) -> None:
+def _answers(cells: Sequence[Cell]) -> Iterator[float]:
+    """Seconds of an epoch, cell by cell, for as long as the process lives."""
+    here, there = context().Pipe(duplex=False)
+    process = begin(_survey, there, cells)
+    there.close()
+    try:
+        _begun(here)
+        for _ in cells:
+            seconds: float | InputError = here.recv()
+            if isinstance(seconds, InputError):
+                raise seconds
+            yield seconds
+    except EOFError:
+        return
+    finally:
+        process.kill()
+        process.join()
+
+
+def _begun(connection: Connection) -> None:
+    try:
+        connection.recv()
+    except EOFError:
+        raise RunError("study", "the process that looks at its cells has ended", "start it again") from None
+
+
+def _survey(connection: Connection, cells: Sequence[Cell]) -> None:
     from cifar_lightning.quiet import be_quiet
     from cifar_lightning.speed import prepare
 
     be_quiet()
     prepare()
+    connection.send("begun")
     try:
-        connection.send(survey_here(cells))
+        for seconds in survey_here(cells):
+            connection.send(seconds)
     except InputError as error:
         connection.send(error)
 
 
-def survey_here(cells: Sequence[Cell]) -> dict[str, float]:
-    """As `survey`, in this process."""
+def survey_here(cells: Sequence[Cell]) -> Iterator[float]:
+    """Seconds of an epoch, cell by cell, as `survey`, but in this process."""
     from cifar_lightning.messages import explain
 
     known: dict[tuple[Any, ...], tuple[float, float]] = {}
-    found = {}
     for cell in cells:
         try:
-            found[cell.address] = _epoch(cell, known)
+            seconds = _epoch(cell, known)
         except Exception as error:
             message = explain(error)
-            if message.status != InputError.status:  # `fit` will fail of it, too, and the others will not
-                found[cell.address] = 0.0
-                continue
-            cause, _, remedy = message.text.partition("; ")
-            raise InputError(f"experiment {cell.experiment}, {cell.name}", cause, remedy) from error
-    return found
+            if message.status == InputError.status:
+                cause, _, remedy = message.text.partition("; ")
+                raise InputError(f"experiment {cell.experiment}, {cell.name}", cause, remedy) from error
+            seconds = 0.0  # `fit` will fail of it, too, and the others will not
+        yield seconds
 
 
 def _epoch(cell: Cell, known: dict[tuple[Any, ...], tuple[float, float]]) -> float:
@@ -92,9 +112,12 @@ def _check(config: Any) -> None:
     check(data.val_size > 0, "data.val_size", data.val_size, "1 or more: a study compares on validation images")
     every = trainer.check_val_every_n_epoch
     check(every == 1, "trainer.check_val_every_n_epoch", every, "1: a study compares on validation images")
+    for name in ("limit_train_batches", "limit_val_batches"):
+        check(trainer[name] != 0, f"trainer.{name}", trainer[name], "more than 0: a study compares what was trained")
     for name, none in (("max_steps", (-1, None)), ("max_time", (None,)), ("fast_dev_run", (False,))):
         check(trainer[name] in none, f"trainer.{name}", trainer[name], "`epochs` of the experiment")
-    check(trainer.logger in (None, True), "trainer.logger", trainer.logger, "the default: the curves are needed")
+    for name, what in (("logger", "the curves"), ("enable_checkpointing", "the checkpoints")):
+        check(trainer[name] in (None, True), f"trainer.{name}", trainer[name], f"the default: {what} are needed")
 
 
 def _step(setting: Any, batch: int) -> tuple[float, float]:

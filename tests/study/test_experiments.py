@@ -12,6 +12,7 @@ from tests.conftest import CONFIGS
 
 def study(folder: Path, text: str) -> Path:
     (folder / "mlp.yaml").write_text((CONFIGS / "mlp.yaml").read_text())
+    (folder / "day.yaml").write_text("model: {init_args: {lr: 2020-01-01}}")
     path = folder / "study.yaml"
     path.write_text(text)
     return path
@@ -83,6 +84,34 @@ def test_lists_of_several_settings_go_together() -> None:
             r"one, seed_everything: .* dotted",
         ),
         ("experiments: {one: {base: mlp.yaml, epochs: 1, set: {model: {lr: 1}}}}", r"one, model: .* dotted"),
+        (
+            "experiments: {one: {base: mlp.yaml, epochs: 1, vary: {model.dropout: [0, 0.0]}}}",
+            r"one.vary: .* value once",
+        ),
+        (
+            "experiments: {one: {base: mlp.yaml, epochs: 1, set: {model.lr: 2020-01-01}}}",
+            r"one, model.lr: .* use numbers",
+        ),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, set: {model.lr: !!binary aGk=}}}", r"one, model.lr: b'hi' is"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, set: {model.lr: !!set {a}}}}", r"one, model.lr: {'a'} is not"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, set: {model.lr: &x [*x]}}}", r"model.lr: \[\[...\]\] is not"),
+        (
+            'experiments: {one: {base: mlp.yaml, epochs: 1, set: {model.lr: "a\\0b"}}}',
+            r"one, model.lr: 'a\\x00b' is not",
+        ),
+        (
+            "experiments: {one: {base: day.yaml, epochs: 1}}",
+            r"day.yaml, model.lr: datetime.* is not possible; use numb",
+        ),
+        (
+            "experiments:\n  a: {base: mlp.yaml}\n  a: {epochs: 1}",
+            r"study.yaml, line 3: not valid .* 'a' stands there tw",
+        ),
+        (
+            "experiments:\n  1: {base: mlp.yaml}\n  '1': {epochs: 1}",
+            r"line 3: not valid YAML; mend it: '1' stands there",
+        ),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, epochs: 2}}", r"line 1: .* 'epochs' stands there twice"),
         ("experiments: {one: {base: mlp.yaml, epochs: 1, set: {trainer.max_epochs: 1}}}", r"use `epochs` of the exp"),
     ],
 )

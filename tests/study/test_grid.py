@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.configuration import flat
+from cifar_lightning.errors import InputError
 from cifar_lightning.study.address import PACKAGE, code_version, content_address
 from cifar_lightning.study.experiments import Experiment, read
-from cifar_lightning.study.grid import flat, grid
+from cifar_lightning.study.grid import grid
 from tests.conftest import CONFIGS
 
 SETTINGS = flat(yaml.safe_load((CONFIGS / "cnn.yaml").read_text()))
@@ -137,6 +139,44 @@ def test_a_new_point_leaves_the_others_where_they_are(tmp_path: Path) -> None:
     more = grid({"lr": Experiment(base=base, epochs=2, seeds=[0, 1], vary={"model.lr": [0.2, 0.1]})}, tmp_path).cells
     assert len(more) == 4
     assert few[0] in more
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"data.source": ["cifar10"]}, r"experiment one, data.source: \['cifar10'\] is not possible; use cifar10 or"),
+        ({"data.source": "auto", "data.root": ["a"]}, r"experiment one, data.root: \['a'\] is not possible"),
+        ({"data.source": "auto", "data.mirrors": 5}, r"experiment one, data.mirrors: 5 is not possible; use a list"),
+    ],
+)
+def test_where_images_come_from_is_looked_at(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        grid({"one": Experiment(base=str(CONFIGS / "mlp.yaml"), epochs=1, set=settings)}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"data.batch_size": 0},
+        {"data.batch_size": None},
+        {"data.batch_size": "abc"},
+        {"data.train_size": "abc"},
+        {"data.val_size": "abc"},
+    ],
+)
+def test_what_fit_will_refuse_has_an_address(wrong: dict[str, Any], tmp_path: Path) -> None:
+    settings = {"trainer.limit_train_batches": 3, **wrong}
+    (cell,) = grid({"one": Experiment(base=str(CONFIGS / "mlp.yaml"), epochs=1, set=settings)}, tmp_path).cells
+    assert cell.address != address()
+
+
+def test_a_folder_s_name_is_no_longer_than_a_name_may_be(tmp_path: Path) -> None:
+    mirrors = [[f"https://example.org/{'é' * n}"] for n in (200, 201)]
+    first, second = grid(
+        {"one": Experiment(base=str(CONFIGS / "mlp.yaml"), epochs=1, vary={"data.augment": mirrors})}, tmp_path
+    ).cells
+    assert first.name != second.name
+    assert len(first.folder.name.encode()) < 200
 
 
 def test_the_source_that_auto_came_to_is_in_the_command(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,17 @@ def test_stopped_in_order(signum: signal.Signals, status: int, folder: Path, und
     check_same(output, undisturbed)
 
 
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0, 3.0])
+def test_stopped_while_it_starts(seconds: float, folder: Path) -> None:
+    study = start(folder, "out")
+    time.sleep(seconds)
+    os.killpg(study.pid, signal.SIGINT)
+    out, err = study.communicate()
+    assert study.returncode == 130, (out, err)
+    assert err.splitlines()[-1].startswith("error: SIGINT: ")
+    assert "Traceback" not in out + err
+
+
 def test_a_run_repeated_by_hand_has_the_same_curves(folder: Path, undisturbed: Path) -> None:
     record = next(record for record in store.read(undisturbed).records.values() if "cnn" in record.folder)
     words = shlex.split(record.command)[1:]
