@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -64,12 +65,13 @@ def _survey(connection: Connection, cells: Sequence[Cell]) -> None:
 
     be_quiet()
     prepare()
-    connection.send("begun")
-    try:
-        for seconds in survey_here(cells):
-            connection.send(seconds)
-    except InputError as error:
-        connection.send(error)
+    with suppress(BrokenPipeError):  # who asked is gone
+        connection.send("begun")
+        try:
+            for seconds in survey_here(cells):
+                connection.send(seconds)
+        except InputError as error:
+            connection.send(error)
 
 
 def survey_here(cells: Sequence[Cell]) -> Iterator[float]:
