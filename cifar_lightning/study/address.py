@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import cifar_lightning
-from cifar_lightning.data.source import Source
 
 PACKAGE = Path(cifar_lightning.__file__).parent
 # What decides the figures of a run; not what watches it or speaks of it.
@@ -18,7 +17,7 @@ DECIDING = ("data/*.py", "models/*.py", "seeds.py", "callbacks/seeding.py")
 NOT_CONTENT = ("data.root", "data.source", "data.num_workers", "data.mirrors", "trainer.accelerator", "seed_everything")
 
 
-def content_address(settings: Mapping[str, Any], epochs: int, seed: int, source: Source, code: str) -> str:
+def content_address(settings: Mapping[str, Any], epochs: int, seed: int, source: str, code: str) -> str:
     """What identifies a run.
 
     Args:

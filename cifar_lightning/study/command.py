@@ -12,8 +12,9 @@ from pathlib import Path
 from cifar_lightning.arguments import OneLineParser
 from cifar_lightning.errors import Interrupted, check
 from cifar_lightning.study import experiments, store
+from cifar_lightning.study.cells import Cell
 from cifar_lightning.study.folder import located, own, show_shared
-from cifar_lightning.study.grid import Cell, grid
+from cifar_lightning.study.grid import grid
 from cifar_lightning.study.launcher import Launcher, Local, Said
 from cifar_lightning.study.progress import Progress, duration
 from cifar_lightning.study.records import Plan, Record
@@ -35,7 +36,8 @@ def study(args: Sequence[str]) -> int:
     """
     options = parser().parse_args(args)
     check(options.workers >= 1, "workers", options.workers, "1 or more")
-    points, cells, places = grid(experiments.read(options.config), options.output)
+    asked = experiments.read(options.config)
+    points, cells, places = grid(asked, options.output, store.everything(options.output).values())
     plan = Plan(command=shlex.join(["python", "-m", "cifar_lightning", "study", *args]), points=points)
     if options.dry_run:
         return estimate(*look(plan, cells, options))

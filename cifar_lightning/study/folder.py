@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cifar_lightning import files
 from cifar_lightning.errors import InputError
-from cifar_lightning.study.grid import Cell
+from cifar_lightning.study.cells import Cell
 
 
 @contextmanager

@@ -1,72 +1,18 @@
 """From experiments to the runs that they take: each a plain `fit`, known by its content."""
 
-import json
-import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from cifar_lightning.configuration import flat, load_yaml
-from cifar_lightning.data.source import Source, data_root, settle, tagged
+from cifar_lightning.data.source import Source, data_root, settle
 from cifar_lightning.errors import check
 from cifar_lightning.study.address import code_version, content_address
+from cifar_lightning.study.cells import Cell, label, make_cell
 from cifar_lightning.study.experiments import Experiment
-from cifar_lightning.study.records import Point
-
-TAG_DIGITS = 8
-LABEL_BYTES = 150  # a name may have 255 in all
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A run that is wanted.
-
-    Attributes:
-        address: A hash of its content, 16 hexadecimal digits.
-        experiment: The first that wants it.
-        name: Its folder, in that of the experiment.
-        command: The words of the `fit`.
-        settings: All that is set, dotted.
-        seed: Of the run.
-        source: Of the images.
-        epochs: How many it has.
-        test: Whether the test set is asked.
-        code: Version of the code.
-    """
-
-    address: str
-    experiment: str
-    name: str
-    command: tuple[str, ...]
-    settings: Mapping[str, Any]
-    seed: int
-    source: Source
-    epochs: int
-    test: bool
-    code: str
-
-    @property
-    def tag(self) -> str:
-        """The part of the address that is in the folder's name."""
-        return self.address[:TAG_DIGITS]
-
-    @property
-    def folder(self) -> Path:
-        """Where its run and its record are, below the study's folder."""
-        return Path(self.experiment) / tagged(self.name, self.source)
-
-    @property
-    def typed(self) -> str:
-        """What to type to run it by hand."""
-        return shlex.join(["python", "-m", "cifar_lightning", *self.command])
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What its record repeats of it."""
-        same = {"address": self.address, "seed": self.seed, "source": self.source, "settings": dict(self.settings)}
-        return {**same, "command": self.typed, "folder": str(self.folder)}
+from cifar_lightning.study.records import Point, Record
 
 
 class Grid(NamedTuple):
@@ -83,28 +29,47 @@ class Grid(NamedTuple):
     places: dict[Path, str]
 
 
-def grid(experiments: Mapping[str, Experiment], output: Path) -> Grid:
+class Wanted(NamedTuple):
+    """What a point asks for.
+
+    Attributes:
+        cell: Its own run.
+        varied: What varies there.
+        lasting: The run of so many epochs that is otherwise the same.
+    """
+
+    cell: Cell
+    varied: dict[str, Any]
+    lasting: Callable[[int], Cell]
+
+
+def grid(experiments: Mapping[str, Experiment], output: Path, there: Iterable[Record] = ()) -> Grid:
     """Lays the grid out.
 
     Args:
         experiments: By name.
         output: The study's folder.
+        there: Records of runs that have been made, for whatever experiments.
     """
     wanted = list(_wanted(experiments, output, code_version()))
-    longest = dict[str, Cell]()
-    for cell, _ in wanted:
-        content = _beginning(cell)
-        longest[content] = max(longest.get(content, cell), cell, key=lambda each: each.epochs)
+    longest, done, own = dict[str, int](), _lengths(there), dict[str, Cell]()
+    for cell, _, _ in wanted:
+        own.setdefault(cell.address, cell)
+        content = _beginning_of(cell)
+        longest[content] = max(longest.get(content, 0), cell.epochs)
     points, cells, places = [], dict[str, Cell](), dict[Path, str]()
-    for cell, varied in wanted:
-        serving = cell if cell.test else longest[_beginning(cell)]
+    for cell, varied, lasting in wanted:
+        content = _beginning_of(cell)
+        enough = [epochs for epochs in done.get(content, ()) if epochs >= cell.epochs]
+        other = lasting(min(enough, default=longest[content]))
+        serving = cell if cell.test else own.get(other.address, other)
         first = cells.get(serving.address, serving)
         cells[serving.address] = replace(first, test=serving.test or first.test)
         places[cell.folder] = serving.address
         points.append(
             Point(
                 experiment=cell.experiment,
-                variant=_label(varied) or cell.experiment,
+                variant=label(varied) or cell.experiment,
                 varied=varied,
                 seed=cell.seed,
                 epochs=cell.epochs,
@@ -114,59 +79,44 @@ def grid(experiments: Mapping[str, Experiment], output: Path) -> Grid:
     return Grid(points, list(cells.values()), places)
 
 
-def _beginning(cell: Cell) -> str:
-    """What cells have in common of which a shorter one is the beginning of a longer one, bit for bit.
+def _beginning(settings: Mapping[str, Any], epochs: int, seed: int, source: str, code: str) -> str:
+    """What runs have in common of which a shorter one is the beginning of a longer one, bit for bit.
 
     It is where the learning rate is constant. The longer one then serves both, if no test of the shorter one is wanted.
     """
-    constant = cell.settings.get("model.schedule", "constant") == "constant"
-    return content_address(cell.settings, 0 if constant else cell.epochs, cell.seed, cell.source, cell.code)
+    constant = settings.get("model.schedule", "constant") == "constant"
+    return content_address(settings, 0 if constant else epochs, seed, source, code)
 
 
-def _wanted(experiments: Mapping[str, Experiment], output: Path, code: str) -> Iterator[tuple[Cell, dict[str, Any]]]:
-    """A cell for each point, and what varies there."""
+def _beginning_of(cell: Cell) -> str:
+    return _beginning(cell.settings, cell.epochs, cell.seed, cell.source, cell.code)
+
+
+def _lengths(records: Iterable[Record]) -> dict[str, list[int]]:
+    """How many epochs runs have that have had them all, by how they begin."""
+    found: dict[str, list[int]] = {}
+    for record in records:
+        epochs, code = record.settings.get("trainer.max_epochs"), record.environment.get("code")
+        if code and isinstance(epochs, int) and len(record.rows) >= epochs:
+            content = _beginning(record.settings, epochs, record.seed, record.source, code)
+            found.setdefault(content, []).append(epochs)
+    return found
+
+
+def _wanted(experiments: Mapping[str, Experiment], output: Path, code: str) -> Iterator[Wanted]:
     settled = cache(_settled)  # once, or a day with a bad network would ask at every point
     for name, experiment in experiments.items():
         base = flat(load_yaml(Path(experiment.base)))
         for varied in experiment.variants():
             given = {**experiment.set, **varied}
-            settings = base | given
-            asked, root, mirrors = _asked(f"experiment {name}", settings)
+            asked, root, mirrors = _asked(f"experiment {name}", base | given)
             source = settled(asked, root, mirrors)
+            settings = base | given | {"data.source": source}
             if asked == "auto":  # so that the command does the same on a day without a network
                 given["data.source"] = source
             for seed in experiment.seeds:
-                yield _cell(name, experiment, output, seed, given, settings | {"data.source": source}, code), varied
-
-
-def _cell(
-    name: str,
-    experiment: Experiment,
-    output: Path,
-    seed: int,
-    given: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    code: str,
-) -> Cell:
-    address = content_address(settings, experiment.epochs, seed, settings["data.source"], code)
-    varied = {key: value for key, value in given.items() if key in experiment.vary}
-    label = _label(varied).replace("/", "_").encode()[:LABEL_BYTES].decode(errors="ignore")
-    folder = ",".join(filter(None, (label, f"seed={seed}", address[:TAG_DIGITS])))
-    words = ["fit", "--config", experiment.base]
-    words += [word for key, value in given.items() for word in (f"--{key}", _word(value))]
-    words += ["--trainer.max_epochs", str(experiment.epochs), "--seed_everything", str(seed)]
-    return Cell(
-        address=address,
-        experiment=name,
-        name=folder,
-        command=(*words, "--logs", str(output / name), "--name", folder),
-        settings={**settings, "trainer.max_epochs": experiment.epochs},
-        seed=seed,
-        source=settings["data.source"],
-        epochs=experiment.epochs,
-        test=experiment.test,
-        code=code,
-    )
+                lasting = partial(make_cell, name, experiment, output, seed, given, settings, code)
+                yield Wanted(lasting(experiment.epochs), varied, lasting)
 
 
 def _asked(where: str, settings: Mapping[str, Any]) -> tuple[Source, str | None, tuple[str, ...]]:
@@ -186,11 +136,3 @@ def _settled(asked: Source, root: str | None, mirrors: tuple[str, ...]) -> Sourc
     from cifar_lightning.data.cifar10 import MIRRORS  # here, because PyTorch takes a second to import
 
     return settle(asked, data_root(root), mirrors or MIRRORS)
-
-
-def _label(varied: Mapping[str, Any]) -> str:
-    return ",".join(f"{key.rpartition('.')[2]}={_word(value)}" for key, value in varied.items())
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from cifar_lightning.study.grid import Cell
+from cifar_lightning.study.cells import Cell
 
 
 class Said(NamedTuple):

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from cifar_lightning.errors import InputError, RunError, check
-from cifar_lightning.study.grid import Cell
+from cifar_lightning.study.cells import Cell
 from cifar_lightning.study.launcher import begin, context
 
 STEPS = 3  # the median of so many is taken, after one that does not count

@@ -20,7 +20,7 @@ from cifar_lightning.checkpoint import load
 from cifar_lightning.data import cifar10, synthetic
 from cifar_lightning.data.source import data_root
 from cifar_lightning.setting import Setting
-from cifar_lightning.study.grid import Cell
+from cifar_lightning.study.cells import Cell
 from cifar_lightning.study.records import Mistake, Record, Test
 from cifar_lightning.study.store import write_record
 

@@ -12,7 +12,7 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.errors import Interrupted
 from cifar_lightning.report import document
 from cifar_lightning.study import command, store
-from cifar_lightning.study.grid import Cell
+from cifar_lightning.study.cells import Cell
 from cifar_lightning.study.launcher import Ended, Events, Said
 from cifar_lightning.study.progress import Progress
 from cifar_lightning.study.records import Record, Test
@@ -59,6 +59,7 @@ class Pretended:
                 status="done",
                 rows=rows,
                 test=test,
+                environment={"code": cell.code},
             ),
         )
 
@@ -156,6 +157,50 @@ def test_more_epochs_are_another_run_and_leave_this_one(launcher: Pretended, con
     assert study() == 0
     assert launcher.ran == []
     assert [row["test/acc"] for row in table()] == ["0.25", "0.25", "", ""]
+
+
+def test_what_is_there_serves_before_what_is_wanted(launcher: Pretended, config: Path) -> None:
+    base = "set: {data.source: synthetic}\nexperiments:\n"
+    short = "  short: {base: mlp.yaml, epochs: 2}\n"
+    config.write_text(base + short)
+    assert study() == 0
+    config.write_text(base + short + "  long: {base: mlp.yaml, epochs: 9}\n")
+    launcher.ran.clear()
+    launcher.ends = {"long": -9}
+    assert study() == 1
+    assert [cell.epochs for cell in launcher.ran] == [9]
+    assert [(row["experiment"], row["status"], row["epochs"]) for row in table()] == [
+        ("short", "done", "2"),
+        ("long", "failed", "0"),
+    ]
+
+
+def test_a_longer_run_serves_a_shorter_one_that_is_asked_for_later(
+    launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = "set: {data.source: synthetic}\nexperiments:\n"
+    config.write_text(base + "  long: {base: mlp.yaml, epochs: 9}\n")
+    assert study() == 0
+    config.write_text(
+        base + "  short: {base: mlp.yaml, epochs: 2}\n  tested: {base: mlp.yaml, epochs: 3, test: true}\n"
+    )
+    launcher.ran.clear()
+    capsys.readouterr()
+    assert study("--dry-run") == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()][:2] == [
+        ["done", str(next(Path("out").glob("long/seed=0*")).relative_to("out"))],
+        ["to", "do"],
+    ]
+    assert study() == 0
+    assert [(cell.experiment, cell.epochs) for cell in launcher.ran] == [("tested", 3)]
+    assert [(row["experiment"], row["epochs"], row["best_val/acc"][:3]) for row in table()] == [
+        ("short", "2", "0.2"),
+        ("tested", "3", "0.3"),
+    ]
+    assert next(Path("out").glob("short/seed=0*")).is_symlink()
+    # And once the tested one is there, it is the shortest that will do; the figures are the same.
+    assert study() == 0
+    assert [row["best_val/acc"][:3] for row in table()] == ["0.2", "0.3"]
 
 
 def test_what_a_longer_run_failed_of_later_is_no_failure_of_its_beginning(launcher: Pretended, config: Path) -> None:

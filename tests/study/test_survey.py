@@ -11,8 +11,9 @@ import pytest
 
 from cifar_lightning.errors import InputError, RunError
 from cifar_lightning.study import survey as module
+from cifar_lightning.study.cells import Cell
 from cifar_lightning.study.experiments import Experiment
-from cifar_lightning.study.grid import Cell, grid
+from cifar_lightning.study.grid import grid
 from cifar_lightning.study.survey import survey
 from tests.conftest import CONFIGS
 
