@@ -13,7 +13,7 @@ from cifar_lightning.arguments import OneLineParser
 from cifar_lightning.errors import Interrupted, check
 from cifar_lightning.study import experiments, store
 from cifar_lightning.study.cells import Cell
-from cifar_lightning.study.folder import located, own, show_shared
+from cifar_lightning.study.folder import VERSION, epochs_done, located, own, show_shared
 from cifar_lightning.study.grid import grid
 from cifar_lightning.study.launcher import Launcher, Local, Said
 from cifar_lightning.study.progress import Progress, duration
@@ -40,7 +40,7 @@ def study(args: Sequence[str]) -> int:
     points, cells, places = grid(asked, options.output, store.everything(options.output).values())
     plan = Plan(command=shlex.join(["python", "-m", "cifar_lightning", "study", *args]), points=points)
     if options.dry_run:
-        return estimate(*look(plan, cells, options))
+        return estimate(*look(plan, cells, options), options.output)
     with own(options.output):
         there, cells, missing, seconds = look(plan, cells, options)
         store.write_plan(options.output, plan)
@@ -84,7 +84,7 @@ def is_done(cell: Cell, record: Record | None, retry: bool) -> bool:
 
 
 def estimate(
-    there: dict[str, Record], cells: Sequence[Cell], missing: Sequence[Cell], seconds: dict[str, float]
+    there: dict[str, Record], cells: Sequence[Cell], missing: Sequence[Cell], seconds: dict[str, float], output: Path
 ) -> int:
     """Says what would run, and for how long.
 
@@ -93,12 +93,15 @@ def estimate(
     """
     total = 0.0
     for cell in cells:
-        epochs = f"{cell.epochs} epochs"
-        if cell in missing:
-            total += cell.epochs * seconds[cell.address]
-            print(f"to do   {cell.folder!s:56} {epochs:>11} {duration(cell.epochs * seconds[cell.address]):>9}")
-        else:
-            print(f"{there[cell.address].status:7} {cell.folder!s:56} {epochs:>11}")
+        record, epochs = there.get(cell.address), f"{cell.epochs} epochs"
+        if record and cell not in missing:
+            print(f"{record.status:7} {cell.folder!s:56} {epochs:>17}")
+            continue
+        done = epochs_done(cell, record, output)
+        time = (cell.epochs - done) * seconds[cell.address]
+        total += time
+        words = f"{cell.epochs - done} of {epochs}" if done else epochs
+        print(f"to do   {cell.folder!s:56} {words:>17} {duration(time):>9}")
     print(f"{len(missing)} of {len(cells)} runs to do: about {duration(total)}, by a short probe, one run at a time")
     return 0
 
@@ -148,7 +151,7 @@ def _going_on() -> Iterator[None]:
 
 def failure(cell: Cell, status: int, errors: dict[str, str], folder: Path) -> Record:
     """The record of a run that failed; with all that was known if it had been trained, and its test failed."""
-    from cifar_lightning.study.worker import VERSION, rows_of  # here, because Lightning takes seconds to import
+    from cifar_lightning.study.worker import rows_of  # here, because Lightning takes seconds to import
 
     killed = f"killed by signal {-status}, for want of memory perhaps" if status < 0 else f"exit status {status}"
     reason = errors.get(cell.address, killed)

@@ -8,6 +8,9 @@ from pathlib import Path
 from cifar_lightning import files
 from cifar_lightning.errors import InputError
 from cifar_lightning.study.cells import Cell
+from cifar_lightning.study.records import Record
+
+VERSION = "version_0"  # what `fit` makes in a run's folder
 
 
 @contextmanager
@@ -50,3 +53,12 @@ def show_shared(places: Mapping[Path, str], cells: Sequence[Cell], output: Path)
 def is_shown(run: Path, output: Path) -> bool:
     """Whether a run's folder is a link to that of another experiment here, not to another disk say."""
     return run.is_symlink() and run.resolve().is_relative_to(output.resolve())
+
+
+def epochs_done(cell: Cell, record: Record | None, output: Path) -> int:
+    """How many epochs of a run are there, be it that it has a record or that it was stopped."""
+    try:
+        curves = (output / cell.folder / VERSION / "metrics.csv").read_text()
+    except OSError:
+        curves = ""
+    return min(cell.epochs, max(curves.count("\n") - 1, len(record.rows) if record else 0))

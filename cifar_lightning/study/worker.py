@@ -21,11 +21,11 @@ from cifar_lightning.data import cifar10, synthetic
 from cifar_lightning.data.source import data_root
 from cifar_lightning.setting import Setting
 from cifar_lightning.study.cells import Cell
+from cifar_lightning.study.folder import VERSION
 from cifar_lightning.study.records import Mistake, Record, Test
 from cifar_lightning.study.store import write_record
 
 MISTAKES_SHOWN = 12
-VERSION = "version_0"
 
 
 def _commit() -> str:

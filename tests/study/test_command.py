@@ -330,6 +330,24 @@ def test_dry_run_says_what_would_run_and_writes_nothing(
     assert lines[3].startswith("0 of 3 runs to do")
 
 
+def test_dry_run_counts_the_epochs_that_are_left(
+    launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(GRID.replace(", test: true", ""))
+    launcher.ends = {"main/seed=1": 143}
+    study()
+    stopped = Path("out") / launcher.ran[1].folder / "version_0"
+    stopped.mkdir(parents=True)
+    (stopped / "metrics.csv").write_text("epoch,val/acc\n1,0.1\n2,0.2\n")
+    config.write_text(GRID)
+    capsys.readouterr()
+    assert study("--dry-run") == 0
+    first, second, _, last = capsys.readouterr().out.splitlines()
+    assert first.endswith("0 of 3 epochs       0 s")  # it lacks its test
+    assert second.endswith("1 of 3 epochs      60 s")
+    assert last.startswith("2 of 3 runs to do: about 60 s")
+
+
 def test_it_says_each_command_and_each_end(
     launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,7 +83,24 @@ def _runs(study: Study) -> list[Block]:
     if not groups:
         return [Paragraph(text("None yet."))]
     head = ("", "status", "epochs", "parameters", "command")
-    return [Table("Every run", head, "ttnnp", [Group(text(name), rows) for name, rows in groups.items()])]
+    return [
+        _repeating(study),
+        Table("Every run", head, "ttnnp", [Group(text(name), rows) for name, rows in groups.items()]),
+    ]
+
+
+def _repeating(study: Study) -> Paragraph:
+    """What else it takes to come to the same bits."""
+    counts = {run.record.environment.get("threads") for run in _planned(study)}
+    threads = f"OMP_NUM_THREADS={counts.pop()}" if len(counts) == 1 and None not in counts else ""
+    which = Span(threads, tone="code") if threads else "environment.threads of its record"
+    return Paragraph(
+        text(
+            "A command repeats its run to the last bit with the same machine, versions and number of threads (",
+            which,
+            ").",
+        )
+    )
 
 
 def _missing(study: Study) -> list[Block]:
