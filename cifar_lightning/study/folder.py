@@ -40,9 +40,9 @@ def located(cell: Cell, output: Path) -> Cell:
 def show_shared(places: Mapping[Path, str], cells: Sequence[Cell], output: Path) -> None:
     """Has a run that several experiments share stand in the folder of each, so that TensorBoard shows it there."""
     homes = {cell.address: cell.folder for cell in cells}
-    for home in homes.values():
-        if is_shown(output / home, output):  # of a run that is its own now
-            (output / home).unlink()
+    for path in (output / place for place in (*homes.values(), *places)):
+        if is_shown(path, output):  # of another run perhaps, or of one that is its own now
+            path.unlink()
     for place, address in places.items():
         if place != homes[address]:
             with suppress(OSError):  # it is there, or the file system has no links

@@ -201,6 +201,7 @@ def test_a_longer_run_serves_a_shorter_one_that_is_asked_for_later(
     # And once the tested one is there, it is the shortest that will do; the figures are the same.
     assert study() == 0
     assert [row["best_val/acc"][:3] for row in table()] == ["0.2", "0.3"]
+    assert next(Path("out").glob("short/seed=0*")).resolve().parent.name == "tested"
 
 
 def test_what_a_longer_run_failed_of_later_is_no_failure_of_its_beginning(launcher: Pretended, config: Path) -> None:
