@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.cli.warning_filters import be_quiet
 from cifar_lightning.data import synthetic
-from cifar_lightning.quiet import be_quiet
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -15,7 +15,7 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.callbacks import EpochSeed, History
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models import CNN, MLP, ImageClassifier
-from cifar_lightning.seeds import derive
+from cifar_lightning.utils.seeding import derive
 from tests.conftest import SMALL, Fit
 
 SMALL_CNN = ["--model=CNN", "--model.channels=[8,16]"]

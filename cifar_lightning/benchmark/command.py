@@ -16,11 +16,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning.benchmark.hardware import hardware, software
 from cifar_lightning.benchmark.startup import startup
 from cifar_lightning.benchmark.stopped import StoppedError
 from cifar_lightning.benchmark.table import startup_table, summary, table
 from cifar_lightning.errors import InputError
+from cifar_lightning.utils.environment import hardware, software
 
 REPORT = (["--model=MLP"], ["--model=CNN"])  # their default arguments are the report's settings
 PATIENCE_SECONDS = 10
@@ -184,12 +184,12 @@ class Way:
 
 def _start(name: str, connection: Connection, flags: list[str]) -> None:
     """Where the process of a way begins; only there is PyTorch imported."""
-    from cifar_lightning.__main__ import fail
-    from cifar_lightning.benchmark.ways import start
+    from cifar_lightning.benchmark.training_loops import start
+    from cifar_lightning.cli.app import report_error
 
     try:
         start(name, connection, flags)
     except Exception as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        sys.exit(fail(error))
+        sys.exit(report_error(error))

@@ -28,7 +28,7 @@ def startup(flags: list[str], times: int) -> dict[str, Any]:
             "fit",
             *flags,
             f"--logs={logs}",
-            "--trainer.callbacks+=cifar_lightning.benchmark.pace.FirstStep",
+            "--trainer.callbacks+=cifar_lightning.benchmark.timing.FirstStep",
         ]
         starts: dict[str, Callable[[], float]] = {
             "import lightning": lambda: until_done([sys.executable, "-c", "import lightning"]),

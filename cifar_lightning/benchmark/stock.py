@@ -8,10 +8,10 @@ from torch import nn
 from torchvision.datasets import CIFAR10
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from cifar_lightning.data.imageset import ImageSet
+from cifar_lightning.data.image_set import ImageSet
 from cifar_lightning.data.transforms import MEAN, STD
-from cifar_lightning.models.dropout import Dropout
-from cifar_lightning.models.pooling import ReLUDropoutMaxPool
+from cifar_lightning.models.layers.dropout import Dropout
+from cifar_lightning.models.layers.pooling import ReLUDropoutMaxPool
 
 
 class Pictures(CIFAR10):  # type: ignore[misc]  # torchvision has no types

@@ -6,10 +6,9 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from cifar_lightning import files
 from cifar_lightning.callbacks.history import History
-
-NEW = "new.ckpt"
+from cifar_lightning.runs.layout import INTERRUPTED, NEW, RunFolder
+from cifar_lightning.runs.recovery import settle
 
 
 class Checkpoints(Checkpoint):
@@ -30,7 +29,7 @@ class Checkpoints(Checkpoint):
     def folder(self, trainer: Trainer) -> Path:
         """Where they are."""
         assert trainer.log_dir is not None, "there are checkpoints only where there is a run folder"
-        return Path(trainer.log_dir) / "checkpoints"
+        return RunFolder(Path(trainer.log_dir)).checkpoints
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the epoch."""
@@ -44,28 +43,6 @@ class Checkpoints(Checkpoint):
 
     def interrupt(self, trainer: Trainer) -> Path:
         """Saves in the middle of an epoch."""
-        path = self.folder(trainer) / "interrupted.ckpt"
+        path = self.folder(trainer) / INTERRUPTED
         trainer.save_checkpoint(path)
         return path
-
-
-def settle(new: Path, rows: list[dict[str, float]]) -> Path:
-    """Gives the checkpoint of an epoch its names; where that was cut off, it is done again from the start.
-
-    Args:
-        new: The checkpoint, beside those of the epochs before.
-        rows: The history up to it.
-
-    Returns:
-        `last.ckpt`.
-    """
-    folder, last = new.parent, new.with_name("last.ckpt")
-    *before, now = [row.get("val/acc") for row in rows]
-    if now is not None and now > max((acc for acc in before if acc is not None), default=float("-inf")):
-        files.link(new, folder / "best.ckpt")
-    if last.exists():
-        last.replace(folder / "previous.ckpt")
-    new.replace(last)
-    (folder / "interrupted.ckpt").unlink(missing_ok=True)
-    files.sync_folder(folder)
-    return last

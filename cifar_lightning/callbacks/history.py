@@ -1,7 +1,5 @@
 """The curves: one row an epoch, the same in metrics.csv, in TensorBoard and in every checkpoint."""
 
-import csv
-import io
 import time
 from pathlib import Path
 from typing import Any
@@ -10,15 +8,11 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from cifar_lightning import files
-
-FILE = "metrics.csv"
+from cifar_lightning.runs import metrics_csv
+from cifar_lightning.runs.layout import RunFolder
 
 # Only a validation writes these; in an epoch without one the Trainer still holds the last one's.
 VALIDATION_PREFIXES = ("val/", "train_clean/", "gap/")
-# Ours, in every row that has been trained or validated for; a model may publish others.
-CURVES = {f"{prefix}{name}" for prefix in ("train/", *VALIDATION_PREFIXES) for name in ("loss", "acc")}
-CURVES |= {"lr", "epoch_seconds"}
 
 
 class History(Callback):
@@ -56,7 +50,7 @@ class History(Callback):
             logger.log_metrics(metrics, step=epoch)
             logger.save()  # before the checkpoint says that this epoch is done
         if trainer.log_dir and trainer.loggers:
-            write_csv(Path(trainer.log_dir) / FILE, self.rows)
+            metrics_csv.write(RunFolder(Path(trainer.log_dir)).metrics, self.rows)
 
     def state_dict(self) -> dict[str, Any]:
         """All rows so far, as plain numbers, and how far the epoch is."""
@@ -80,15 +74,3 @@ def _published(trainer: Trainer, *, validation: bool) -> dict[str, float]:
 def _shortest(value: Tensor) -> float:
     """The number of fewest digits that is this float32 again: 0.7706, not 0.7705999612808228."""
     return float(str(np.float32(value.item())))
-
-
-def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
-    """Writes rows with a header, unless they stand there; a row that lacks a column leaves it empty."""
-    columns = dict.fromkeys(name for row in rows for name in row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(columns))
-    writer.writeheader()
-    writer.writerows(rows)
-    content = text.getvalue().encode()
-    if not path.is_file() or path.read_bytes() != content:
-        files.replace(path, content)

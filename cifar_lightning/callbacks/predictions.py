@@ -7,11 +7,11 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from cifar_lightning import files
 from cifar_lightning.callbacks.console import say
 from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.runs.layout import RunFolder
+from cifar_lightning.utils import files
 
-FILE = "predictions.csv"
 TOP = 3
 SHOWN = 10
 
@@ -51,7 +51,7 @@ class PredictionsFile(Callback):
             say(f"  {row[0]}: {row[1]} ({float(row[2]):.1%})")
         if len(self.rows) > SHOWN:
             say(f"  and {len(self.rows) - SHOWN:,} more")
-        path = self.folder / FILE
+        path = RunFolder(self.folder).predictions
         header = ["file", "class", "probability"]
         header += [f"top{rank}_{what}" for rank in range(1, TOP + 1) for what in ("class", "probability")]
         text = io.StringIO()

@@ -10,7 +10,7 @@ from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.imageset import ImageSet
+from cifar_lightning.data.image_set import ImageSet
 from cifar_lightning.data.transforms import denormalize
 
 STAGES = ("train", "train_clean", "val")

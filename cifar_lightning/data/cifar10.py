@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from cifar_lightning.data.imageset import ImageSet
+from cifar_lightning.data.image_set import ImageSet
 from cifar_lightning.errors import InputError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

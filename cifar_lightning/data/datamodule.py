@@ -10,9 +10,10 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 
-from cifar_lightning.data import cifar10, pictures, synthetic
+from cifar_lightning.data import cifar10, synthetic
+from cifar_lightning.data import user_images as pictures
 from cifar_lightning.data.cifar10 import MIRRORS
-from cifar_lightning.data.imageset import ImageSet
+from cifar_lightning.data.image_set import ImageSet
 from cifar_lightning.data.loader import BatchLoader, batch_loader
 from cifar_lightning.data.source import Source, data_root, prepare
 from cifar_lightning.data.split import stratified_sample, stratified_split

@@ -13,9 +13,9 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from cifar_lightning import files
 from cifar_lightning.data import cifar10
 from cifar_lightning.errors import InputError
+from cifar_lightning.utils import files
 
 ARCHIVE_MD5, ARCHIVE_BYTES = "c58f30108f718f92721af3b95e74349a", 170_498_071
 SCRATCH = ".cifar-10-"

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cifar_lightning.data.imageset import ImageSet
-from cifar_lightning.seeds import derive
+from cifar_lightning.data.image_set import ImageSet
+from cifar_lightning.utils.seeding import derive
 
 
 class Rows(Dataset[ImageSet]):

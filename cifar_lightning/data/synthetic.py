@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cifar_lightning.data.imageset import ImageSet
+from cifar_lightning.data.image_set import ImageSet
 
 Floats = NDArray[np.float32]
 

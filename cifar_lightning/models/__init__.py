@@ -1,6 +1,6 @@
 """The architectures: one file each, on the base class that they share."""
 
-from cifar_lightning.models.classifier import ImageClassifier
+from cifar_lightning.models.base import ImageClassifier
 from cifar_lightning.models.cnn import CNN
 from cifar_lightning.models.mlp import MLP
 

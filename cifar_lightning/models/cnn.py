@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from cifar_lightning.errors import check
-from cifar_lightning.models.classifier import NUM_CLASSES, ImageClassifier
-from cifar_lightning.models.pooling import ReLUDropoutMaxPool
+from cifar_lightning.models.base import NUM_CLASSES, ImageClassifier
+from cifar_lightning.models.layers.pooling import ReLUDropoutMaxPool
 
 SIDE_PIXELS = 32
 

@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 from cifar_lightning.errors import check
-from cifar_lightning.models.classifier import NUM_CLASSES, ImageClassifier
-from cifar_lightning.models.dropout import Dropout
+from cifar_lightning.models.base import NUM_CLASSES, ImageClassifier
+from cifar_lightning.models.layers.dropout import Dropout
 
 PIXELS = 3 * 32 * 32
 

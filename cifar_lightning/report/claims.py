@@ -10,7 +10,7 @@ import yaml
 
 from cifar_lightning.report.noise import seed_noise, value_of
 from cifar_lightning.report.statistics import UPPER, Noise, Summary, summary, t_quantile
-from cifar_lightning.study.results import Run, Study
+from cifar_lightning.results.study_results import Run, Study
 
 RULE = """\
 Each number of the report comes from one run. It counts as reproduced if it lies where one more run of ours may be \

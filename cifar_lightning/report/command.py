@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifar_lightning.arguments import OneLineParser
-from cifar_lightning.study import store
+from cifar_lightning.results import store
+from cifar_lightning.utils.one_line_parser import OneLineParser
 
 
 def report(args: Sequence[str]) -> int:

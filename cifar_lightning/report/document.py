@@ -7,7 +7,6 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from cifar_lightning import files
 from cifar_lightning.report.blocks import Figure, Gallery, Section
 from cifar_lightning.report.claims import compare
 from cifar_lightning.report.markup import as_markdown, literal
@@ -24,7 +23,8 @@ from cifar_lightning.report.sections.verdicts import statements
 from cifar_lightning.report.statements import judge
 from cifar_lightning.report.style import marked
 from cifar_lightning.report.words import is_synthetic
-from cifar_lightning.study.results import Study
+from cifar_lightning.results.study_results import Study
+from cifar_lightning.utils import files
 
 TEMPLATES = Path(__file__).parent / "templates"
 HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"

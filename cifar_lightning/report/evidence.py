@@ -8,7 +8,7 @@ from cifar_lightning.report.claims import comparable
 from cifar_lightning.report.noise import Figure, noise_of
 from cifar_lightning.report.statistics import Difference, paired
 from cifar_lightning.report.words import number
-from cifar_lightning.study.results import Run, Study
+from cifar_lightning.results.study_results import Run, Study
 
 POINT = 0.01  # of accuracy; an effect that is certainly smaller is none
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from cifar_lightning.report.statistics import Noise, pooled
-from cifar_lightning.study.results import Run, Study
+from cifar_lightning.results.study_results import Run, Study
 
 # Those that are run with several seeds, if any are.
 SEEDED = ("cnn", "mlp", "cnn_no_batch_norm", "mlp_no_batch_norm", "cnn_no_dropout", "mlp_no_dropout")

@@ -7,7 +7,7 @@ from statistics import fmean
 from cifar_lightning.report import fitting
 from cifar_lightning.report.evidence import POINT, Evidence, Part, accuracy, exceeds, points
 from cifar_lightning.report.noise import SEEDED, value_of
-from cifar_lightning.study.results import Run
+from cifar_lightning.results.study_results import Run
 
 # What a run is said to have failed of whose loss or weights were no longer finite.
 DIVERGED = r"\b(nan|inf|not finite)\b"

@@ -9,7 +9,7 @@ from cifar_lightning.report.claims import Statement, statements
 from cifar_lightning.report.evidence import POINT, Evidence, Part, accuracy, exceeds, less, moved, points
 from cifar_lightning.report.noise import value_of
 from cifar_lightning.report.signs import signs
-from cifar_lightning.study.results import Run, Study
+from cifar_lightning.results.study_results import Run, Study
 
 LEAD = 0.0439 - 0.0264  # what batch norm does more for the CNN, in the report's words
 DROP = 0.0185  # the smaller of the two drops that the report calls insignificant

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from cifar_lightning.report.blocks import Span, Text, text
 from cifar_lightning.report.noise import value_of
 from cifar_lightning.report.statistics import Summary, summary
-from cifar_lightning.study.results import Run, Study, Variant
+from cifar_lightning.results.study_results import Run, Study, Variant
 
 TITLES = {
     "cnn": "CNN",

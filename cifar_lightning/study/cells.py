@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lightning.data.source import Source, tagged
-from cifar_lightning.study.address import content_address
-from cifar_lightning.study.experiments import Experiment
+from cifar_lightning.study.config import Experiment
+from cifar_lightning.study.identity import content_address
 
 TAG_DIGITS = 8
 LABEL_BYTES = 150  # a name may have 255 in all

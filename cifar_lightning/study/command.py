@@ -9,17 +9,20 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from cifar_lightning.arguments import OneLineParser
 from cifar_lightning.errors import Interrupted, check
-from cifar_lightning.study import experiments, store
+from cifar_lightning.results import store
+from cifar_lightning.results.records import Plan, Record
+from cifar_lightning.results.study_results import Study
+from cifar_lightning.runs import metrics_csv
+from cifar_lightning.runs.layout import RunFolder
+from cifar_lightning.study import config as experiments
 from cifar_lightning.study.cells import Cell
+from cifar_lightning.study.executor import Launcher, Local, Said
 from cifar_lightning.study.folder import VERSION, epochs_done, located, own, show_shared
-from cifar_lightning.study.grid import grid
-from cifar_lightning.study.launcher import Launcher, Local, Said
+from cifar_lightning.study.plan import grid
+from cifar_lightning.study.preflight import survey
 from cifar_lightning.study.progress import Progress, duration
-from cifar_lightning.study.records import Plan, Record
-from cifar_lightning.study.results import Study
-from cifar_lightning.study.survey import survey
+from cifar_lightning.utils.one_line_parser import OneLineParser
 
 # Exit statuses of a cell that was stopped, not failed: Ctrl-C and SIGTERM, and these two before it had begun.
 STOPPED = (130, 143, -2, -15)
@@ -151,11 +154,14 @@ def _going_on() -> Iterator[None]:
 
 def failure(cell: Cell, status: int, errors: dict[str, str], folder: Path) -> Record:
     """The record of a run that failed; with all that was known if it had been trained, and its test failed."""
-    from cifar_lightning.study.worker import rows_of  # here, because Lightning takes seconds to import
-
     killed = f"killed by signal {-status}, for want of memory perhaps" if status < 0 else f"exit status {status}"
     reason = errors.get(cell.address, killed)
     known = store.everything(folder).get(cell.address)
     if known and len(known.rows) >= cell.epochs:
         return replace(known, status="failed", reason=reason)
-    return Record(**cell.identity, status="failed", reason=reason, rows=rows_of(folder / cell.folder / VERSION))
+    return Record(
+        **cell.identity,
+        status="failed",
+        reason=reason,
+        rows=metrics_csv.read(RunFolder(folder / cell.folder / VERSION).metrics),
+    )

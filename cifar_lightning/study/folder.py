@@ -5,10 +5,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from cifar_lightning import files
 from cifar_lightning.errors import InputError
+from cifar_lightning.results.records import Record
 from cifar_lightning.study.cells import Cell
-from cifar_lightning.study.records import Record
+from cifar_lightning.utils import files
 
 VERSION = "version_0"  # what `fit` makes in a run's folder
 

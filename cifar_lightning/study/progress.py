@@ -8,8 +8,8 @@ from typing import Self
 
 from tqdm import tqdm
 
+from cifar_lightning.results.records import Record
 from cifar_lightning.study.cells import Cell
-from cifar_lightning.study.records import Record
 
 EPOCH = re.compile(r"epoch +(\d+)/\d+ ")
 

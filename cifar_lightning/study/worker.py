@@ -12,18 +12,19 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from cifar_lightning import __main__ as program
-from cifar_lightning import files
-from cifar_lightning.benchmark.hardware import hardware, software
-from cifar_lightning.callbacks import history, predictions, test_report
-from cifar_lightning.checkpoint import load
+from cifar_lightning.cli import app
+from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.data import cifar10, synthetic
 from cifar_lightning.data.source import data_root
-from cifar_lightning.setting import Setting
+from cifar_lightning.results.records import Mistake, Record, Test
+from cifar_lightning.results.store import write_record
+from cifar_lightning.runs import metrics_csv
+from cifar_lightning.runs.checkpoint import load
+from cifar_lightning.runs.layout import RunFolder
 from cifar_lightning.study.cells import Cell
 from cifar_lightning.study.folder import VERSION
-from cifar_lightning.study.records import Mistake, Record, Test
-from cifar_lightning.study.store import write_record
+from cifar_lightning.utils import files
+from cifar_lightning.utils.environment import hardware, software
 
 MISTAKES_SHOWN = 12
 
@@ -55,12 +56,12 @@ def perform(cell: Cell, study: Path) -> int:
     try:
         return _perform(cell, study)
     except Exception as error:
-        return program.fail(error)
+        return app.report_error(error)
 
 
 def _perform(cell: Cell, study: Path) -> int:
     run = study / cell.folder / VERSION
-    if status := program.main(_fit(cell, run)):
+    if status := app.run(_fit(cell, run)):
         return status
     record = _record(cell, run)
     write_record(run.parent, record)  # before anything can go wrong that does not concern it
@@ -68,7 +69,7 @@ def _perform(cell: Cell, study: Path) -> int:
         return 0
     best = str(run / "checkpoints" / "best.ckpt")
     for command in ("test", "predict"):
-        if status := program.main([command, "--ckpt_path", best]):
+        if status := app.run([command, "--ckpt_path", best]):
             return status
     write_record(run.parent, replace(record, test=_test(cell, run)))
     return 0
@@ -85,7 +86,7 @@ def _fit(cell: Cell, run: Path) -> list[str]:
 
 
 def _record(cell: Cell, run: Path) -> Record:
-    setting = Setting([*cell.command, "--trainer.logger", "false"])
+    setting = DryRun([*cell.command, "--trainer.logger", "false"])
     content = load(run / "checkpoints" / "last.ckpt")
     around = {**hardware(), **software(), **content["callbacks"]["Conditions"], "precision": content["precision"]}
     return Record(
@@ -93,22 +94,13 @@ def _record(cell: Cell, run: Path) -> Record:
         status="done",
         parameters=sum(weights.numel() for weights in setting.model.parameters()),
         images_per_epoch=setting.images_per_epoch,
-        rows=rows_of(run),
+        rows=metrics_csv.read(RunFolder(run).metrics),
         environment={**around, "commit": COMMIT, "code": cell.code},
     )
 
 
-def rows_of(run: Path) -> list[dict[str, float]]:
-    """The curves of a run, as far as they go."""
-    path = run / history.FILE
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-
-
 def _test(cell: Cell, run: Path) -> Test:
-    report = json.loads((run / test_report.FILE).read_text())
+    report = json.loads((RunFolder(run).test).read_text())
     return Test(
         loss=report["loss"],
         acc=report["acc"],
@@ -121,7 +113,7 @@ def _test(cell: Cell, run: Path) -> Test:
 def _mistakes(cell: Cell, run: Path, classes: list[str]) -> list[Mistake]:
     root = data_root(cell.settings.get("data.root"))
     test = synthetic.make(train=False) if cell.source == "synthetic" else cifar10.load(root, train=False)
-    with (run / predictions.FILE).open(newline="") as file:
+    with (RunFolder(run).predictions).open(newline="") as file:
         rows = list(csv.DictReader(file))
     wrong = [
         Mistake(image=i, true=classes[label], predicted=row["class"], probability=float(row["probability"]), png="")

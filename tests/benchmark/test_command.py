@@ -18,12 +18,12 @@ import torch
 from cifar_lightning.__main__ import main
 from cifar_lightning.benchmark import command, startup
 from cifar_lightning.benchmark.command import ORDER, Way, compare, save
-from cifar_lightning.benchmark.hardware import processor
-from cifar_lightning.benchmark.pace import Pace, Turn, peak_bytes
 from cifar_lightning.benchmark.stopped import StoppedError
 from cifar_lightning.benchmark.table import summary
-from cifar_lightning.benchmark.ways import LIMIT_STEPS
+from cifar_lightning.benchmark.timing import Pace, Turn, peak_bytes
+from cifar_lightning.benchmark.training_loops import LIMIT_STEPS
 from cifar_lightning.errors import InputError
+from cifar_lightning.utils.environment import processor
 from tests.conftest import Fit
 
 FEW = ["--data.source=synthetic", "--data.train_size=500", "--data.val_size=200", "--data.train_clean_size=100"]
@@ -352,7 +352,7 @@ def test_starts_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_fit_says_its_steps(fit: Fit, empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    callback = "--trainer.callbacks+=cifar_lightning.benchmark.pace.FirstStep"
+    callback = "--trainer.callbacks+=cifar_lightning.benchmark.timing.FirstStep"
     fit(empty_folder, [*TINY, "--trainer.max_epochs=1", callback])
     assert [line.strip() for line in capsys.readouterr().out.splitlines()].count("step") == 5
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from cifar_lightning.benchmark.pace import Turn
 from cifar_lightning.benchmark.table import MEANINGS, startup_table, summary, table
+from cifar_lightning.benchmark.timing import Turn
 
 MIB = 2**20
 SETTING = {

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cifar_lightning.data import cifar10, synthetic
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.imageset import ImageSet
+from cifar_lightning.data.image_set import ImageSet
 from cifar_lightning.data.source import data_root, prepare
 from cifar_lightning.data.transforms import normalize
 from cifar_lightning.errors import InputError

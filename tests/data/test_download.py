@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from cifar_lightning import files
 from cifar_lightning.data import cifar10, download
 from cifar_lightning.errors import InputError
+from cifar_lightning.utils import files
 
 FILES = {name: name.encode() * 100 for name in (*cifar10.TRAIN, *cifar10.TEST, "batches.meta")}
 

@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cifar_lightning.data.imageset import ImageSet
+from cifar_lightning.data.image_set import ImageSet
 from cifar_lightning.data.loader import Batches, BatchLoader, batch_loader
 from cifar_lightning.models import MLP
 

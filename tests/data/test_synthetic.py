@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cifar_lightning.data import synthetic
-from cifar_lightning.data.imageset import ImageSet
+from cifar_lightning.data.image_set import ImageSet
 
 
 @pytest.fixture(scope="module")

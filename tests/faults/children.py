@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.faults.nursery import at_call, wrapped
 
-SAVE = "cifar_lightning.run:DurableCheckpoints.save_checkpoint"
+SAVE = "cifar_lightning.runs.checkpoint_io:DurableCheckpoints.save_checkpoint"
 
 
 def nothing(given: Any) -> None:

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto.event_pb2 import Event
 from torch import Tensor
 
-from cifar_lightning.checkpoint import load
+from cifar_lightning.runs.checkpoint import load
 
 # How long things took is not the same twice.
 SECONDS = ("epoch_seconds", "seconds")

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.checkpoint import read_checkpoint
+from cifar_lightning.runs.checkpoint import read_checkpoint
 from tests.faults.table import BEST, FIT, GOES_NEW, GOES_ON, LAST, NEW, RUN, Fault, Place, Step, both, removed, unlike
 
 
@@ -70,13 +70,13 @@ def open_to_all(*names: str) -> Step:
 def training_elsewhere(place: Place) -> None:
     """Another process goes on with the run, and is in the middle of it until the row is over."""
     removed(LAST)(place)
-    given = {"at": "cifar_lightning.models.classifier:ImageClassifier.training_step"}
+    given = {"at": "cifar_lightning.models.base:ImageClassifier.training_step"}
     wait_for_child(place, [f"--resume={RUN}"], "pause", given)
 
 
 def trained_from(place: Place) -> None:
     """Another process trains the run for more epochs."""
-    given = {"at": "cifar_lightning.models.classifier:ImageClassifier.training_step"}
+    given = {"at": "cifar_lightning.models.base:ImageClassifier.training_step"}
     wait_for_child(place, [f"--resume={RUN}", "--trainer.max_epochs=4"], "pause", given)
 
 

@@ -81,7 +81,7 @@ FAULTS = [
     in_file("callbacks", "lightning_evil.X"),
     in_file("callbacks", "lightning.pytorch_evil.X"),
     in_file("callbacks", "cifar_lightning_evil.X"),
-    in_file("callbacks", "cifar_lightning.files.os.system", "{command: touch CANARY}"),
+    in_file("callbacks", "cifar_lightning.utils.files.os.system", "{command: touch CANARY}"),
     in_file("callbacks", INNER, TOUCH),
     in_file("callbacks", LAMBDA, "{on_fit_start: os.system}"),
     in_file("callbacks", LAMBDA, "{on_fit_start: builtins.exec}"),

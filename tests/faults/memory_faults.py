@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cifar_lightning.checkpoint import load
 from cifar_lightning.models import ImageClassifier
+from cifar_lightning.runs.checkpoint import load
 from tests.faults.disk_faults import goes_on
 from tests.faults.table import BEST, FIT, GOES_NEW, GOES_ON, NEW, RUN, Fault, Place, Step
 

@@ -121,7 +121,7 @@ def _live(task: dict[str, Any]) -> int:
 def _serve() -> None:
     from cifar_lightning.data import synthetic
 
-    importlib.import_module("cifar_lightning.cli")
+    importlib.import_module("cifar_lightning.cli.lightning_cli")
     importlib.import_module("tensorboard.summary")
     sets = {train: synthetic.make(train=train) for train in (True, False)}
     setattr(synthetic, "make", lambda *, train: sets[train])  # noqa: B010 - mypy minds an assignment

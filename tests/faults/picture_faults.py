@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.data.test_pictures import bomb
+from tests.data.test_user_images import bomb
 from tests.faults.table import BEST, RUN, Fault, Place, Step
 
 PREDICT = f"predict --ckpt_path={BEST} --data.images"

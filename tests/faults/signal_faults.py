@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from tests.faults.disk_faults import goes_on
 from tests.faults.table import BEST, FIT, GOES_NEW, NEW, RUN, Fault, Place, Step, nothing
 
-MODEL = "cifar_lightning.models.classifier:ImageClassifier"
+MODEL = "cifar_lightning.models.base:ImageClassifier"
 STAGES = {
     # Name: function, which call of it (four steps and two batches of validation an epoch).
     "mid-epoch": (f"{MODEL}.training_step", 6),
     "in the first epoch": (f"{MODEL}.training_step", 2),
     "at the last step of an epoch": (f"{MODEL}.training_step", 4),
     "in validation": (f"{MODEL}.validation_step", 1),
-    "while saving": ("cifar_lightning.run:DurableCheckpoints.save_checkpoint", 1),
-    "while writing metrics.csv": ("cifar_lightning.callbacks.history:write_csv", 1),
+    "while saving": ("cifar_lightning.runs.logger:DurableCheckpoints.save_checkpoint", 1),
+    "while writing metrics.csv": ("cifar_lightning.runs.metrics_csv:write", 1),
 }
 EARLY = {
-    "in parsing": ("cifar_lightning.cli:CLI.before_instantiate_classes", 1),
+    "in parsing": ("cifar_lightning.cli.lightning_cli:CLI.before_instantiate_classes", 1),
     "in setup": ("cifar_lightning.data.datamodule:CIFAR10DataModule.setup", 1),
 }
 SAVED = "go on with: python -m cifar_lightning fit --resume"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.checkpoint import read_checkpoint
+from cifar_lightning.runs.checkpoint import read_checkpoint
 from tests.faults import (
     checkpoint_faults,
     config_faults,

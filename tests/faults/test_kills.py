@@ -167,13 +167,13 @@ def test_killed_at_random_moments(
 
 
 SABOTAGE = {
-    "no reseeding": ("seeding:EpochSeed.on_train_epoch_start", False),
+    "no reseeding": ("epoch_seed:EpochSeed.on_train_epoch_start", False),
     "no history": ("history:History.load_state_dict", False),
-    "generators not restored": ("seeding:EpochSeed.load_state_dict", True),
+    "generators not restored": ("epoch_seed:EpochSeed.load_state_dict", True),
     "epoch zeroed": ("cifar_lightning.data.loader:Batches.set_epoch", False),
     "batches not left out": ("cifar_lightning.data.loader:BatchLoader.load_state_dict", True),
-    "sums of the epoch dropped": ("cifar_lightning.models.classifier:ImageClassifier.on_load_checkpoint", True),
-    "curves not put right": ("cifar_lightning.events:repair", False),
+    "sums of the epoch dropped": ("cifar_lightning.models.base:ImageClassifier.on_load_checkpoint", True),
+    "curves not put right": ("cifar_lightning.runs.events:repair", False),
 }
 
 

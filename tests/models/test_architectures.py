@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cifar_lightning.errors import InputError
 from cifar_lightning.models import CNN, MLP, ImageClassifier
-from cifar_lightning.models.pooling import ReLUDropoutMaxPool
+from cifar_lightning.models.layers.pooling import ReLUDropoutMaxPool
 
 Kind = type[CNN] | type[MLP]
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifar_lightning.models.dropout import Dropout
+from cifar_lightning.models.layers.dropout import Dropout
 
 WHOLE = 1_000_000  # 15,625 words of 64 decisions, 250,000 of four
 COUNT = 1_000_003  # odd: the last 64-bit word is used in part

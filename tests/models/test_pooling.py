@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from cifar_lightning.models import CNN
-from cifar_lightning.models.dropout import Dropout
-from cifar_lightning.models.pooling import ReLUDropoutMaxPool
+from cifar_lightning.models.layers.dropout import Dropout
+from cifar_lightning.models.layers.pooling import ReLUDropoutMaxPool
 
 RATES = pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

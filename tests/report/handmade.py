@@ -18,9 +18,9 @@ from typing import Any
 
 from PIL import Image
 
-from cifar_lightning.study import store
-from cifar_lightning.study.records import Mistake, Plan, Point, Record, Test
-from cifar_lightning.study.results import Study
+from cifar_lightning.results import store
+from cifar_lightning.results.records import Mistake, Plan, Point, Record, Test
+from cifar_lightning.results.study_results import Study
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 SETTINGS = {"model.batch_norm": True, "model.dropout": 0.5, "model.lr": 0.001, "data.batch_size": 100}

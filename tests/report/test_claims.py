@@ -8,8 +8,8 @@ import pytest
 
 from cifar_lightning.report.claims import Comparison, claims, compare, statements
 from cifar_lightning.report.noise import seed_noise, value_of
-from cifar_lightning.study.records import Record
-from cifar_lightning.study.results import Study
+from cifar_lightning.results.records import Record
+from cifar_lightning.results.study_results import Study
 from tests.report.handmade import curve, outcome, record, study
 
 NOWHERE = Path("nowhere")  # nothing is written

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from cifar_lightning import files
 from cifar_lightning.errors import InputError
 from cifar_lightning.report.command import report
-from cifar_lightning.study import store
+from cifar_lightning.results import store
+from cifar_lightning.utils import files
 from tests.report import handmade
 from tests.report.handmade import curve, outcome, record
 

@@ -10,9 +10,9 @@ from urllib.parse import unquote
 import pytest
 
 from cifar_lightning.report.document import write
-from cifar_lightning.study import store
-from cifar_lightning.study.records import Record
-from cifar_lightning.study.results import Study
+from cifar_lightning.results import store
+from cifar_lightning.results.records import Record
+from cifar_lightning.results.study_results import Study
 from tests.report import handmade
 from tests.report.handmade import curve, outcome, record
 from tests.report.pages import Page, markdown_labels, markdown_tables

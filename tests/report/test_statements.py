@@ -8,7 +8,7 @@ import pytest
 
 from cifar_lightning.report.claims import statements
 from cifar_lightning.report.statements import Verdict, judge
-from cifar_lightning.study.records import Record
+from cifar_lightning.results.records import Record
 from tests.report.handmade import Course, curve, record, study
 
 Experiments = dict[str, list[Record]]

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lightning import files
 from cifar_lightning.__main__ import main
 from cifar_lightning.errors import Interrupted
 from cifar_lightning.report import document
-from cifar_lightning.study import command, store
+from cifar_lightning.results import store
+from cifar_lightning.results.records import Record, Test
+from cifar_lightning.study import command
 from cifar_lightning.study.cells import Cell
-from cifar_lightning.study.launcher import Ended, Events, Said
+from cifar_lightning.study.executor import Ended, Events, Said
 from cifar_lightning.study.progress import Progress
-from cifar_lightning.study.records import Record, Test
+from cifar_lightning.utils import files
 from tests.conftest import CONFIGS
 
 GRID = """

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from cifar_lightning import files
-from cifar_lightning.checkpoint import read_checkpoint
-from cifar_lightning.study import store
+from cifar_lightning.results import store
+from cifar_lightning.runs.checkpoint import read_checkpoint
+from cifar_lightning.utils import files
 from tests.conftest import CONFIGS
 
 pytestmark = [

@@ -22,7 +22,7 @@ class Line:
 
     Attributes:
         name: In the figure.
-        points: Setting and what each seed came to there, in the order of the setting.
+        points: DryRun and what each seed came to there, in the order of the setting.
     """
 
     name: str

@@ -9,7 +9,7 @@ from cifar_lightning.report.noise import value_of
 from cifar_lightning.report.sections import differences
 from cifar_lightning.report.statistics import Difference
 from cifar_lightning.report.words import METRICS, is_synthetic, linked, number, sample, signed, trained
-from cifar_lightning.study.results import Run, Study
+from cifar_lightning.results.study_results import Run, Study
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from cifar_lightning.report.blocks import Block, Figure, Paragraph, Section, text
 from cifar_lightning.report.figures.curves import learning_curves, loss_top
 from cifar_lightning.report.words import MAIN, names, title, trained
-from cifar_lightning.study.results import Study
+from cifar_lightning.results.study_results import Study
 
 CAPTION = (
     "Loss above, accuracy below, over the epochs; all panels share their axes. Dotted green: training images as "

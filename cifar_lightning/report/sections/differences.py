@@ -7,7 +7,7 @@ from cifar_lightning.report.noise import seed_noise, value_of
 from cifar_lightning.report.sections.results import borrowed
 from cifar_lightning.report.statistics import Difference, paired
 from cifar_lightning.report.words import interval, signed
-from cifar_lightning.study.results import Run, Study
+from cifar_lightning.results.study_results import Run, Study
 
 HEAD = ("95 % interval", "larger than seed noise?")  # of the second cell and the third; the first one's is its table's
 

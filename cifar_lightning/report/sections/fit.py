@@ -3,7 +3,7 @@
 from cifar_lightning.report.blocks import Block, Group, Paragraph, Section, Span, Table, Text, listed, text
 from cifar_lightning.report.fitting import RULES, judge
 from cifar_lightning.report.words import linked, prose, run_name, signed, title, variants
-from cifar_lightning.study.results import Run, Study
+from cifar_lightning.results.study_results import Run, Study
 
 HEAD = ("", "verdict", "best epoch", "gap there", "gap at the end", "rise of validation loss", "why, and what to try")
 INTRO = (

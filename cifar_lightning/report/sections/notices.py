@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from cifar_lightning.report.blocks import Paragraph, Span, text
 from cifar_lightning.report.words import is_synthetic, names
-from cifar_lightning.study.results import Study
+from cifar_lightning.results.study_results import Study
 
 SYNTHETIC = "NOT CIFAR-10: synthetic images"
 IMAGES = 40_000  # that the original report trained on

@@ -3,7 +3,7 @@
 from cifar_lightning.report.blocks import Block, Group, Heading, Table, Text, text
 from cifar_lightning.report.noise import value_of
 from cifar_lightning.report.words import METRICS, TITLES, measured, sample, variant_name
-from cifar_lightning.study.results import Study, Variant
+from cifar_lightning.results.study_results import Study, Variant
 
 METRIC = "best_val/acc"
 HEAD = ("", METRICS[METRIC], "n", METRICS["test/acc"])

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from cifar_lightning.report.blocks import Block, Group, Heading, Paragraph, Section, Span, Table, Text, listed, text
 from cifar_lightning.report.words import NOTHING, linked, names, plain, run_name, title, variant_title
-from cifar_lightning.study.results import Run, Study
+from cifar_lightning.results.study_results import Run, Study
 
 # Keys of a record's environment, as the report names them; others follow under their own name.
 KEYS = {

@@ -7,7 +7,7 @@ from cifar_lightning.report.claims import Comparison, claims
 from cifar_lightning.report.sections.ablations import ABLATIONS, effect
 from cifar_lightning.report.statements import Verdict
 from cifar_lightning.report.words import is_synthetic, measured, names, number, signed, title, trained
-from cifar_lightning.study.results import Study
+from cifar_lightning.results.study_results import Study
 
 METRIC = "best_val/acc"
 

@@ -21,7 +21,7 @@ from cifar_lightning.report.words import (
     title,
     variants,
 )
-from cifar_lightning.study.results import Run, Study, Variant
+from cifar_lightning.results.study_results import Run, Study, Variant
 
 METRIC = "best_val/acc"
 BATCH_SIZES = {"batch_size": "equal epochs", "batch_size_updates": "equal updates", "batch_size_scaled": "scaled rate"}

@@ -19,8 +19,8 @@ from cifar_lightning.report.claims import claims
 from cifar_lightning.report.figures.classes import confusion, per_class
 from cifar_lightning.report.statistics import summary
 from cifar_lightning.report.words import NOTHING, linked, measured, number, sample, spread, title, trained
-from cifar_lightning.study.records import Test
-from cifar_lightning.study.results import Run, Study
+from cifar_lightning.results.records import Test
+from cifar_lightning.results.study_results import Run, Study
 
 MODELS = ("cnn", "mlp")
 MISTAKES = 12

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cifar_lightning.report.blocks import Card, Cards, Paragraph, Section, Span, Text, Tone, text
 from cifar_lightning.report.statements import RULES, Verdict
 from cifar_lightning.report.words import folder, prose, title, variant_name, variant_title
-from cifar_lightning.study.results import Run
+from cifar_lightning.results.study_results import Run
 
 TONES: dict[str, Tone] = {"supported": "good", "not supported": "bad", "open": "open"}
 

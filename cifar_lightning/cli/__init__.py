@@ -1,0 +1,1 @@
+"""The command line: LightningCLI, what it starts from, and how errors are reported."""

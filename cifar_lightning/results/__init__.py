@@ -1,0 +1,1 @@
+"""What a study writes and the report reads: records and tables."""

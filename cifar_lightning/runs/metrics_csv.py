@@ -1,0 +1,29 @@
+"""metrics.csv: the curves of a run, a row per epoch."""
+
+import csv
+import io
+from pathlib import Path
+
+from cifar_lightning.utils import files
+
+Row = dict[str, float]
+
+
+def read(path: Path) -> list[Row]:
+    """Read the rows, without the empty cells; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """Write rows with a header, unless they stand there already; a row that lacks a column leaves it empty."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(columns))
+    writer.writeheader()
+    writer.writerows(rows)
+    content = text.getvalue().encode()
+    if not path.is_file() or path.read_bytes() != content:
+        files.replace(path, content)

@@ -1,0 +1,1 @@
+"""Helpers that know nothing of CIFAR-10 or Lightning."""

@@ -1,0 +1,39 @@
+"""A run that goes on under other conditions says so."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cifar_lightning.__main__ import main
+from cifar_lightning.utils import environment
+from tests.conftest import SMALL
+
+
+def test_other_threads_are_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.accelerator=cpu", f"--logs={tmp_path}"]
+    assert main(["fit", *flags, "--trainer.max_epochs=1"]) == 0
+    run = str(tmp_path / "mlp-synthetic/version_0")
+    assert main(["fit", "--resume", run, "--trainer.max_epochs=2"]) == 0
+    assert capsys.readouterr().err == ""
+    torch.set_num_threads(2)
+    try:
+        assert main(["fit", "--resume", run, "--trainer.max_epochs=3", "--trainer.gradient_clip_val=1"]) == 0
+    finally:
+        torch.set_num_threads(1)
+    output = capsys.readouterr()
+    assert output.err == "goes on under other conditions, not bit for bit: threads 2 (was 1)\n"
+    assert "but for trainer.gradient_clip_val 1" in output.out, output.out
+
+
+def test_every_pixel_counts() -> None:
+    images = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
+    labels = torch.zeros(3, dtype=torch.int64)
+    there = environment.describe(torch.device("cpu"), images, labels)
+    assert environment.differences(there, there) == []
+    for changed in (images, labels):
+        changed.view(-1)[-1] = 1
+        here = environment.describe(torch.device("cpu"), images, labels)
+        assert environment.differences(there, here) == [f"data {here['data']} (was {there['data']})"]
+        changed.view(-1)[-1] = 0
+    assert environment.differences({}, there)[0] == f"python {there['python']} (was not recorded)"

@@ -1,0 +1,223 @@
+import math
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from cifar_lightning.data.image_set import ImageSet
+from cifar_lightning.errors import InputError
+from cifar_lightning.models import CNN, MLP, ImageClassifier
+from cifar_lightning.models.metrics import LossAndAccuracy
+
+# Most runs here have nothing to validate on.
+pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def batch(size: int) -> ImageSet:
+    return ImageSet(torch.randn(size, 3, 32, 32), torch.randint(0, 10, (size,)))
+
+
+class Loader:
+    """Batches as they are; a plain list would be a list of loaders to Lightning."""
+
+    def __init__(self, *batches: ImageSet) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[ImageSet]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def trainer(epochs: int = 1, *callbacks: Callback) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def slow_figures(logits: list[Tensor], labels: list[Tensor]) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy, image by image, in Python's own arithmetic."""
+    loss, right = 0.0, 0
+    rows = [row for part in logits for row in part.double().tolist()]
+    truth = [label for part in labels for label in part.tolist()]
+    for row, label in zip(rows, truth, strict=True):
+        loss += math.log(sum(math.exp(x) for x in row)) - row[label]
+        right += max(range(10), key=row.__getitem__) == label
+    return loss / len(rows), right / len(rows)
+
+
+def test_loss_and_accuracy_against_a_slow_one() -> None:
+    metric, sizes = LossAndAccuracy(), (100, 100, 37, 1)
+    logits, labels = [3 * torch.randn(n, 10) for n in sizes], [torch.randint(0, 10, (n,)) for n in sizes]
+    for epoch in range(2):
+        for x, y in zip(logits, labels, strict=True):
+            metric.update(F.cross_entropy(x, y), x, y)
+        values = metric.compute()
+        loss, acc = slow_figures(logits, labels)
+        assert set(values) == {"loss", "acc"}
+        assert int(metric.count) == 238, epoch
+        assert int(metric.correct) == round(acc * 238)
+        assert values["loss"].item() == pytest.approx(loss, rel=1e-5)
+        assert values["acc"] == torch.tensor(acc, dtype=torch.float32)
+        metric.reset()
+
+
+def test_metrics_hold_no_float64_and_no_graph() -> None:
+    metric, logits = LossAndAccuracy(), torch.randn(5, 10, requires_grad=True)
+    metric.update(F.cross_entropy(logits, torch.arange(5)).bfloat16(), logits, torch.arange(5))
+    states = [metric.loss_sum, metric.correct, metric.count, *metric.compute().values()]
+    assert [state.dtype for state in states] == [torch.float32, torch.int64, torch.int64] + [torch.float32] * 2
+    assert not any(state.requires_grad for state in states)
+
+
+@pytest.mark.parametrize("model", [CNN(channels=(4,)), MLP(width=4)])
+def test_a_checkpoint_holds_the_network_alone(model: ImageClassifier) -> None:
+    model.training_step(batch(8), 0)
+    state = model.state_dict()
+    assert list(state) == [f"network.{name}" for name in model.network.state_dict()]
+    assert not any(value.dtype == torch.float64 for value in state.values())
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", Adam), ("adamw", AdamW), ("sgd", SGD)])
+def test_optimizers(name: Literal["adam", "adamw", "sgd"], kind: type[Optimizer]) -> None:
+    model = CNN(channels=(4,), optimizer=name, lr=0.0123, weight_decay=0.045)
+    optimizer = model.configure_optimizers()
+    assert isinstance(optimizer, Optimizer)
+    assert type(optimizer) is kind
+    (group,) = optimizer.param_groups
+    assert [id(p) for p in group["params"]] == [id(p) for p in model.parameters()]
+    assert (group["lr"], group["weight_decay"]) == (0.0123, 0.045)
+    if kind is SGD:
+        assert (group["momentum"], group["nesterov"], group["dampening"]) == (0.9, True, 0)
+    else:
+        assert group["betas"] == (0.9, 0.999)
+
+
+class Rates(Callback):
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        self.values.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def rates(schedule: Literal["constant", "cosine", "one-cycle"]) -> list[float]:
+    """Of two epochs of ten steps at a learning rate of 0.1, then the one that is left."""
+    run = trainer(2, seen := Rates())
+    run.fit(MLP(width=2, lr=0.1, schedule=schedule), Loader(*[batch(4)] * 10))
+    return [*seen.values, run.optimizers[0].param_groups[0]["lr"]]
+
+
+def test_constant() -> None:
+    assert rates("constant") == [0.1] * 21
+
+
+def test_cosine_spans_the_whole_run() -> None:
+    expected = [0.05 * (1 + math.cos(math.pi * step / 20)) for step in range(21)]
+    assert rates("cosine") == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_one_cycle_spans_the_whole_run() -> None:
+    # Up from 1/25 for the first 30 % of 21 points (the last comes after the last step), down to 1/250,000.
+    peak, end = 0.3 * 21 - 1, 20
+    up = [0.004 + 0.096 * (1 - math.cos(math.pi * step / peak)) / 2 for step in range(6)]
+    fall = [(step - peak) / (end - peak) for step in range(6, 21)]
+    down = [4e-7 + (0.1 - 4e-7) * (1 + math.cos(math.pi * part)) / 2 for part in fall]
+    assert rates("one-cycle") == pytest.approx(up + down, rel=1e-5, abs=1e-9)
+
+
+def test_one_cycle_leaves_the_momentum_alone() -> None:
+    run = trainer(1)
+    run.fit(MLP(width=2, optimizer="sgd", schedule="one-cycle"), Loader(*[batch(4)] * 10))
+    assert run.optimizers[0].param_groups[0]["momentum"] == 0.9
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one-cycle"])
+def test_a_schedule_needs_an_end(schedule: Literal["cosine", "one-cycle"]) -> None:
+    with pytest.raises(InputError) as caught:
+        trainer(-1).fit(MLP(width=2, schedule=schedule), Loader(batch(4)))
+    assert caught.value.field == "schedule"
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_step_moves_every_weight_and_keeps_float32(optimizer: Literal["adam", "adamw", "sgd"]) -> None:
+    model = CNN(channels=(4,), optimizer=optimizer, lr=0.01)
+    before = [p.detach().clone() for p in model.parameters()]
+    trainer().fit(model, Loader(batch(16)))
+    for old, new in zip(before, model.parameters(), strict=True):
+        assert new.dtype == torch.float32
+        assert new.isfinite().all()
+        assert not torch.equal(old, new)
+
+
+def test_the_loss_of_a_step_is_the_cross_entropy() -> None:
+    model, data = CNN(channels=(4,), dropout=0.0), batch(8)
+    loss = model.training_step(data, 0)
+    expected = F.cross_entropy(model.network(data.images), data.labels)
+    assert loss.requires_grad
+    assert torch.equal(loss, expected)
+    assert loss.item() == pytest.approx(slow_figures([model(data.images)], [data.labels])[0], rel=1e-5)
+
+
+def test_it_can_learn_sixty_four_images_by_heart() -> None:
+    model, data = CNN(channels=(8, 16), dropout=0.0, lr=0.01), [batch(32), batch(32)]
+    run = trainer(25)
+    run.fit(model, Loader(*data))
+    assert run.callback_metrics["train/acc"] == 1
+    assert run.callback_metrics["train/loss"] < 0.1
+    model.eval()
+    assert all(torch.equal(model(part.images).argmax(1), part.labels) for part in data)
+
+
+def test_a_test_counts_every_image_once() -> None:
+    model, data = CNN(channels=(4,)).eval(), [batch(50), batch(50), batch(7)]
+    logits = [model(part.images).detach() for part in data]
+    run, truth = trainer(), torch.cat([part.labels for part in data])
+    run.test(model, Loader(*data), verbose=False)
+    loss, acc = slow_figures(logits, [part.labels for part in data])
+    assert run.callback_metrics["test/loss"].item() == pytest.approx(loss, rel=1e-5)
+    assert run.callback_metrics["test/acc"].item() == pytest.approx(acc, rel=1e-6)
+    expected = torch.zeros(10, 10, dtype=torch.int64)
+    for label, guess in zip(truth.tolist(), torch.cat(logits).argmax(1).tolist(), strict=True):
+        expected[label, guess] += 1
+    assert torch.equal(model.confusion_counts, expected)
+
+
+def test_validation_tells_the_two_sets_apart() -> None:
+    model, val, clean = CNN(channels=(4,)).eval(), batch(30), batch(20)
+    figures = [slow_figures([model(part.images).detach()], [part.labels]) for part in (val, clean)]
+    run = trainer()
+    run.validate(model, [Loader(val), Loader(clean)], verbose=False)
+    (val_loss, val_acc), (clean_loss, clean_acc) = figures
+    expected = {"val/loss": val_loss, "val/acc": val_acc, "train_clean/loss": clean_loss, "train_clean/acc": clean_acc}
+    expected |= {"gap/loss": val_loss - clean_loss, "gap/acc": clean_acc - val_acc}
+    found = {name: value.item() for name, value in run.callback_metrics.items()}
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("device", "channels_last"), [("cpu", True), ("cuda", True), ("mps", False)])
+def test_weights_lie_as_the_device_will_like_them(device: str, channels_last: bool) -> None:
+    # The hook runs before the Trainer moves the model: what counts is where it is going.
+    model: Any = CNN(channels=(8,))
+    model._trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+    model.setup("fit")
+    assert model.network.conv1.weight.is_contiguous(memory_format=torch.channels_last) is channels_last

@@ -1,0 +1,166 @@
+"""A checkpoint is read as it was written, or not at all."""
+
+import pickle
+import random
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cifar_lightning.__main__ import main
+from cifar_lightning.cli import starting_point as resume
+from cifar_lightning.errors import InputError
+from cifar_lightning.runs.checkpoint import load, newest, read_checkpoint
+from tests.conftest import SMALL
+from tests.faults.compare import unequal
+
+
+def test_a_flipped_bit_changes_nothing_unseen(mlp_run: Path, tmp_path: Path) -> None:
+    """Anywhere in the file: what is read is what was written, or it is refused."""
+    whole = (mlp_run / "checkpoints/last.ckpt").read_bytes()
+    expected, path, rng = load(mlp_run / "checkpoints/last.ckpt"), tmp_path / "flipped.ckpt", random.Random(0)
+    with zipfile.ZipFile(mlp_run / "checkpoints/last.ckpt") as archive:
+        directory = archive.start_dir
+    refused = 0
+    # Half of them in the directory at the end, which no checksum covers.
+    for flip in range(60):
+        position = rng.randrange(directory, len(whole)) if flip % 2 else rng.randrange(len(whole))
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            content = load(path)
+        except InputError:
+            refused += 1
+        else:
+            assert list(unequal(content, expected)) == [], position
+    assert refused >= 30
+
+
+@pytest.mark.parametrize("part", [0, 1, 100, 0.5, 0.99])
+def test_a_truncated_one_is_refused(part: float, mlp_run: Path, tmp_path: Path) -> None:
+    whole = (mlp_run / "checkpoints/last.ckpt").read_bytes()
+    path = tmp_path / "short.ckpt"
+    path.write_bytes(whole[: int(part * len(whole)) if 0 < part < 1 else int(part)])
+    with pytest.raises(InputError, match="damaged, or not a checkpoint"):
+        read_checkpoint(path)
+
+
+class Payload:
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.canary,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_checkpoint_does_not_run(
+    zipped: bool, mlp_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # PyTorch's own way to switch the safety off
+    content, path, canary = load(mlp_run / "checkpoints/last.ckpt"), tmp_path / "evil.ckpt", tmp_path / "canary"
+    content["state_dict"]["evil"] = Payload(canary)
+    if zipped:
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match="damaged, or not a checkpoint"):
+        read_checkpoint(path)
+    assert not canary.exists()
+
+
+def test_the_newest_whole_one_is_taken(mlp_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(mlp_run, run)
+    last = run / "checkpoints/last.ckpt"
+    found, broken = newest(run)
+    assert found
+    assert (found.path.name, found.epochs, found.midway, broken) == ("last.ckpt", 3, 0, [])
+    last.write_bytes(last.read_bytes()[:-1000])
+    origin = resume.from_run(run)
+    assert origin.checkpoint
+    assert (origin.checkpoint.path.name, origin.checkpoint.epochs) == ("previous.ckpt", 2)
+    assert f"not using {last}: damaged" in capsys.readouterr().err
+    for path in run.glob("checkpoints/*.ckpt"):
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"no checkpoint in .* is whole"):
+        resume.from_run(run)
+
+
+def test_a_damaged_last_epoch_is_done_again(mlp_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "logs/mlp-synthetic/version_0"
+    shutil.copytree(mlp_run, run)
+    (run / "checkpoints/last.ckpt").write_bytes(b"damaged")
+    assert main(["fit", "--resume", str(run)]) == 0
+    theirs, ours = (load(folder / "checkpoints/last.ckpt") for folder in (mlp_run, run))
+    assert list(unequal(ours, theirs)) == []
+
+
+def test_versions_are_counted_as_numbers(tmp_path: Path) -> None:
+    for name in ("version_9", "version_10", "version_x"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "checkpoints/last.ckpt").touch()
+    assert resume.last_run(tmp_path) == tmp_path / "version_10"
+    (tmp_path / "version_11").mkdir()  # killed before its first checkpoint: nothing to go on from
+    assert resume.last_run(tmp_path) is None
+    assert resume.last_run(tmp_path / "nowhere") is None
+
+
+def test_going_back_leaves_no_later_epoch_to_be_found(
+    mlp_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "logs/mlp-synthetic/version_0"
+    shutil.copytree(mlp_run, run)
+    assert main(["fit", f"--ckpt_path={run / 'checkpoints/previous.ckpt'}", "--trainer.max_epochs=3"]) == 0
+    assert "sets aside" in capsys.readouterr().err
+    assert (run / "checkpoints/last.ckpt.later").is_file()
+    theirs, ours = (load(folder / "checkpoints/last.ckpt") for folder in (mlp_run, run))
+    assert list(unequal(ours, theirs)) == []  # the same epoch once more
+
+
+def test_going_back_from_a_damaged_one(mlp_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "logs/mlp-synthetic/version_0"
+    shutil.copytree(mlp_run, run)
+    (run / "checkpoints/last.ckpt").write_bytes(b"damaged")
+    assert main(["fit", f"--ckpt_path={run / 'checkpoints/previous.ckpt'}", "--trainer.max_epochs=3"]) == 0
+    theirs, ours = (load(folder / "checkpoints/last.ckpt") for folder in (mlp_run, run))
+    assert list(unequal(ours, theirs)) == []
+    assert read_checkpoint(run / "checkpoints/previous.ckpt").epochs == 2
+    assert (run / "checkpoints/last.ckpt.damaged").read_bytes() == b"damaged"
+
+
+@pytest.mark.parametrize("lacking", ["EpochSeed", "Checkpoints"])
+def test_an_older_one_can_be_tested_but_not_gone_on_with(
+    lacking: str, mlp_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, path = load(mlp_run / "checkpoints/last.ckpt"), tmp_path / "run/checkpoints/last.ckpt"
+    path.parent.mkdir(parents=True)
+    del content["callbacks"][lacking]
+    torch.save(content, path)
+    assert main(["validate", f"--ckpt_path={path}"]) == 0
+    assert main(["fit", f"--ckpt_path={path}", "--trainer.max_epochs=4"]) == 2
+    assert "older version" in capsys.readouterr().err
+    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_run_that_stopped_itself_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stop = ["--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.monitor=val/acc"]
+    stop += ["--trainer.callbacks.stopping_threshold=0", "--trainer.callbacks.mode=max"]
+    flags = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.accelerator=cpu", f"--logs={tmp_path}", *stop]
+    assert main(["fit", *flags, "--trainer.max_epochs=5"]) == 0
+    run = tmp_path / "mlp-synthetic/version_0"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert len((run / "metrics.csv").read_text().splitlines()) == 2
+    assert main(["fit", f"--resume={run}"]) == 0
+    assert "all epochs are done" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("flag", ["--trainer.fast_dev_run=true", "--trainer.logger=CSVLogger", "--name=x", "--logs=x"])
+def test_a_run_goes_on_as_itself_or_not_at_all(flag: str, mlp_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", f"--resume={mlp_run}", "--trainer.max_epochs=4", flag]) == 2
+    assert f"error: {flag[2:].partition('=')[0]}" in capsys.readouterr().err

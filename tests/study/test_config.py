@@ -1,0 +1,151 @@
+"""A study's configuration is understood, or refused with the place that is wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cifar_lightning.errors import InputError
+from cifar_lightning.study.config import Experiment, read
+from tests.conftest import CONFIGS
+
+
+def study(folder: Path, text: str) -> Path:
+    (folder / "mlp.yaml").write_text((CONFIGS / "mlp.yaml").read_text())
+    (folder / "day.yaml").write_text("model: {init_args: {lr: 2020-01-01}}")
+    path = folder / "study.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_what_stands_beside_the_experiments_holds_for_all_that_do_not_differ(tmp_path: Path) -> None:
+    path = study(
+        tmp_path,
+        """
+        seeds: [3, 4]
+        set: {model.dropout: 0.2, data.train_size: 1000}
+        experiments:
+          one: {base: mlp.yaml, epochs: 2}
+          two: {base: mlp.yaml, epochs: 3, seeds: [5], test: true, set: {model.dropout: 0.1}, vary: {model.lr: [1, 2]}}
+        """,
+    )
+    base = str(tmp_path / "mlp.yaml")
+    shared = {"model.dropout": 0.2, "data.train_size": 1000}
+    one, two = read(path).values()
+    assert one == Experiment(base=base, epochs=2, seeds=[3, 4], set=shared)
+    assert two.set == {"model.dropout": 0.1, "data.train_size": 1000}
+    assert (two.epochs, two.seeds, two.test) == (3, [5], True)
+    assert list(one.variants()) == [{}]
+    assert list(two.variants()) == [{"model.lr": 1}, {"model.lr": 2}]
+
+
+@pytest.mark.parametrize("number", ["1e-4", "1.0e-4", "1E-4", "+1e-4", "0.0001", "1.e-4"])
+def test_a_number_is_one_however_it_is_written(number: str, tmp_path: Path) -> None:
+    path = study(tmp_path, f"experiments: {{one: {{base: mlp.yaml, epochs: 1, vary: {{model.lr: [{number}]}}}}}}")
+    assert read(path)["one"].vary == {"model.lr": [1e-4]}
+
+
+def test_lists_of_several_settings_go_together() -> None:
+    experiment = Experiment(base="", epochs=1, vary={"data.batch_size": [10, 20], "model.lr": [0.1, 0.2]})
+    assert list(experiment.variants()) == [
+        {"data.batch_size": 10, "model.lr": 0.1},
+        {"data.batch_size": 20, "model.lr": 0.2},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seeds: [0]", r"study.yaml, experiments: there are none"),
+        ("experiments: {}", r"experiments: there are none"),
+        ("experiments: [a]", r"experiments: there are none"),
+        ("experiments: {one: 3}", r"experiments.one: holds no settings"),
+        ("experiments: {a/b: {base: mlp.yaml, epochs: 1}}", r"experiments.a/b: 'a/b' is not possible; use letters"),
+        ("experiments: {one: {epochs: 1}}", r"experiments.one.base: None is not possible; use a value"),
+        ("experiments: {one: {base: mlp.yaml}}", r"experiments.one.epochs: None is not possible"),
+        ("experiments: {one: {base: no.yaml, epochs: 1}}", r"no.yaml: there is no such file"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 0}}", r"experiments.one.epochs: 0 is not possible; use 1 or"),
+        ("experiments: {one: {base: mlp.yaml, epochs: two}}", r"experiments.one.epochs: 'two' is not possible"),
+        ("experiments: {one: {base: mlp.yaml, epochs: true}}", r"experiments.one.epochs: True is not possible"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, sed: [1]}}", r"experiments.one: 'sed' is not possible; use "),
+        ("sets: {}\nexperiments: {one: {base: mlp.yaml, epochs: 1}}", r"experiments.one: 'sets' is not possible"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, seeds: []}}", r"one.seeds: \[\] is not possible"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, seeds: 3}}", r"one.seeds: 3 is not possible"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, seeds: [1, 1]}}", r"one.seeds: \[1, 1\] is not possible"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, seeds: [-1]}}", r"one.seeds: \[-1\] is not possible"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, test: 3}}", r"one.test: 3 is not possible; use true or"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, set: 3}}", r"one.set: 3 is not possible"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, vary: {model.lr: 3}}}", r"one.vary: .* use lists of equal"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, vary: {a: [1], b: [1, 2]}}}", r"one.vary: .* equal length"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, vary: {a: []}}}", r"one.vary: .* use lists"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, vary: {model.lr: [1e-2, 0.01]}}}", r"one.vary: .* value once"),
+        (
+            "experiments: {one: {base: mlp.yaml, epochs: 1, set: {seed_everything: 1}}}",
+            r"one, seed_everything: .* dotted",
+        ),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, set: {model: {lr: 1}}}}", r"one, model: .* dotted"),
+        (
+            "experiments: {one: {base: mlp.yaml, epochs: 1, vary: {model.dropout: [0, 0.0]}}}",
+            r"one.vary: .* value once",
+        ),
+        (
+            "experiments: {one: {base: mlp.yaml, epochs: 1, set: {model.lr: 2020-01-01}}}",
+            r"one, model.lr: .* use numbers",
+        ),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, set: {model.lr: !!binary aGk=}}}", r"one, model.lr: b'hi' is"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, set: {model.lr: !!set {a}}}}", r"one, model.lr: {'a'} is not"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, set: {model.lr: &x [*x]}}}", r"model.lr: \[\[...\]\] is not"),
+        (
+            'experiments: {one: {base: mlp.yaml, epochs: 1, set: {model.lr: "a\\0b"}}}',
+            r"one, model.lr: 'a\\x00b' is not",
+        ),
+        (
+            "experiments: {one: {base: day.yaml, epochs: 1}}",
+            r"day.yaml, model.lr: datetime.* is not possible; use numb",
+        ),
+        (
+            "experiments:\n  a: {base: mlp.yaml}\n  a: {epochs: 1}",
+            r"study.yaml, line 3: not valid .* 'a' stands there tw",
+        ),
+        (
+            "experiments:\n  1: {base: mlp.yaml}\n  '1': {epochs: 1}",
+            r"line 3: not valid YAML; mend it: '1' stands there",
+        ),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, epochs: 2}}", r"line 1: .* 'epochs' stands there twice"),
+        ("experiments: {one: {base: mlp.yaml, epochs: 1, set: {trainer.max_epochs: 1}}}", r"use `epochs` of the exp"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        read(study(tmp_path, text))
+
+
+def test_the_report_finds_all_its_experiments() -> None:
+    full, quick = (read(CONFIGS / f"{name}.yaml") for name in ("study", "study_quick"))
+    assert list(quick) == list(full)
+    assert {name: list(full[name].vary) for name in full} == {name: list(quick[name].vary) for name in full}
+
+
+def test_the_study_is_the_report_s() -> None:
+    study = read(CONFIGS / "study.yaml")
+    bases = {name: Path(experiment.base).stem for name, experiment in study.items()}
+    assert {name for name, base in bases.items() if base == "mlp"} == {
+        *("mlp", "mlp_no_batch_norm", "mlp_no_dropout", "learning_rate")
+    }
+    assert {name: experiment.epochs for name, experiment in study.items() if experiment.test} == dict.fromkeys(
+        ("mlp", "mlp_no_batch_norm", "mlp_no_dropout", "cnn", "cnn_no_batch_norm", "cnn_no_dropout"), 50
+    )
+    assert study["batch_size"].vary == {"data.batch_size": [10, 100, 1000, 10_000]}
+    assert study["dropout"].vary == {"model.dropout": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]}
+    assert (study["batch_size"].epochs, study["dropout"].epochs) == (20, 20)
+    base = yaml.safe_load((CONFIGS / "cnn.yaml").read_text())
+    for size, lr in zip(*study["batch_size_scaled"].vary.values(), strict=True):
+        assert lr == pytest.approx(base["model"]["init_args"]["lr"] * (size / 100) ** 0.5, rel=1e-3)
+
+
+def test_every_size_makes_the_updates_of_the_largest() -> None:
+    study = read(CONFIGS / "study.yaml")
+    whole, updates = study["batch_size"], study["batch_size_updates"]
+    most = 40_000 // max(whole.vary["data.batch_size"])
+    assert updates.set["trainer.limit_train_batches"] == most == 4
+    assert updates.epochs == whole.epochs

@@ -1,0 +1,102 @@
+"""The look ahead: what `fit` would refuse is refused before anything runs, and time grows with the work."""
+
+import os
+import signal
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cifar_lightning.errors import InputError, RunError
+from cifar_lightning.study import preflight as module
+from cifar_lightning.study.cells import Cell
+from cifar_lightning.study.config import Experiment
+from cifar_lightning.study.plan import grid
+from cifar_lightning.study.preflight import survey
+from tests.conftest import CONFIGS
+
+SMALL = {"data.source": "synthetic", "data.train_size": 2000, "data.val_size": 1000, "data.train_clean_size": 0}
+
+
+def cells(folder: Path, **more: Any) -> list[Cell]:
+    experiment = Experiment(base=str(CONFIGS / "mlp.yaml"), epochs=1, set=SMALL | more.pop("set", {}), **more)
+    return grid({"one": experiment}, folder).cells
+
+
+def test_what_fit_would_refuse_is_named_with_its_cell(tmp_path: Path) -> None:
+    (good,), (bad,) = cells(tmp_path), cells(tmp_path, vary={"model.drpout": [0.5]})
+    with pytest.raises(InputError, match=r"experiment one, .*: model.drpout: there is no such setting; did you mean"):
+        survey([good, bad])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model.dropout": 1.5}, "dropout: 1.5 is not possible"),
+        ({"data.val_size": 0}, "data.val_size: 0 is not possible; use 1 or more: a study compares"),
+        ({"data.batch_size": 0}, "batch_size: 0 is not possible"),
+        ({"trainer.max_steps": 3}, "trainer.max_steps: 3 is not possible; use `epochs`"),
+        ({"trainer.max_time": "00:00:01:00"}, "trainer.max_time: .* use `epochs`"),
+        ({"trainer.check_val_every_n_epoch": 2}, "trainer.check_val_every_n_epoch: 2 is not possible; use 1"),
+        ({"trainer.logger": False}, "trainer.logger: False is not possible"),
+        ({"trainer.enable_checkpointing": False}, "trainer.enable_checkpointing: False is not possible"),
+        ({"trainer.limit_val_batches": 0}, "trainer.limit_val_batches: 0.0 is not possible; use more than 0"),
+        ({"trainer.limit_train_batches": 0.0}, "trainer.limit_train_batches: 0.0 is not possible"),
+    ],
+)
+def test_a_value_out_of_range_too(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        list(module.survey_here(cells(tmp_path, set=settings)))
+
+
+def test_the_time_of_an_epoch_is_that_of_its_steps_and_its_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed: list[int] = []
+
+    def step(setting: Any, batch: int) -> tuple[float, float]:
+        probed.append(batch)
+        return 0.5, 0.001
+
+    monkeypatch.setattr(module, "_step", step)
+    sizes = cells(tmp_path, vary={"data.batch_size": [10, 100, 1000]})
+    limited = cells(tmp_path, set={"data.batch_size": 10, "trainer.limit_train_batches": 4})
+    found = module.survey_here([*sizes, *limited])
+    # 200, 20 and 2 steps; one of 1,000 images takes five times as long as one of 200. Validation takes 1 s.
+    assert list(found) == pytest.approx([200 * 0.5 + 1, 20 * 0.5 + 1, 2 * 5 * 0.5 + 1, 4 * 0.5 + 1])
+    assert probed == [10, 100, 200]  # what is known is not timed again
+
+
+def test_what_does_not_fit_in_memory_refuses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(setting: Any, batch: int) -> tuple[float, float]:
+        if batch == 100:
+            raise MemoryError
+        return 0.5, 0.0
+
+    monkeypatch.setattr(module, "_step", step)
+    assert list(module.survey_here(cells(tmp_path, vary={"data.batch_size": [100, 200]}))) == [0.0, 5.0]
+
+
+def killed_at_the_large_one(connection: Connection, cells: Sequence[Cell]) -> None:
+    connection.send("begun")
+    for cell in cells:
+        if cell.settings["data.batch_size"] == 200:
+            os.kill(os.getpid(), signal.SIGKILL)
+        connection.send(1.5)
+
+
+def killed_at_once(connection: Connection, cells: Sequence[Cell]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_the_system_kills_for_its_memory_refuses_nothing_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = cells(tmp_path, vary={"data.batch_size": [100, 200, 300]})
+    monkeypatch.setattr(module, "_survey", killed_at_the_large_one)
+    assert list(survey(wanted).items()) == list(zip([cell.address for cell in wanted], [1.5, 0.0, 1.5], strict=True))
+    monkeypatch.setattr(module, "_survey", killed_at_once)
+    with pytest.raises(RunError, match="the process that looks at its cells has ended"):
+        survey(wanted)
