@@ -22,7 +22,7 @@ class DryRun(CLI):
     @property
     def train_images(self) -> int:
         """Images in the training set."""
-        return self.datamodule.train_size or 50_000 - self.datamodule.val_size
+        return int(self.datamodule.train_size or 50_000 - self.datamodule.val_size)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -32,7 +32,7 @@ class DryRun(CLI):
     @property
     def images_per_epoch(self) -> int:
         """Images that an epoch trains on."""
-        return min(self.train_images, self.steps_per_epoch * self.datamodule.batch_size)
+        return int(min(self.train_images, self.steps_per_epoch * self.datamodule.batch_size))
 
     def load(self) -> None:
         """Read the images, and move the model to its device."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
@@ -45,6 +46,8 @@ class CLI(LightningCLI):
     why_precision = ""
 
     def __init__(self, args: Sequence[str]) -> None:
+        # A person may name any class of their own; jsonargparse's list of what runs code by itself is enforced.
+        set_parsing_settings(import_path_denylist=[])
         keep_raising = {"exit_on_error": False}
         super().__init__(
             ImageClassifier,
@@ -87,11 +90,15 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Put the checkpoint's configuration before what was given, so that what was given wins."""
         command = args[0]
-        check(not command.startswith("-"), "command", command, f"one of {', '.join(self.subcommands())}, first")
+        commands = ", ".join(self.subcommands())
+        check(not command.startswith("-"), "command", command, f"one of {commands}, before its flags")
+        if command not in self.subcommands():
+            raise InputError(command, "no such command", f"use one of {commands}, benchmark, study, report")
         given = Arguments.read(args[1:])
         for file in given.configs:
             check_yaml(Path(file))
-        self.start = starting_point.find(command, given, lambda: self._last_run(parser, given.rest))
+        if not {"-h", "--help"} & set(given.rest):
+            self.start = starting_point.find(command, given, lambda: self._last_run(parser, given.rest))
         self.blamed = self.restored.path if self.restored and not given.has_settings else None
         with blame.the_checkpoint(self.blamed):
             self.config = parser.parse_args([command, *(self.start.settings if self.start else []), *given.rest])

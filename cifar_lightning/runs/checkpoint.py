@@ -114,7 +114,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _parse(path: Path, content: dict[str, Any]) -> Checkpoint:
     loop, callbacks = content["loops"]["fit_loop"], content["callbacks"]
     epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]["current"]
-    rows = [{name: float(x) for name, x in row.items()} for row in callbacks["History"]["rows"]]
+    rows = [dict(row) for row in callbacks["History"]["rows"]]
+    [float(x) for row in rows for x in row.values()]  # raises unless all are numbers
     resumable = _is_resumable(content)
     return Checkpoint(
         path=path,
