@@ -22,7 +22,7 @@ def training(trainer: Any, why_precision: str) -> list[Callback]:
         callbacks.Divergence(checkpoints),
         history,
         callbacks.Console(history, why_precision, checkpoints),
-        callbacks.Conditions(),
+        callbacks.EnvironmentCheck(),
         callbacks.Clipping(),
         callbacks.TensorBoardExtras(),
         callbacks.EpochSeed(),  # after all that draws random numbers when training starts
@@ -40,7 +40,7 @@ def evaluation(trainer: Any, run: Path) -> list[Callback]:
         run: The folder of the run whose checkpoint is evaluated.
     """
     console = callbacks.Console(callbacks.History())
-    return [console, *_progress_bar(trainer), callbacks.TestReport(run), callbacks.PredictionsFile(run)]
+    return [console, *_progress_bar(trainer), callbacks.TestResults(run), callbacks.PredictionsFile(run)]
 
 
 def _progress_bar(trainer: Any) -> list[Callback]:
