@@ -17,7 +17,7 @@ from cifar_lightning.cli.config_files import check_yaml
 from cifar_lightning.cli.starting_point import Origin
 from cifar_lightning.cli.validation import check_continues, check_evaluates, check_fits, check_goes_on, differences
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.source import Source, data_root, settle
+from cifar_lightning.data.source import Source, data_root, resolve_source
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.base import check_batch_norm
@@ -132,7 +132,7 @@ class CLI(LightningCLI):
     def _settle(self, config: Any) -> None:
         """Puts the real thing where `auto` and null stood: the source of images, the name of the run."""
         if self.source is None:
-            self.source = settle(config.data.source, data_root(config.data.root), config.data.mirrors)
+            self.source = resolve_source(config.data.source, data_root(config.data.root), config.data.mirrors)
         config.data.source = self.source
         if self.origin and config.name is None:
             config.name = self.origin.run.resolve().parent.name.removesuffix("-synthetic")
