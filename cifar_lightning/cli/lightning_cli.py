@@ -15,7 +15,7 @@ from cifar_lightning.cli import blame, callback_lists, starting_point, validatio
 from cifar_lightning.cli.argv import Arguments
 from cifar_lightning.cli.config_files import check_yaml
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.source import Source, data_root, settle, tagged
+from cifar_lightning.data.source import Source, data_root, resolve_source, tagged
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.base import check_batch_norm
@@ -120,7 +120,7 @@ class CLI(LightningCLI):
     def _runs(self, config: Any) -> Path:
         """Resolve what names a run, and return the folder of all runs of that name."""
         if self.source is None:
-            self.source = settle(config.data.source, data_root(config.data.root), config.data.mirrors)
+            self.source = resolve_source(config.data.source, data_root(config.data.root), config.data.mirrors)
         config.data.source = self.source
         check(config.name != "", "name", config.name, "a name, or leave --name out")
         if config.name is None and self.start:

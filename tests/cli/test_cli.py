@@ -47,7 +47,7 @@ INPUT_ERRORS = {
     "empty section": (["--config=empty.yaml"], ["empty.yaml, model.init_args", "nothing stands below it"]),
     "batch norm over one": (["--model=MLP", "--data.batch_size=1"], ["data.batch_size", "--model.batch_norm false"]),
     "no folder for runs": ([CNN, "--logs=list.yaml"], ["logs", "list.yaml is not a folder"]),
-    "no picture named": ([CNN, "--data.images="], ["data.images", "names of pictures"]),
+    "no picture named": ([CNN, "--data.images="], ["data.images", "names of images"]),
     "no such checkpoint": ([CNN, "--ckpt_path=nowhere.ckpt"], ["nowhere.ckpt", "no such checkpoint"]),
     "no data": (
         [CNN, "--data.mirrors=[]"],

@@ -28,8 +28,8 @@ def order(loader: DataLoader[ImageSet], epoch: int = 0) -> list[int]:
 
 
 def quiet_trainer(**settings: Any) -> Trainer:
-    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    return Trainer(accelerator="cpu", **off, **settings)
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    return Trainer(**{"accelerator": "cpu", **dict.fromkeys(quiet, False), **settings})
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(250, 100), (200, 100), (8, 3), (5, 5), (2, 10), (3, 1), (1, 1)])
