@@ -79,9 +79,9 @@ def test_a_run_goes_on_by_its_checkpoint_alone(fit: Fit, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--model.lr=0.1"], "model.lr: 0.1, but the run that goes on has 0.001"),
-        (["--seed_everything=5"], "seed_everything: 5, but the run that goes on has 0"),
-        (["--data.batch_size=50"], "data.batch_size: 50, but the run that goes on has 100"),
+        (["--model.lr=0.1"], "model.lr: 0.1, but the run to resume has 0.001"),
+        (["--seed_everything=5"], "seed_everything: 5, but the run to resume has 0"),
+        (["--data.batch_size=50"], "data.batch_size: 50, but the run to resume has 100"),
         (["--model=CNN"], "model"),
         (["--trainer.max_epochs=2"], "trainer.max_epochs: 2, but"),
         (["--trainer.max_epochs=3"], "the cosine schedule was laid out for 2"),

@@ -8,33 +8,29 @@ from torch import Tensor, nn
 
 
 def products(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Callable[[], None]:
-    """What runs every convolution and linear layer of a network once, forward and backward, and nothing else.
+    """Return a function that runs each convolution and linear layer once, forward and backward, and nothing else.
 
     Args:
-        network: Any whose layers of these two kinds are used once each.
+        network: Uses each of these layers once; stays as it is.
         images: A batch for it, shape (B, 3, 32, 32).
         dtype: Of the products.
     """
-    found: list[tuple[nn.Module, Tensor]] = []
-
-    def note(layer: nn.Module, inputs: tuple[Tensor]) -> None:
-        found.append((layer, inputs[0]))
-
-    hooks = [m.register_forward_pre_hook(note) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    network, inputs = copy.deepcopy(network), dict[nn.Module, Tensor]()
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_pre_hook(lambda layer, args: inputs.update({layer: args[0]})) for layer in layers]
     with torch.no_grad():
         network(images)
     for hook in hooks:
         hook.remove()
     work = []
-    for i, (layer, inputs) in enumerate(found):
-        alone = copy.deepcopy(layer).to(dtype)
-        alone.register_parameter("bias", None)
-        x = torch.randn_like(inputs, dtype=dtype)
-        if x.dim() == 4 and x.device.type != "mps":
-            alone, x = alone.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
-        x.requires_grad_(i > 0)  # nobody asks for the gradient of the images
+    for i, (layer, x) in enumerate(inputs.items()):
+        layer.to(dtype).register_parameter("bias", None)
+        x = torch.randn_like(x, dtype=dtype)
+        if x.dim() == 4 and x.device.type != "mps":  # as `fit` keeps them
+            layer, x = layer.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+        x.requires_grad_(i > 0)  # training never needs the gradient of the images
         with torch.no_grad():
-            work.append((alone, x, torch.randn_like(alone(x))))
+            work.append((layer, x, torch.randn_like(layer(x))))
 
     def step() -> None:
         torch.autograd.backward([layer(x) for layer, x, _ in work], [gradient for *_, gradient in work])

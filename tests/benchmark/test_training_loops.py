@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from cifar_lightning.benchmark.stock import Pictures, stock, stock_optimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,7 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning.benchmark import training_loops as ways
 from cifar_lightning.benchmark.products import products
-from cifar_lightning.benchmark.stock import Pictures, stock, stock_optimizer
 from cifar_lightning.benchmark.training_loops import LIMIT_STEPS, describe
 from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.data.image_set import ImageSet

@@ -22,7 +22,7 @@ def test_other_threads_are_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixt
     finally:
         torch.set_num_threads(1)
     output = capsys.readouterr()
-    assert output.err == "goes on under other conditions, not bit for bit: threads 2 (was 1)\n"
+    assert output.err == "resumes in another environment, not bit for bit: threads 2 (was 1)\n"
     assert "but for trainer.gradient_clip_val 1" in output.out, output.out
 
 

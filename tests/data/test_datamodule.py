@@ -10,7 +10,7 @@ from PIL import Image
 from cifar_lightning.data import cifar10, synthetic
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.image_set import ImageSet
-from cifar_lightning.data.source import data_root, prepare
+from cifar_lightning.data.source import data_root, resolve_source
 from cifar_lightning.data.transforms import normalize
 from cifar_lightning.errors import InputError
 
@@ -82,7 +82,7 @@ def test_train_size() -> None:
     assert prints(data.train) < prints(whole.train)
 
 
-def test_what_is_measured_clean_is_trained_on_and_not_validated_on() -> None:
+def test_train_clean_is_trained_on_and_not_validated_on() -> None:
     data = build(train_size=1_000, train_clean_size=500)
     assert len(prints(data.train_clean)) == 500
     assert prints(data.train_clean) < prints(data.train) - prints(data.val)
@@ -156,14 +156,16 @@ def test_where_the_data_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert data_root("~/x") == Path.home() / "x"
 
 
-def test_no_data_and_no_network(tmp_path: Path) -> None:
-    source, reason = prepare("auto", tmp_path, NOWHERE)
-    assert source == "synthetic"
-    assert reason == f"no CIFAR-10 in {tmp_path} (tried 127.0.0.1:9: no connection)"
+def test_no_data_and_no_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reason = f"no CIFAR-10 in {tmp_path} (tried 127.0.0.1:9: no connection)"
+    assert resolve_source("auto", tmp_path, NOWHERE) == "synthetic"
+    assert capsys.readouterr().err.endswith(f"\n{reason}: using the synthetic stand-in instead of CIFAR-10\n")
     with pytest.raises(InputError) as caught:
-        prepare("cifar10", tmp_path, NOWHERE)
+        CIFAR10DataModule(root=str(tmp_path), mirrors=NOWHERE).prepare_data()
     assert (caught.value.field, caught.value.cause) == ("data.root", reason)
-    assert prepare("synthetic", tmp_path / "none", NOWHERE) == ("synthetic", "")
+    for source in ("synthetic", "cifar10"):  # nothing is looked for
+        assert resolve_source(source, tmp_path / "none", NOWHERE) == source
+    CIFAR10DataModule(source="synthetic", root=str(tmp_path / "none")).prepare_data()
     assert not (tmp_path / "none").exists()
     data = CIFAR10DataModule(source="auto", root=str(tmp_path), mirrors=NOWHERE)
     data.prepare_data()
@@ -173,29 +175,28 @@ def test_no_data_and_no_network(tmp_path: Path) -> None:
     assert CIFAR10DataModule(source="cifar10").classes == cifar10.CLASSES
 
 
-def test_pictures(tmp_path: Path) -> None:
+def test_user_images(tmp_path: Path) -> None:
     for name, colour in (("b.png", (255, 0, 0)), ("a.png", (0, 255, 0))):
         Image.new("RGB", (40, 60), colour).save(tmp_path / name)
     (tmp_path / "c.png").write_bytes(b"broken")
-    data = build("predict", images=str(tmp_path))
-    assert data.predict_names == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    data = build("predict", images=[str(tmp_path), str(tmp_path / "a.png")])
+    assert data.predict_names == [str(tmp_path / name) for name in ("a.png", "b.png", "a.png")]
     (batch,) = data.predict_dataloader()
-    assert batch.images.shape == (2, 3, 32, 32)
-    assert batch.images[:, :, 5, 5].tolist() == [[0, 255, 0], [255, 0, 0]]
+    assert batch.images.shape == (3, 3, 32, 32)
+    assert batch.images[:, :, 5, 5].tolist() == [[0, 255, 0], [255, 0, 0], [0, 255, 0]]
     assert [error.field for error in data.refused] == [str(tmp_path / "c.png")]
 
 
 @pytest.mark.parametrize("broken", [True, False])
-def test_no_picture_at_all(tmp_path: Path, broken: bool) -> None:
+def test_no_image_at_all(tmp_path: Path, broken: bool) -> None:
     (tmp_path / "c.png").write_bytes(b"broken")
     with pytest.raises(InputError) as caught:
         build("predict", images=[str(tmp_path / "c.png")] if broken else [])
     assert caught.value.field == (str(tmp_path / "c.png") if broken else "images")
 
 
-def test_without_pictures_the_test_set_is_predicted() -> None:
+def test_without_user_images_the_test_set_is_predicted() -> None:
     data = build("predict")
     assert data.predict_names[:2] + data.predict_names[-1:] == ["test/0000", "test/0001", "test/9999"]
-    assert torch.equal(
-        torch.cat([batch.images for batch in data.predict_dataloader()]), synthetic.make(train=False).images
-    )
+    images = torch.cat([batch.images for batch in data.predict_dataloader()])
+    assert torch.equal(images, synthetic.make(train=False).images)

@@ -7,16 +7,30 @@ import shutil
 import struct
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tests.faults import children
+from tests.faults.settings_faults import modules
+from tests.faults.steps import both, content, damaged, folder, pipe, removed, unreadable, written
 from tests.faults.table import (
-    BEST, LAST, OLD_RUN, PREVIOUS, RESUME, RUN, Damage, Fault, Place, Step, Table, both, content, crossed, damaged,
-    folder, nothing, pipe, removed, unreadable, written,
-)  # fmt: skip
+    BEST,
+    LAST,
+    OLD_RUN,
+    PREVIOUS,
+    RESUME,
+    RUN,
+    Damage,
+    Fault,
+    Place,
+    Step,
+    Table,
+    crossed,
+    nothing,
+)
 
 
 def flip(text: bytes, at: int) -> bytes:
@@ -42,7 +56,13 @@ def payload_in_zip(place: Place, path: Path) -> None:
 
 def payload_in_old_format(place: Place, path: Path) -> None:
     """Write the format before zip, whose reader is another one: five pickles, the first two of fixed numbers."""
-    parts = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {"state_dict": place.payload}, [])
+    parts: tuple[object, ...] = (
+        0x1950A86A20F9469CFC6C,
+        1001,
+        {"little_endian": True},
+        {"state_dict": place.payload},
+        [],
+    )
     path.write_bytes(b"".join(pickle.dumps(part, protocol=2) for part in parts))
 
 
@@ -116,6 +136,18 @@ STRANGE: dict[str, Damage] = {
     "not a dictionary": lambda place, path: torch.save([1, 2], path),
     "a tensor": lambda place, path: torch.save(torch.ones(3), path),
 }
+# A checkpoint's own word imports nothing but this project's models.
+IMPORTED = ("*evil_callbacks.X", "lightning.pytorch_evil.X", "lightning_evil.X", "cifar_lightning_evil.X", "os.system",
+            "subprocess.Popen", "builtins.eval", "cifar_lightning.models.base.torch.os.system")  # fmt: skip
+FOREIGN_CLASS = {name: altered(partial(dict.update, architecture=name.removeprefix("*"))) for name in IMPORTED}
+X = {"class_path": "evil_callbacks.X"}
+FOREIGN_VALUE = {
+    "*setting a class": entry("hyper_parameters", width=X),
+    "optimizer a class": entry("hyper_parameters", optimizer=X),
+    "data a class": entry("datamodule_hyper_parameters", augment=X),
+    "precision a class": altered(lambda values: values.update(precision=X)),
+    "epochs a class": altered(lambda values: values.update(max_epochs=X)),
+}
 # Of no matter to a command that only evaluates.
 TRAINING: dict[str, Damage] = {
     "*no optimizer": altered(lambda values: values.pop("optimizer_states")),
@@ -127,13 +159,12 @@ TRAINING: dict[str, Damage] = {
 COMMANDS = ("*test", "validate", "predict", "*fit")
 
 
-def refused(damages: dict[str, Damage], *commands: str, **more: Any) -> list[Fault]:
+def refused(damages: dict[str, Damage], *commands: str, also: Step = nothing, **more: Any) -> list[Fault]:
     """Return a row of each command that is given a checkpoint with each damage."""
     return [
         Fault(
-            crossed(command, name),
-            f"{command.removeprefix('*')} --ckpt_path={LAST}{' --trainer.max_epochs=3' * command.endswith('fit')}",
-            2, (LAST,), damaged(damage, LAST), **more,
+            crossed(command, name), f"{command.removeprefix('*')} --ckpt_path={LAST}",
+            2, (LAST,), both(also, damaged(damage, LAST)), **more,
         )
         for name, damage in damages.items()
         for command in commands
@@ -185,6 +216,12 @@ TABLE: Table = {
     "broken bytes in a checkpoint: CRC": refused(BROKEN, *COMMANDS),
     "code in a checkpoint: safe unpickler": refused(FOREIGN, *COMMANDS),
     "strange content of a checkpoint: its checks": refused(STRANGE, "*test"),
+    "a foreign class in a checkpoint: its checks": [
+        *refused(FOREIGN_CLASS, *COMMANDS, also=modules),
+        *(not_resumed(crossed("resume with", name), both(modules, damaged(damage, *ALL)), RUN)
+          for name, damage in FOREIGN_CLASS.items()),
+    ],
+    "a class for a value in a checkpoint: parser": refused(FOREIGN_VALUE, *COMMANDS, also=modules),
     "training state in a checkpoint: its checks": refused(TRAINING, "*fit"),
     "no checkpoint named: command line": [
         *(Fault(f"{command} without", command, 2, ("ckpt_path",)) for command in ("test", "validate", "predict")),

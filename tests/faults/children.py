@@ -105,7 +105,7 @@ def at_call(target: str, act: Callable[[], Any], *, nth: int = 1, named: str = "
         act: What to do.
         nth: 1 is the first call.
         named: Only calls on a path of this name count, or of a name that begins so if this ends with a dot.
-        when: `half`: once half of what is written to the file that the function opens is there.
+        when: `half`: once half of what the function writes, or of what is written to the file that it opens, is there.
     """
     calls = 0
 
@@ -115,13 +115,18 @@ def at_call(target: str, act: Callable[[], Any], *, nth: int = 1, named: str = "
             nonlocal calls
             counts = _is_named(named, args)
             calls += counts
-            now = counts and calls == nth
-            if now and when == "before":
+            if not counts or calls != nth:
+                return function(*args, **kwargs)
+            if when == "before":
                 act()
+            if when == "half":
+                args = tuple(arg[: len(arg) // 2] if isinstance(arg, bytes) else arg for arg in args)
             result = function(*args, **kwargs)
-            if now and when == "after":
+            if when == "half" and hasattr(result, "write"):
+                return HalfWritten(result, act)
+            if when != "before":
                 act()
-            return HalfWritten(result, act) if now and when == "half" else result
+            return result
 
         return armed
 

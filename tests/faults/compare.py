@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tensorboard.backend.event_processing.event_accumulator import DEFAULT_SIZE_GUIDANCE, EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import TENSORS, EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 
@@ -15,7 +15,8 @@ from cifar_lightning.runs.checkpoint import load
 
 # How long things took is not the same twice.
 SECONDS = ("epoch_seconds", "seconds")
-HPARAMS = "_hparams_/session_start_info"
+# Plugins of TensorBoard that show the last of what several processes wrote.
+SHOWN_ONCE = ("hparams", "graphs", "graph_run_metadata", "graph_tagged_run_metadata")
 
 
 def differences(run: Path, whole: Path) -> list[str]:
@@ -36,20 +37,21 @@ def differences(run: Path, whole: Path) -> list[str]:
 
 def points(run: Path) -> Counter[tuple[str, int, Any]]:
     """Return what TensorBoard shows of a run, each with how often: tag, step and value."""
-    shown = EventAccumulator(str(run), size_guidance=dict.fromkeys(DEFAULT_SIZE_GUIDANCE, 0)).Reload()
-    tags = shown.Tags()
-    found = Counter((tag, event.step, event.value) for tag in tags["scalars"] for event in shown.Scalars(tag))
-    found = Counter({(tag, step, None if tag in SECONDS else x): n for (tag, step, x), n in found.items()})
-    for tag in tags["images"]:
-        found.update((tag, event.step, event.encoded_image_string) for event in shown.Images(tag))
-    for tag in tags["tensors"]:
-        found.update((tag, event.step, event.tensor_proto.SerializeToString()) for event in shown.Tensors(tag))
-    if HPARAMS in shown.summary_metadata:
-        hparams = HParamsPluginData.FromString(shown.summary_metadata[HPARAMS].plugin_data.content)
-        found[HPARAMS, 0, str(sorted(hparams.session_start_info.hparams.items()))] = 1
-    if tags["graph"]:
-        found["graph", 0, len(shown.Graph().SerializeToString())] = 1
+    shown = EventAccumulator(str(run), size_guidance={TENSORS: 0}).Reload()
+    found: Counter[tuple[str, int, Any]] = Counter()
+    for tag in shown.Tags()[TENSORS]:
+        plugin = shown.summary_metadata[tag].plugin_data
+        if plugin.plugin_name in SHOWN_ONCE:
+            found[tag, 0, _hparams(plugin.content)] = 1
+            continue
+        for event in shown.Tensors(tag):
+            found[tag, event.step, None if tag in SECONDS else event.tensor_proto.SerializeToString()] += 1
     return found
+
+
+def _hparams(content: bytes) -> str:
+    """Return the hyper-parameters in a fixed order: that of the map differs between processes."""
+    return str(sorted(HParamsPluginData.FromString(content).session_start_info.hparams.items()))
 
 
 def _names(run: Path) -> set[str]:

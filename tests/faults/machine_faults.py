@@ -14,10 +14,23 @@ from cifar_lightning.models import ImageClassifier
 from cifar_lightning.runs.checkpoint import load, read_checkpoint
 from tests.faults import children, processes
 from tests.faults.children import GO, HERE, MODEL, SAVE
+from tests.faults.steps import both, damaged, removed, resumes, written
 from tests.faults.table import (
-    BEST, FIT, LAST, NEW, NEW_RUN, OLD_RUN, RESUME, RUN, Fault, Place, Step, Table, both, crossed, damaged, nothing,
-    removed, resumes, written,
-)  # fmt: skip
+    BEST,
+    FIT,
+    LAST,
+    NEW,
+    NEW_RUN,
+    OLD_RUN,
+    RESUME,
+    RUN,
+    Fault,
+    Place,
+    Step,
+    Table,
+    crossed,
+    nothing,
+)
 
 PREDICT, TEST = f"predict --ckpt_path={BEST}", f"test --ckpt_path={BEST}"
 PREDICTIONS = f"{RUN}/predictions.csv"
@@ -187,7 +200,7 @@ EVALUATIONS = {
     "*in a test": ((f"{MODEL}.test_step", 2), TEST, EVENTS),
     "in predictions": ((f"{MODEL}.predict_step", 2), PREDICT, ()),
 }
-SAVED = "go on with: python -m cifar_lightning fit --resume"
+SAVED = "resume with: python -m cifar_lightning fit --resume"
 SIGNALS = {"*SIGINT": (signal.SIGINT,), "*SIGTERM": (signal.SIGTERM,)}
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -218,10 +231,10 @@ TABLE: Table = {
              make=written(PREDICTIONS, "file,class\nold.png,cat\n")),
         Fault("no space left for a checkpoint", FIT, 1, (NEW, "No space left", FREE), no_space, NEW_RUN),
         Fault("*no space left for predictions", PREDICT, 1, (PREDICTIONS, "No space left"), no_space),
-        Fault("no space left for test.json", TEST, 1, (f"{RUN}/test.json", "No space left"), no_space, EVENTS),
+        Fault("no space left for test.json", TEST, 1, (RUN, "No space left"), no_space, EVENTS),
     ],
     "no right to write: file system": [
-        denied("*a folder that can't be written to", FIT, 2, "logs", "written to", make=read_only("logs/mlp-synthetic")),
+        denied("*runs can't be written", FIT, 2, "logs", "written to", make=read_only("logs/mlp-synthetic")),
         denied("no folder for logs", f"{FIT} --logs=new", 2, "logs", "written to", make=read_only(".")),
         denied("logs read only", f"{FIT} --logs=other", 2, "other", "written to", make=read_only("other")),
         denied("predictions can't be written", PREDICT, 1, PREDICTIONS, "denied", make=read_only(RUN)),
@@ -264,7 +277,7 @@ TABLE: Table = {
         Fault("memory beyond every number", f"{FIT} --model.width={10**30}", 2, ("model.width",)),
     ],
     "numbers run away: divergence check": [
-        diverges("learning rate", nothing, then=nothing_kept, command=f"{FIT} --model.batch_norm=false --model.lr=1e30"),
+        diverges("lr of 1e30", nothing, then=nothing_kept, command=f"{FIT} --model.batch_norm=false --model.lr=1e30"),
         diverges("NaN in the first epoch", loss(float("nan"), 2), "train/loss", "nan at step 2", then=nothing_kept),
         diverges("*NaN in the second epoch", loss(float("nan"), 6), "train/loss", "nan at step 2"),
         diverges("infinity in the second epoch", loss(float("inf"), 7), "train/loss", "inf"),

@@ -17,7 +17,7 @@ class Point:
     Attributes:
         name: Unique.
         target: A function, `package.module:Class.method`.
-        when: `half` cuts off what is written to the file that the function opens.
+        when: `half` cuts off what the function writes, or what is written to the file that it opens.
         nth: Which of its calls, 1 is the first.
         named: Only calls on a path of this name count, or on one that begins so if this ends with a dot.
         during: The command that is killed: a new run; one that resumes after a kill; one that saves after a SIGTERM.
@@ -41,6 +41,8 @@ CALLBACKS, CLI, RUNS = (f"cifar_lightning.{package}" for package in ("callbacks"
 OPEN, REPLACE = "pathlib:Path.open", "pathlib:Path.replace"
 STEP, VALIDATION = f"{MODEL}.training_step", f"{MODEL}.validation_step"
 SAMPLES = f"{CALLBACKS}.tensorboard:TensorBoardExtras.on_train_start"
+APPEND = "tensorboard.compat.tensorflow_stub.io.gfile:LocalFileSystem.append"
+WRITE_EVENT = "tensorboard.summary.writer.event_file_writer:EventFileWriter.add_event"
 EPOCH_END = f"{CALLBACKS}.checkpoints:Checkpoints.on_train_epoch_end"
 
 # In the middle of the second epoch.
@@ -49,9 +51,9 @@ TERMINATED = partial(children.signals, STEP, 24, [signal.SIGTERM])
 # Of 15 steps and 6 batches of validation an epoch; what happens each epoch is killed in the second.
 POINTS = [
     Point("folder", "pathlib:Path.mkdir", "after", named="version_0"),
-    Point("config.yaml missing", f"{CLI}.run_parts:SaveConfig.setup", "before"),
+    Point("config.yaml missing", f"{CLI}.lightning_cli:SaveConfig.save_config", "before"),
     Point("config.yaml half", OPEN, "half", named=".config.yaml.tmp"),
-    Point("config.yaml there", f"{CLI}.run_parts:SaveConfig.setup", "after"),
+    Point("config.yaml there", f"{CLI}.lightning_cli:SaveConfig.save_config", "after"),
     Point("data not read", "cifar_lightning.data.datamodule:CIFAR10DataModule.setup", "before"),
     Point("no sample images yet", SAMPLES, "before"),
     Point("sample images there", SAMPLES, "after"),
@@ -61,9 +63,10 @@ POINTS = [
     Point("first mid-validation", VALIDATION, "after", 2),
     Point("mid-validation", VALIDATION, "after", 8),
     Point("no row yet", f"{CALLBACKS}.history:History.on_train_epoch_end", "before", 2),
-    Point("curves ahead of metrics.csv", f"{RUNS}.metrics_csv:write", "before", 2),
+    Point("no row in metrics.csv", f"{RUNS}.metrics_csv:write", "before", 2),
     Point("metrics.csv half", OPEN, "half", 2, ".metrics.csv.tmp"),
-    Point("metrics.csv ahead of the checkpoint", f"{RUNS}.metrics_csv:write", "after", 2),
+    Point("metrics.csv ahead of the curves", f"{RUNS}.metrics_csv:write", "after", 2),
+    Point("curves ahead of the checkpoint", EPOCH_END, "before", 2),
     Point("first metrics.csv, no checkpoint", f"{RUNS}.metrics_csv:write", "after", 1),
     Point("before the temporary file", OPEN, "before", 2, ".new.ckpt.tmp"),
     Point("first temporary file half", OPEN, "half", 1, ".new.ckpt.tmp"),
@@ -81,10 +84,11 @@ POINTS = [
     Point("after the last epoch", EPOCH_END, "after", 3),
     Point("trained", f"{CALLBACKS}.console:Console.on_fit_end", "before"),
     Point("chosen", f"{CLI}.starting_point:newest", "after", during="resume"),
-    Point("not repaired", f"{CLI}.lightning_cli:repair", "before", during="resume"),
-    Point("event file half", OPEN, "half", named=".events.", during="resume"),
-    Point("event files joined, the old not named", REPLACE, "before", named=".events.", during="resume"),
-    Point("curves repaired, metrics.csv not", f"{RUNS}.events:repair", "after", during="resume"),
+    Point("before the new event file", WRITE_EVENT, "before", 1, during="resume"),
+    Point("new event file, nothing purged", WRITE_EVENT, "before", 2, during="resume"),
+    Point("purge record half", APPEND, "half", 2, during="resume"),
+    Point("purged, not repaired", f"{CLI}.lightning_cli:repair", "before", during="resume"),
+    Point("metrics.csv repaired", f"{RUNS}.metrics_csv:write", "after", during="resume"),
     Point("repaired", f"{CLI}.lightning_cli:repair", "after", during="resume"),
     Point("config.yaml half again", OPEN, "half", named=".config.yaml.tmp", during="resume"),
     Point("history loaded", f"{CALLBACKS}.history:History.load_state_dict", "after", during="resume"),
@@ -96,7 +100,7 @@ POINTS = [
 ]
 
 # Curves and metrics.csv are an epoch further than the checkpoint: the most there can be to repair.
-AHEAD = next(point for point in POINTS if point.name == "metrics.csv ahead of the checkpoint")
+AHEAD = next(point for point in POINTS if point.name == "curves ahead of the checkpoint")
 
 # Functions without which a run does not resume exactly; whether it must have been stopped within an epoch to show.
 SABOTAGE = {
@@ -106,5 +110,5 @@ SABOTAGE = {
     "epoch zeroed": ("cifar_lightning.data.loader:Batches.set_epoch", False),
     "batches not left out": ("cifar_lightning.data.loader:BatchLoader.load_state_dict", True),
     "sums of the epoch dropped": (f"{MODEL}.on_load_checkpoint", True),
-    "curves not repaired": (f"{RUNS}.events:repair", False),
+    "curves not purged": (f"{CLI}.lightning_cli:purge_step", False),
 }

@@ -1,7 +1,6 @@
 """The parts of a row in the table of faults, and the place that each row is tried in."""
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from typing import Any, Final
 
 import pytest
 
-from cifar_lightning.__main__ import main
 from tests.faults.compare import differences
 from tests.faults.processes import Before
 
@@ -63,7 +61,7 @@ class Place:
     def check_whole(self, run: str) -> None:
         """Assert that a run ended as if there had been no fault."""
         found = differences(self.folder / run, self.whole)
-        assert found == []
+        assert found == [], found
 
 
 class Payload:
@@ -150,50 +148,3 @@ def snapshot(folder: Path) -> dict[str, object]:
             content = path.read_bytes() if path.is_file() else path.stat().st_mode
         found[str(path.relative_to(folder))] = content
     return found
-
-
-def written(name: str, content: str | bytes) -> Step:
-    return lambda place: place.write(name, content)
-
-
-def both(*steps: Step) -> Step:
-    return lambda place: [step(place) for step in steps]
-
-
-def damaged(damage: Damage, *names: str) -> Step:
-    return lambda place: [damage(place, place.folder / name) for name in names]
-
-
-def content(change: Callable[[bytes], bytes]) -> Damage:
-    return lambda place, path: path.write_bytes(change(path.read_bytes()))
-
-
-def removed(place: Place, path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def folder(place: Place, path: Path) -> None:
-    path.unlink(missing_ok=True)
-    path.mkdir()
-
-
-def pipe(place: Place, path: Path) -> None:
-    path.unlink(missing_ok=True)
-    os.mkfifo(path)
-
-
-def unreadable(place: Place, path: Path) -> None:
-    path.touch()
-    path.chmod(0)
-
-
-def resumes(run: str) -> Step:
-    """Return the check that a run resumes, and ends as the whole one."""
-
-    def check(place: Place) -> None:
-        for path in (place.folder / run).rglob("*"):
-            path.chmod(0o755)
-        assert main(["fit", f"--resume={run}"]) == 0
-        place.check_whole(run)
-
-    return check

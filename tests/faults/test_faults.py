@@ -143,7 +143,7 @@ def test_the_payloads_work(place: Place) -> None:
         write(place, Path("evil.ckpt"))
         torch.load("evil.ckpt", weights_only=False)
         assert created()
-    settings_faults.evil_modules(place)
+    settings_faults.modules(place)
     for module in ("evil_callbacks", "lightning.pytorch_evil"):
         __import__(module)
         assert created()

@@ -184,11 +184,11 @@ def test_the_source_that_auto_came_to_is_in_the_command(empty_folder: Path, monk
 
     asked: list[str] = []
 
-    def settle(source: str, *_: object) -> str:
+    def resolve(source: str, *_: object) -> str:
         asked.append(source)
         return "synthetic"
 
-    monkeypatch.setattr(module, "settle", settle)
+    monkeypatch.setattr(module, "resolve_source", resolve)
     experiment = Experiment(base=str(CONFIGS / "quick.yaml"), epochs=1, vary={"model.lr": [0.1, 0.2]})
     cell, _ = grid({"quick": experiment}, empty_folder).cells
     assert asked == ["auto"]  # a bad network is asked once, not at every point
