@@ -11,8 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from cifar_lightning.cli import blame, callback_lists, starting_point, validation
-from cifar_lightning.cli.argv import Arguments
+from cifar_lightning.cli import argv, blame, callback_lists, starting_point, validation
 from cifar_lightning.cli.config_files import check_yaml
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.source import Source, data_root, resolve_source, tagged
@@ -94,14 +93,14 @@ class CLI(LightningCLI):
         check(not command.startswith("-"), "command", command, f"one of {commands}, before its flags")
         if command not in self.subcommands():
             raise InputError(command, "no such command", f"use one of {commands}, benchmark, study, report")
-        given = Arguments.read(args[1:])
-        for file in given.configs:
+        given, rest = argv.read(args[1:])
+        for file in given.config:
             check_yaml(Path(file))
-        if not {"-h", "--help"} & set(given.rest):
-            self.start = starting_point.find(command, given, lambda: self._last_run(parser, given.rest))
-        self.blamed = self.restored.path if self.restored and not given.has_settings else None
-        with blame.the_checkpoint(self.blamed):
-            self.config = parser.parse_args([command, *(self.start.settings if self.start else []), *given.rest])
+        if not {"-h", "--help"} & set(rest):
+            self.start = starting_point.find(command, given, lambda: self._last_run(parser, rest))
+        self.blamed = self.restored.path if self.restored and not rest else None
+        with blame.settings_of(self.blamed):
+            self.config = parser.parse_args([command, *(self.start.settings if self.start else []), *rest])
         config = self.config[command]
         for name in ("ckpt_path", "resume"):  # their flags were taken out above
             if config[name] is not None:
@@ -145,7 +144,7 @@ class CLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Make Trainer, model and data."""
-        with blame.the_checkpoint(self.blamed):
+        with blame.settings_of(self.blamed):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -193,7 +192,7 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             validation.check_resumes(self.restored, config, may_be_done=self.start.may_be_done)
             dumped = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))["fit"]
-            given += starting_point.changed_trainer(self.start.run, dumped)
+            given += starting_point.changed_trainer(self.start.run, dumped["trainer"])
         else:
             validation.check_evaluates(self.restored, str(self.subcommand), config)
         where = "model and data as there" + (f", but for {', '.join(given)}" if given else "")
@@ -229,5 +228,5 @@ class CLI(LightningCLI):
 
     def _run(self, command: Callable[..., object], checkpoint: Path | None = None, **more: Any) -> None:
         path = checkpoint or (self.restored.path if self.restored else None)
-        with performance.still_heap(), blame.out_of_memory(self.trainer), blame.the_input(path):
+        with performance.still_heap(), blame.running(self.trainer, path):
             command(self.model, datamodule=self.datamodule, ckpt_path=path, **more)
