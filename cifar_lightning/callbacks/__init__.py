@@ -1,7 +1,6 @@
 """What watches a run: its seeds, its gradients, its history, what it keeps, its pictures and its words."""
 
 from cifar_lightning.callbacks.checkpoints import Checkpoints
-from cifar_lightning.callbacks.clipping import Clipping
 from cifar_lightning.callbacks.console import Console, ProgressBar
 from cifar_lightning.callbacks.divergence import Divergence
 from cifar_lightning.callbacks.environment_check import Conditions
@@ -14,7 +13,6 @@ from cifar_lightning.callbacks.test_results import TestReport
 
 __all__ = [
     "Checkpoints",
-    "Clipping",
     "Conditions",
     "Console",
     "Divergence",

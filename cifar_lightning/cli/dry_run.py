@@ -38,4 +38,5 @@ class DryRun(CLI):
     def place(self) -> None:
         """Puts the model where it is trained."""
         self.trainer.precision_plugin.convert_module(self.model.to(self.device))
+        self.model.trainer = self.trainer  # tells the model its device
         self.model.setup("fit")

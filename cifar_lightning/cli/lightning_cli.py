@@ -147,8 +147,6 @@ class CLI(LightningCLI):
         config, folder = self.config_init[self.subcommand], self.origin.run if self.origin else None
         if config.trainer.logger in (None, True):
             kwargs["logger"] = run_parts.logger(config, str(self.subcommand), folder)
-        if config.trainer.profiler is None:
-            kwargs["profiler"] = speed.NoProfiler()
         ours = (
             run_parts.evaluators(config, folder)
             if self.subcommand != "fit"

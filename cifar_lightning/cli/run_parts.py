@@ -25,7 +25,7 @@ def watchers(config: Any, why_precision: str) -> list[Callback]:
     kept = trainer.enable_checkpointing is not False and trainer.logger is not False and not trainer.fast_dev_run
     checkpoints = callbacks.Checkpoints(history) if kept else None
     words = callbacks.Console(history, why_precision, checkpoints)
-    first = [callbacks.Divergence(checkpoints), history, words, callbacks.Conditions(), callbacks.Clipping()]
+    first = [callbacks.Divergence(checkpoints), history, words, callbacks.Conditions()]
     last = [callbacks.TensorBoardExtras(), callbacks.EpochSeed(), callbacks.Stopping(checkpoints)]
     return [*first, *last, *([checkpoints] if checkpoints else []), *_bar(config)]
 

@@ -18,12 +18,9 @@ class CNN(ImageClassifier):
 
     Args:
         channels: Output channels of each block, at most five blocks: each halves the 32 pixels of a side.
-        batch_norm: Normalises each channel over the batch (Ioffe & Szegedy 2015).
+        batch_norm: Normalize each channel over the batch (Ioffe & Szegedy 2015).
         dropout: Probability of zeroing an activation in training, 0 to 1; at 0 there is no such layer.
-        **optimization: As `ImageClassifier` takes them.
-
-    Raises:
-        InputError: A value is out of range.
+        **optimization: As in `ImageClassifier`.
     """
 
     def __init__(

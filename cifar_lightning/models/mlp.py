@@ -18,12 +18,9 @@ class MLP(ImageClassifier):
     Args:
         width: Units in each hidden layer, 1 to 1,000,000.
         depth: Hidden layers, at least 0.
-        batch_norm: Normalises each hidden unit over the batch (Ioffe & Szegedy 2015).
+        batch_norm: Normalize each hidden unit over the batch (Ioffe & Szegedy 2015).
         dropout: Probability of zeroing a hidden unit in training, 0 to 1; at 0 there is no such layer.
-        **optimization: As `ImageClassifier` takes them.
-
-    Raises:
-        InputError: A value is out of range.
+        **optimization: As in `ImageClassifier`.
     """
 
     def __init__(
