@@ -76,8 +76,7 @@ class ImageClassifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, shape (B, 10), of normalized images, float32, shape (B, 3, 32, 32)."""
-        logits: Tensor = self.network(images)
-        return logits
+        return cast(Tensor, self.network(images))
 
     def setup(self, stage: str) -> None:
         """Lay the weights out as the device is fastest with, in every stage alike so that metrics agree bit for bit."""
@@ -178,8 +177,7 @@ class ImageClassifier(LightningModule):
 
     def _logits(self, batch: ImageSet) -> Tensor:
         # In float32 whatever the precision of the network: softmax over bfloat16 loses digits.
-        logits: Tensor = self(batch.images.to(self.dtype))
-        return logits.float()
+        return cast(Tensor, self(batch.images.to(self.dtype))).float()
 
     def _step(self, batch: ImageSet, stage: str) -> tuple[Tensor, Tensor]:
         """Return loss, shape (), and logits, shape (B, 10), of a batch, counted in the metrics of its stage."""

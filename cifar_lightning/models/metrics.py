@@ -19,13 +19,7 @@ class LossAndAccuracy(Metric):
             self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            loss: Mean cross-entropy of the batch in nats, shape ().
-            logits: Shape (B, 10).
-            labels: int64, shape (B,).
-        """
+        """Add a batch: its mean cross-entropy in nats, shape (), logits, shape (B, 10), labels, int64, shape (B,)."""
         self.loss_sum += loss.detach().float() * len(labels)
         self.correct += (logits.argmax(1) == labels).sum()
         self.count += len(labels)
