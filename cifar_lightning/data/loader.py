@@ -10,6 +10,24 @@ from cifar_lightning.data.image_set import ImageSet
 from cifar_lightning.utils.seeding import derive
 
 
+def steps_per_epoch(images: int, batch_size: int, limit: int | float = 1.0) -> int:
+    """Return the number of training steps per epoch, the one place where it is computed.
+
+    Args:
+        images: Training images, 0 or more.
+        batch_size: Images per step, at least 1; a remainder of one image is left out.
+        limit: Lightning's `limit_train_batches`: an int is a number of batches, a float a fraction, rounded down.
+    """
+    steps = -(-_trained_on(images, batch_size) // batch_size)
+    return min(steps, limit) if isinstance(limit, int) else int(steps * limit)
+
+
+def _trained_on(images: int, batch_size: int) -> int:
+    # A training batch of one has no variance to normalise by: batch norm refuses it, so a remainder of one is left
+    # out, a different image each epoch. Evaluation leaves nothing out.
+    return images - (batch_size > 1 and images % batch_size == 1)
+
+
 class Rows(Dataset[ImageSet]):
     """An image set that is indexed by a whole batch of row numbers at a time."""
 
@@ -51,23 +69,18 @@ class Batches(Sampler[Tensor]):
         return batches if self.epoch == epoch else 0
 
     def __len__(self) -> int:
-        return -(-self._used // self.batch_size)
+        if self.seed is None:
+            return -(-self.size // self.batch_size)
+        return steps_per_epoch(self.size, self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
         if self.seed is None:
             order = torch.arange(self.size)
         else:
             generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
-            order = torch.randperm(self.size, generator=generator)[: self._used]
+            order = torch.randperm(self.size, generator=generator)[: _trained_on(self.size, self.batch_size)]
         if len(order):  # an empty order would be split into one empty batch
             yield from torch.split(order, self.batch_size)[self.skipped :]
-
-    @property
-    def _used(self) -> int:
-        # A training batch of one has no variance to normalise by: batch norm refuses it, so a remainder of one is left
-        # out, a different image each epoch. Evaluation leaves nothing out.
-        lone = self.seed is not None and self.batch_size > 1 and self.size % self.batch_size == 1
-        return self.size - lone
 
 
 class BatchLoader(DataLoader[ImageSet]):

@@ -1,132 +1,106 @@
-"""What a study leaves to read. The report is made of these alone.
+"""The records of a study; the report is made of these alone.
 
-`plan.json` is a `Plan`: the command, and every point of every experiment with the address of the run that it reads.
-Each run has a folder `EXPERIMENT/NAME/`, whose `result.json` is a `Record`. `results.csv` has a row a point, for
-spreadsheets and pandas; seconds, which differ from one machine and day to the next, stand in `result.json` alone.
-`store.py` writes and reads them, `results.py` joins them.
+`plan.json` is a `Plan`: every point of every experiment, with the address of the run that serves it. Each run has a
+folder `EXPERIMENT/NAME/`, whose `result.json` is a `Record`. `store.py` writes and reads them, `tables.py` joins them.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-SCHEMA = 1
+from msgspec import Meta, Struct
+
+SCHEMA = 2
+NEEDED = {"epoch", "epoch_seconds", "val/acc"}  # in every row: the report counts on them
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mistake:
-    """A test image that was taken for something else.
+class Mistake(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A test image that was taken for another class."""
 
-    Attributes:
-        image: Its number in the official order, from 0.
-        true: Its class.
-        predicted: The class it was taken for.
-        probability: How sure the network was of that, 0 to 1.
-        png: The image as a PNG file, in Base64.
-    """
-
-    image: int
+    image: int  # its number in the official order, from 0
     true: str
     predicted: str
-    probability: float
-    png: str
+    probability: float  # of the predicted class, 0 to 1
+    png: str  # the image as a PNG file, in Base64
+
+    def __post_init__(self) -> None:
+        if not base64.b64decode(self.png, validate=True).startswith(b"\x89PNG"):
+            raise ValueError("Expected png to be a PNG file in Base64")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Test:
-    """What `test` and `predict` say of a run's best checkpoint.
-
-    Attributes:
-        loss: Mean cross-entropy, in nats.
-        acc: Fraction of the test images.
-        classes: Their names, in the order of the labels.
-        confusion_matrix: Counts; row = true class, column = predicted class.
-        mistakes: Those it was surest of, the surest first.
-    """
+class Test(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Results on the test set, of a run's best checkpoint."""
 
     __test__ = False  # to pytest it is no test
 
-    loss: float
-    acc: float
-    classes: list[str]
-    confusion_matrix: list[list[int]]
-    mistakes: list[Mistake] = field(default_factory=list)
+    loss: float  # mean cross-entropy in nats
+    acc: float  # fraction of the test images
+    classes: list[str]  # in the order of the labels
+    confusion_matrix: list[list[int]]  # counts; row = true class, column = predicted class
+    mistakes: list[Mistake] = []  # the most probable ones, in descending order
+
+    def __post_init__(self) -> None:
+        if {len(self.confusion_matrix), *map(len, self.confusion_matrix)} != {len(self.classes)}:
+            raise ValueError("Expected confusion_matrix to have a row and a column per class")
 
     @property
     def per_class_acc(self) -> dict[str, float]:
-        """The fraction of each class's images that were recognised."""
+        """The recall of each class, 0 to 1."""
         pairs = enumerate(zip(self.classes, self.confusion_matrix, strict=True))
         return {name: row[i] / max(1, sum(row)) for i, (name, row) in pairs}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """What came of one run; the content of its result.json.
+class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The result of one run; the content of its result.json."""
 
-    Attributes:
-        address: What identifies it, in hexadecimal: a hash of settings, seed, source of the images and code.
-        status: `done`, or `failed`.
-        reason: Why it failed.
-        command: What to type to repeat it.
-        folder: Where its record is, below the study's folder; what `fit` left is in `version_0` there.
-        seed: Of weights, order and masks.
-        source: `cifar10` or `synthetic`.
-        settings: All that was set, dotted: `model.dropout`. (`model.class_path` names the architecture.)
-        parameters: Numbers that were learnt.
-        images_per_epoch: Images trained on in an epoch.
-        rows: The curves, a row an epoch, named as in metrics.csv.
-        test: What the test set said; None where it was not asked.
-        environment: What it ran on and with: versions, machine, threads, precision, commit, and the hashes of code
-            and data (`data` is that of the images and labels of the split, in their order).
-        schema: Version of this layout.
-    """
-
-    address: str
+    address: str  # a hash of settings, seed, source and recipe, in hexadecimal
     status: Literal["done", "failed"]
-    reason: str = ""
-    command: str
-    folder: str
-    seed: int
-    source: str
+    reason: str = ""  # why it failed
+    command: str  # repeats the run
+    folder: str  # of this record, below the study's; what `fit` left is in version_0 there
+    seed: int  # of weights, order and masks
+    source: str  # of the images: cifar10 or synthetic
+    # The parsed configuration, dotted: model.dropout (model.class_path names the architecture). Of the Trainer only what
+    # differs from its defaults, and nothing of the machine.
     settings: dict[str, Any]
     parameters: int = 0
-    images_per_epoch: int = 0
-    rows: list[dict[str, float]] = field(default_factory=list)
-    test: Test | None = None
-    environment: dict[str, Any] = field(default_factory=dict)
-    schema: int = SCHEMA
+    images_per_epoch: int = 0  # trained on
+    steps_per_epoch: int = 0
+    rows: list[dict[str, float]] = []  # the curves, a row per epoch, named as in metrics.csv
+    test: Test | None = None  # None where the test set was not asked
+    # Versions, machine, threads, precision, commit, recipe, and the hash of the data (images and labels of the split).
+    environment: dict[str, Any] = {}
+    schema: Literal[2] = SCHEMA
+
+    def __post_init__(self) -> None:
+        if not all(row.keys() >= NEEDED for row in self.rows):
+            raise ValueError(f"Expected {', '.join(sorted(NEEDED))} in rows")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """A place in the grid, and the run that stands there.
+class Point(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A point of the plan, and the run that serves it."""
 
-    Attributes:
-        experiment: Its name in the study's configuration.
-        variant: What varies, in words: `batch_size=10`; the experiment's name where nothing does.
-        varied: What varies, dotted: `{"data.batch_size": 10}`.
-        seed: Of the run.
-        epochs: How many of the run's epochs count here: one run may serve a longer experiment too.
-        address: Of the run.
-    """
-
-    experiment: str
-    variant: str
-    varied: dict[str, Any]
+    experiment: str  # its name in the study's configuration
+    variant: str  # what varies, as text: batch_size=10; the experiment's name where nothing does
+    varied: dict[str, Any]  # what varies, dotted: {"data.batch_size": 10}
     seed: int
-    epochs: int
-    address: str
+    epochs: Annotated[int, Meta(ge=1)]  # how many of the run's count here: it may serve a longer experiment too
+    address: str  # of the run
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The whole grid.
+class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All points of a study."""
 
-    Attributes:
-        command: What was typed.
-        points: In the order of the configuration.
-        schema: Version of this layout.
-    """
+    command: str  # as typed
+    points: list[Point]  # in the order of the configuration
+    schema: Literal[2] = SCHEMA
 
-    command: str
-    points: list[Point]
-    schema: int = SCHEMA
+
+@dataclass(frozen=True)
+class Study:
+    """A plan, and by address the records of its runs, as they are in a folder."""
+
+    plan: Plan
+    records: dict[str, Record]
+    folder: Path

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from cifar_lightning.results.records import Plan, Point, Record, Test
+from cifar_lightning.results import records
+from cifar_lightning.results.records import Point, Record, Test
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,8 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Study:
-    """A plan with its records, for the report.
-
-    Attributes:
-        plan: The grid.
-        records: By address.
-        folder: Where they were read.
-    """
-
-    plan: Plan
-    records: dict[str, Record]
-    folder: Path
+class Study(records.Study):
+    """A plan with its records, for the report."""
 
     @cached_property
     def experiments(self) -> dict[str, list[Variant]]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cifar_lightning.data.image_set import ImageSet
-from cifar_lightning.data.loader import Batches, BatchLoader, batch_loader
+from cifar_lightning.data.loader import Batches, BatchLoader, batch_loader, steps_per_epoch
 from cifar_lightning.models import MLP
 
 
@@ -25,6 +25,11 @@ def batches(loader: DataLoader[ImageSet], epoch: int = 0) -> list[ImageSet]:
 
 def order(loader: DataLoader[ImageSet], epoch: int = 0) -> list[int]:
     return [int(label) for batch in batches(loader, epoch) for label in batch.labels]
+
+
+def quiet_trainer(**settings: Any) -> Trainer:
+    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return Trainer(accelerator="cpu", **off, **settings)
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(250, 100), (200, 100), (8, 3), (5, 5), (2, 10), (3, 1), (1, 1)])
@@ -63,6 +68,26 @@ def test_only_training_leaves_out_a_lone_image(size: int, batch_size: int, seed:
     loader = batch_loader(numbered(size), batch_size, seed=seed)
     assert [len(batch.labels) for batch in loader] == sizes
     assert len(loader) == len(sizes)
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "steps"),
+    [
+        *((40, limit, steps) for limit, steps in [(1.0, 10), (1, 1), (3, 3), (11, 10), (0, 0), (0.0, 0), (0.39, 3)]),
+        *((41, limit, steps) for limit, steps in [(1.0, 10), (10, 10), (11, 10), (0.5, 5)]),
+        *((42, limit, steps) for limit, steps in [(1.0, 11), (11, 11), (0.5, 5), (0.99, 10)]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")  # on purpose: nothing to validate on here
+def test_steps_per_epoch_are_those_of_the_loader_and_of_lightning(size: int, limit: int | float, steps: int) -> None:
+    assert steps_per_epoch(size, 4, limit) == steps
+    images, labels = numbered(size)
+    loader = batch_loader(ImageSet(images.float(), labels % 10), 4, seed=0)
+    assert len(loader) == steps_per_epoch(size, 4)
+    trainer = quiet_trainer(max_epochs=1, limit_train_batches=limit)
+    trainer.fit(MLP(depth=0), loader)
+    assert trainer.global_step == steps
+    assert trainer.num_training_batches == steps or limit == 0
 
 
 def test_each_epoch_leaves_out_another_image() -> None:
@@ -132,15 +157,7 @@ class Recorder(Callback):
 def test_the_trainer_tells_the_sampler_its_epoch() -> None:
     images, labels = numbered(40)
     recorder = Recorder()
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        callbacks=[recorder],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(max_epochs=2, callbacks=[recorder])
     trainer.fit(MLP(depth=0), batch_loader(ImageSet(images.float(), labels % 10), 8, seed=4))
     loader = batch_loader(numbered(40), 8, seed=4)
     assert recorder.epochs == [order(loader, 0), order(loader, 1)]

@@ -11,11 +11,12 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+from msgspec.structs import replace
 from PIL import Image
 
 from cifar_lightning.results import store
@@ -115,7 +116,9 @@ def record(
 ) -> Record:
     """What came of one run with these settings instead of the defaults; `failed` is the reason why it did."""
     all_settings = {"model.class_path": f"cifar_lightning.models.{model}", **SETTINGS, **(settings or {})}
-    content = json.dumps([all_settings, seed, source, images, list(map(dict, rows)), failed, test and asdict(test)])
+    content = json.dumps(
+        [all_settings, seed, source, images, list(map(dict, rows)), failed, test and to_builtins(test)]
+    )
     return Record(
         address=hashlib.sha256(content.encode()).hexdigest()[:16],
         status="failed" if failed else "done",
@@ -127,7 +130,7 @@ def record(
         settings=all_settings,
         parameters=150_000,
         images_per_epoch=images,
-        rows=[dict(row) for row in rows],
+        rows=[{name: float(value) for name, value in row.items()} for row in rows],
         test=test,
         environment=dict(environment),
     )

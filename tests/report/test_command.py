@@ -114,27 +114,36 @@ def _with(**changed: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_without("rows"), "rows: expected at least one"),
-        (_without("seed"), "all of it: expected seed"),
-        (_with(more=1), "all of it: expected nothing of the name more"),
-        (_with(rows=None), "rows: expected a list"),
-        (_with(rows=[]), "rows: expected at least one"),
-        (_with(rows="0.5"), "rows: expected a list"),
-        (_with(rows=[{"epoch": 1, "epoch_seconds": 1}]), "rows: expected epoch, epoch_seconds and val/acc"),
+        (_without("rows"), "rows: Expected at least one"),
+        (_without("seed"), "Object missing required field `seed`"),
+        (_with(more=1), "Object contains unknown field `more`"),
+        (_with(rows=None), "rows: Expected `array`"),
+        (_with(rows=[]), "rows: Expected at least one"),
+        (_with(rows="0.5"), "rows: Expected `array`"),
+        (_with(rows=[{"epoch": 1, "epoch_seconds": 1}]), "Expected epoch, epoch_seconds, val/acc in rows"),
         (
             _with(rows=[{"epoch": 1, "epoch_seconds": 1, "val/acc": "much"}]),
-            "rows[0].val/acc: expected a value of type",
+            "rows[0][...]: Expected `float`, got `str`",
         ),
-        (_with(environment=None), "environment: expected an object"),
-        (_with(command=None), "command: expected a value of type str"),
-        (_with(address=["a"]), "address: expected a value of type str"),
-        (_with(parameters="many"), "parameters: expected a value of type int"),
-        (_with(seed=True), "seed: expected a value of type int"),
-        (_with(status="begun"), "status: expected done or failed"),
-        (lambda content: content["test"]["confusion_matrix"].pop(), "test.confusion_matrix: expected a row and a col"),
-        (lambda content: content["test"]["mistakes"][0].update(png="bm8="), "test.mistakes: expected PNG files"),
-        (lambda content: content["test"]["mistakes"][0].update(png="?"), "not the record of a run ("),
-        (lambda content: content["test"]["mistakes"][0].pop("true"), "test.mistakes[0]: expected true"),
+        (_with(environment=None), "environment: Expected `object`, got `null`"),
+        (_with(command=None), "command: Expected `str`, got `null`"),
+        (_with(address=["a"]), "address: Expected `str`, got `array`"),
+        (_with(parameters="many"), "parameters: Expected `int`, got `str`"),
+        (_with(seed=True), "seed: Expected `int`, got `bool`"),
+        (_with(status="begun"), "status: Invalid enum value 'begun'"),
+        (
+            lambda content: content["test"]["confusion_matrix"].pop(),
+            "test: Expected confusion_matrix to have a row and a col",
+        ),
+        (
+            lambda content: content["test"]["mistakes"][0].update(png="bm8="),
+            "test.mistakes[0]: Expected png to be a PNG file",
+        ),
+        (lambda content: content["test"]["mistakes"][0].update(png="?"), "test.mistakes[0]: "),
+        (
+            lambda content: content["test"]["mistakes"][0].pop("true"),
+            "test.mistakes[0]: Object missing required field `true`",
+        ),
     ],
 )
 def test_a_record_that_was_changed_is_named_with_the_place(change: Any, words: str, tmp_path: Path) -> None:
@@ -151,10 +160,10 @@ def test_a_record_that_was_changed_is_named_with_the_place(change: Any, words: s
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"epochs": 0}, "points: expected epochs of 1 or more"),
-        ({"epochs": "6"}, "points[0].epochs: expected a value of type int"),
-        ({"seed": "0"}, "points[0].seed: expected a value of type int"),
-        ({"varied": []}, "points[0].varied: expected an object"),
+        ({"epochs": 0}, "points[0].epochs: Expected `int` >= 1"),
+        ({"epochs": "6"}, "points[0].epochs: Expected `int`, got `str`"),
+        ({"seed": "0"}, "points[0].seed: Expected `int`, got `str`"),
+        ({"varied": []}, "points[0].varied: Expected `object`, got `array`"),
     ],
 )
 def test_so_is_a_plan(changed: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -163,7 +172,7 @@ def test_so_is_a_plan(changed: dict[str, Any], words: str, tmp_path: Path) -> No
     content = json.loads(path.read_text())
     content["points"][0] |= changed
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=re.escape(f"{path}: not the plan of a study ({words}")):
+    with pytest.raises(InputError, match=re.escape(f"{path}: not a plan of a study ({words}")):
         report([str(made)])
 
 

@@ -1,6 +1,6 @@
 """`runs` and `curves`: what stands in results.csv and under the report."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 from pathlib import Path
 
 import pandas as pd
