@@ -56,7 +56,6 @@ def test_the_numbers_in_the_prose_are_those_of_the_records() -> None:
     hours = sum(row["epoch_seconds"] for record in RECORDS for row in record["rows"]) / 3600
     above = re.sub(r"\| (CNN|MLP).*", "", README.partition("\n## ")[0])
     assert numbers(above) == [str(RUNS.epochs["cnn"]), torch, f"{hours:.0f}"]
-
     (steps,) = {r["settings"]["trainer.limit_train_batches"] for r in RECORDS if "batch_size_updates/" in r["folder"]}
     best = RUNS.set_index(["data.batch_size", "model.dropout"], append=True)["best_val/acc"]
     best = best.map("{:.2f}".format).sort_index()
@@ -103,12 +102,11 @@ def test_commands_and_settings_exist(empty_folder: Path, capsys: pytest.CaptureF
     assert set(re.findall(r"(?<![\w|-])--[a-z][\w.-]+", README)) - known == set()
 
 
-def test_it_is_short_and_the_files_that_it_links_to_and_the_agreed_top_level_exist() -> None:
+def test_it_is_short_and_its_links_and_the_agreed_top_level_exist() -> None:
     assert len(README.split()) <= 1500
     assert {link for link in re.findall(r"\]\(([^)#]+)\)", README) if not (ROOT / link).exists()} == set()
     agreed = {"pyproject.toml", "cifar_lightning", "configs", "tests", "logs", "README.md"}
-    here = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
-    assert agreed <= here <= agreed | {"data"}  # git-ignored
+    assert agreed <= {path.name for path in ROOT.iterdir() if path.name[0] != "."} <= agreed | {"data"}  # git-ignored
 
 
 @SLOW
