@@ -50,11 +50,7 @@ REMEDY = (
 
 
 def load(root: Path, *, train: bool) -> ImageSet:
-    """Read the 50,000 training or the 10,000 test images, in the order of the official files.
-
-    Args:
-        root: The folder that holds `cifar-10-batches-py`.
-        train: The training set, else the test set.
+    """Read the 50,000 training or the 10,000 test images from `root/cifar-10-batches-py`, in the official order.
 
     Raises:
         InputError: A batch file is missing, damaged or unreadable.
@@ -65,8 +61,7 @@ def load(root: Path, *, train: bool) -> ImageSet:
         raise InputError("data.root", f"{fault} in {root / FOLDER}", REMEDY) from None
     # A row is an image: 1,024 red values, then green, then blue, each row by row from the top.
     images = torch.cat([torch.from_numpy(batch["data"]) for batch in batches]).view(-1, 3, 32, 32)
-    labels = torch.cat([torch.tensor(batch["labels"], dtype=torch.int64) for batch in batches])
-    return ImageSet(images, labels)
+    return ImageSet(images, torch.cat([torch.tensor(batch["labels"], dtype=torch.int64) for batch in batches]))
 
 
 def faults(root: Path) -> dict[str, str]:
@@ -96,12 +91,8 @@ def _read(root: Path, name: str) -> bytes:
 def ensure(root: Path, mirrors: Sequence[str]) -> None:
     """Make `root/cifar-10-batches-py` whole; if it is already, touch neither disk nor network.
 
-    Only files that are damaged or missing are written, each renamed into place. One process downloads while others
-    wait; what a killed one leaves behind (a folder `.cifar-10-*`) the next one removes.
-
-    Args:
-        root: Created if need be. An archive `cifar-10-python.tar.gz` in it is used and kept.
-        mirrors: Addresses of the official archive, tried in order.
+    An archive in `root` is used and kept, else `mirrors` are tried in order. Only damaged or missing files are written,
+    each renamed into place. One process downloads while others wait; what a killed one leaves the next one removes.
 
     Raises:
         InputError: No source gave the official files, or `root` can't be written.
@@ -165,7 +156,6 @@ def _unpack(archive: Path | str, scratch: Path) -> None:
 
 
 def _short(source: Path | str) -> str:
-    """Return the name of a file, the host of an address."""
     return source.name if isinstance(source, Path) else source.partition("//")[2].partition("/")[0] or source
 
 
