@@ -129,7 +129,8 @@ def _obtain(root: Path, mirrors: Sequence[str]) -> list[str]:
                 _unpack(source, scratch)
             except (requests.RequestException, ValueError, PermissionError) as error:  # other OSErrors are the disk's
                 failures.append(f"{_short(source)}: {_reason(error)}")
-                print(f"not using {failures[-1]}", file=sys.stderr)
+                if source is own:  # a mirror is told of in the end, if none works
+                    print(f"not using {failures[-1]}", file=sys.stderr)
                 continue
             (root / FOLDER).mkdir(exist_ok=True)
             for file in faults(root):
@@ -141,6 +142,7 @@ def _obtain(root: Path, mirrors: Sequence[str]) -> list[str]:
 def _unpack(archive: Path | str, scratch: Path) -> None:
     """Unpack the archive at a path or an address, unless its MD5 is wrong (ValueError)."""
     # As the MD5 is pinned, neither a redirect away from https nor an odd member of the archive can do harm.
+    pooch.get_logger().setLevel("WARNING")  # our own lines are enough
     untar = pooch.Untar([FOLDER], extract_dir=str(scratch))
     if isinstance(archive, Path):
         if pooch.file_hash(str(archive), alg="md5") != ARCHIVE_MD5:
@@ -148,7 +150,6 @@ def _unpack(archive: Path | str, scratch: Path) -> None:
         untar(str(archive), "download", None)
         return
     print(f"downloading CIFAR-10 (170 MB) from {_short(archive)}", file=sys.stderr)
-    pooch.get_logger().setLevel("WARNING")  # the line above says it
     with tqdm(total=ARCHIVE_BYTES, unit="B", unit_scale=True, leave=False, disable=None) as bar:  # only at a terminal
         # Pieces of 1 MiB: pooch's own of 1 KiB take eight times as long from a fast server, 1.8 s for 0.2.
         http = pooch.HTTPDownloader(bar, chunk_size=2**20, timeout=TIMEOUT)

@@ -134,10 +134,8 @@ def test_mirrors_are_tried_in_order_until_one_works(
     assert mirror.asked == ["/absent", "/wrong", "/cut", "/moved", "/good"]
     assert whole(root)
     assert names(root) == [cifar10.FOLDER]
-    begun, failed = f"downloading CIFAR-10 (170 MB) from {mirror.host}", f"not using {mirror.host}: "
-    reasons = [failed + reason for reason in ("HTTP 404", "wrong MD5", "cut off")]
-    lines = capsys.readouterr().err.splitlines()  # and no progress bar where there is no terminal
-    assert lines == [begun, reasons[0], begun, reasons[1], begun, reasons[2], begun]
+    # And no progress bar where there is no terminal.
+    assert capsys.readouterr().err.splitlines() == [f"downloading CIFAR-10 (170 MB) from {mirror.host}"] * 4
 
 
 def test_one_error_names_all_that_was_tried(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
