@@ -1,12 +1,11 @@
-"""The checkpoint or the run that a command starts from."""
+"""The checkpoint or the run that a command starts from, found in its arguments before jsonargparse parses the rest."""
 
 import json
 import sys
-from argparse import Namespace
-from collections.abc import Callable
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cifar_lightning.cli.config_files import check_yaml, flat, load_yaml
 from cifar_lightning.errors import InputError, check
@@ -14,22 +13,19 @@ from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import Checkpoint, newest, read_checkpoint
 from cifar_lightning.runs.layout import VERSION, RunFolder
 
-# Settings of a Trainer that change nothing in what it computes.
-INDIFFERENT = ("max_epochs", "enable_progress_bar", "logger", "enable_checkpointing", "log_every_n_steps", "profiler")
-
 # All that a checkpoint may have imported on its own word: it may come from anywhere.
 OURS = "cifar_lightning.models."
 
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """What a command starts from.
+    """The run that a command evaluates or resumes.
 
     Attributes:
-        run: The run that is evaluated, or resumes.
-        checkpoint: Of that run; None if it was stopped in its first epoch.
+        run: Its folder.
+        checkpoint: None if it was stopped in its first epoch.
         settings: Arguments to put before what was given, which thus wins.
-        may_be_done: Whether a run resumes that may turn out to have no epochs left.
+        may_be_done: Whether it resumes only to find that it has no epochs left.
     """
 
     run: RunFolder
@@ -38,18 +34,42 @@ class StartingPoint:
     may_be_done: bool
 
 
+def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
+    """Take `--ckpt_path` and `--resume` out: Lightning would put the checkpoint's settings over explicit flags.
+
+    Returns:
+        What these give, and `logs`, `name`, `model` and all `config` files, which stay; and the other arguments, with
+        several files behind `--data.images` (a shell expands `*.png`) as one list.
+
+    Raises:
+        argparse.ArgumentError: No value follows a flag.
+    """
+    taken, seen, images = (ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False) for _ in range(3))
+    for parser, flags in ((taken, ("--ckpt_path", "--resume")), (seen, ("--logs", "--name", "--model"))):
+        for flag in flags:
+            parser.add_argument(flag)
+    seen.add_argument("--config", "-c", action="append", default=[])
+    images.add_argument("--data.images", nargs="+", dest="images", default=[])
+    given, rest = taken.parse_known_args(args)
+    seen.parse_known_args(rest, given)
+    found, others = images.parse_known_args(rest)
+    return given, [*others, f"--data.images={json.dumps(found.images)}"] if len(found.images) > 1 else rest
+
+
 def find(command: str, given: Namespace, last: Callable[[], RunFolder | None]) -> StartingPoint | None:
     """Find the checkpoint or the run that was asked for.
 
     Args:
         command: `fit`, `validate`, `test` or `predict`.
-        given: Its arguments, as `argv.read` returns them.
-        last: Returns the newest run of the name that these give.
+        given: As `read_arguments` returns it.
+        last: Returns the newest run of the name that was given.
 
     Raises:
         InputError: It is not there, not whole, or not for this command.
     """
     path, folder = given.ckpt_path, given.resume
+    for name, value in (("ckpt_path", path), ("resume", folder)):
+        check(value != "", name, value, "a path")
     check(path is None or folder is None, "resume", folder, "either this or --ckpt_path")
     if command != "fit":
         check(folder is None, "resume", folder, "--ckpt_path: only `fit` resumes a run")
@@ -74,12 +94,7 @@ def find(command: str, given: Namespace, last: Callable[[], RunFolder | None]) -
 
 
 def from_run(run: RunFolder, given: Namespace, *, configured: bool = False) -> StartingPoint:
-    """Take the newest whole checkpoint of a run, and the rest from its config.yaml.
-
-    Args:
-        run: To resume.
-        given: The arguments of the command.
-        configured: They give the rest again.
+    """Take the newest whole checkpoint of a run, and the rest from its config.yaml, unless that is `configured` again.
 
     Raises:
         InputError: There is no run in that folder, or none of its checkpoints is whole.
@@ -125,10 +140,3 @@ def last_run(runs: Path) -> RunFolder | None:
     versions = sorted((int(text), path) for text, path in numbers if text.isdigit())
     run = RunFolder(versions[-1][1]) if versions else None
     return run if run and any(run.checkpoints.glob("*.ckpt")) else None
-
-
-def changed_trainer(run: RunFolder, now: dict[str, Any]) -> list[str]:
-    """Return the settings of the Trainer, `now`, that differ from a run's config.yaml: `trainer.x 2 (there: 1)`."""
-    there = load_yaml(run.config)["trainer"] if run.config.is_file() else now
-    changed = {name: x for name, x in now.items() if name not in INDIFFERENT and there.get(name) != x}
-    return [f"trainer.{name} {x} (there: {there.get(name)})" for name, x in changed.items()]

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.cli import argv, starting_point
+from cifar_lightning.cli import starting_point
 from cifar_lightning.errors import InputError
 from cifar_lightning.runs.checkpoint import load, newest, read_checkpoint
 from cifar_lightning.runs.layout import RunFolder
 from tests.conftest import SMALL
 from tests.faults.compare import unequal
 
-NOTHING, _ = argv.read([])
+NOTHING, _ = starting_point.read_arguments([])
 
 
 def test_a_flipped_bit_changes_nothing_unseen(mlp_run: Path, tmp_path: Path) -> None:
