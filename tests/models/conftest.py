@@ -1,4 +1,4 @@
-"""What the tests of models share: a seed, random batches, a quiet Trainer."""
+"""Shared by the tests of models: a seed, random batches, a quiet Trainer."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -30,7 +30,7 @@ LAYERS: list[tuple[Kind, dict[str, Any], str]] = [
 
 
 def layers_of(model: ImageClassifier) -> dict[str, nn.Module]:
-    """What computes, in order: layers that hold no others."""
+    """Layers that hold no others, in order."""
     return {name: layer for name, layer in model.network.named_modules() if not list(layer.children())}
 
 
@@ -42,8 +42,6 @@ def test_layers(kind: Kind, settings: dict[str, Any], layers: str, batch_norm: b
     model = kind(**settings, batch_norm=batch_norm, dropout=dropout)
     expected = [name for name in layers.split() if not name.split(".")[-1].startswith(absent or "nothing")]
     assert list(layers_of(model)) == expected
-    outermost = list(dict.fromkeys(name.split(".")[0] for name in expected))
-    assert [name for name, _ in model.network.named_children()] == outermost
     # What stays is not changed by what goes.
     whole = {name: str(layer) for name, layer in layers_of(kind(**settings)).items()}
     assert all(whole[name] == str(layer) for name, layer in layers_of(model).items())
@@ -76,9 +74,8 @@ def test_parameters(model: ImageClassifier, count: int) -> None:
 
 
 def test_sizes_of_the_layers() -> None:
-    model = CNN(dropout=0.3)
-    conv = model.network.get_submodule("conv2")
-    assert isinstance(conv, nn.Conv2d)
+    model: Any = CNN(dropout=0.3)
+    conv = model.network.conv2
     assert (conv.in_channels, conv.out_channels, conv.kernel_size, conv.padding) == (64, 128, (3, 3), (1, 1))
     assert [layer.p for layer in layers_of(model).values() if isinstance(layer, nn.Dropout)] == [0.3, 0.3]
     for layers in (layers_of(model), dict(model.network.named_children())):  # one by one, and the pools as one

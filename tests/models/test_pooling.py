@@ -144,7 +144,7 @@ def test_a_whole_network(p: float, autocast: bool, memory_format: torch.memory_f
 
 
 def bytes_kept(module: nn.Module, x: Tensor) -> int:
-    """What autograd keeps for the backward pass, what lies in the same memory counted once."""
+    """Bytes that autograd keeps for the backward pass; what lies in the same memory counts once."""
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
