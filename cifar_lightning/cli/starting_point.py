@@ -19,19 +19,12 @@ OURS = "cifar_lightning.models."
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """The run that a command evaluates or resumes.
-
-    Attributes:
-        run: Its folder.
-        checkpoint: None if it was stopped in its first epoch.
-        settings: Arguments to put before what was given, which thus wins.
-        may_be_done: Whether it resumes only to find that it has no epochs left.
-    """
+    """The run that a command evaluates or resumes."""
 
     run: RunFolder
-    checkpoint: Checkpoint | None
-    settings: list[str]
-    may_be_done: bool
+    checkpoint: Checkpoint | None  # None if it was stopped in its first epoch
+    settings: list[str]  # arguments to put before what was given, which thus wins
+    may_be_done: bool  # whether it resumes only to find that it has no epochs left
 
 
 def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
