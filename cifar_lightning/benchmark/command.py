@@ -6,11 +6,11 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 from cifar_lightning.benchmark.tables import MEANINGS, summarize, table
@@ -89,20 +89,14 @@ def _show_progress(text: str) -> None:
         print(f"\r{text:40}\r", end="", file=sys.stderr, flush=True)
 
 
-class Variant(subprocess.Popen[bytes]):
+class Variant(Popen[bytes]):
     """A process that trains in one of the variants: first it gets ready, then each turn is an epoch."""
 
     def __init__(self, name: str, flags: list[str]) -> None:
         self.name = name
-        debug = [arg for arg in sys.argv if arg == "--debug"]
+        command = [*PROGRAM, name, *flags, *(arg for arg in sys.argv if arg == "--debug")]
         # A session of its own: a Ctrl-C is for this process alone, which then ends the others.
-        super().__init__(
-            [*PROGRAM, name, *flags, *debug],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-        )
+        super().__init__(command, stdin=PIPE, stdout=PIPE, bufsize=0, start_new_session=True)
 
     def __exit__(self, *error: Any) -> None:
         self.kill()

@@ -16,12 +16,7 @@ RULE = ROW.replace("{:>", "{:->").format(*["-" * 13, *[":"] * 4, "-" * 38])
 
 
 def summarize(setting: dict[str, Any], epochs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Return medians and ranges.
-
-    Args:
-        setting: What was compared: `training_loops.describe`.
-        epochs: What each variant sent, round by round: `timing.timed_epochs`.
-    """
+    """Return medians and ranges of what each variant sent, round by round (`timing.timed_epochs`)."""
     ms = {name: [1000 * epoch["seconds"] / epoch["steps"] for epoch in sent] for name, sent in epochs.items()}
     variants = {}
     for name, sent in epochs.items():

@@ -17,10 +17,7 @@ STDOUT = sys.stdout  # for these lines alone: what is printed elsewhere is redir
 def timed_epochs(device: torch.device, steps: int, setting: dict[str, Any] | None = None) -> Iterator[None]:
     """Yield at the start of each epoch, which ends when the caller comes back for the next.
 
-    Args:
-        device: Where it is computed.
-        steps: Training steps per epoch.
-        setting: What to answer to the first line, which asks whether all is ready.
+    The first line on stdin asks whether all is ready; its answer is the setting.
     """
     sys.stdin.readline()
     _send(setting or {})
@@ -32,7 +29,7 @@ def timed_epochs(device: torch.device, steps: int, setting: dict[str, Any] | Non
         seconds = time.perf_counter() - started
         device_mib = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else None
         _send({"seconds": seconds, "steps": steps, "peak_mib": peak_mib(), "peak_device_mib": device_mib})
-    sys.exit()  # the benchmark is no more
+    sys.exit(0)  # the benchmark is no more
 
 
 def _send(value: object) -> None:

@@ -5,24 +5,25 @@ import copy
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from torchvision.datasets import CIFAR10
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from cifar_lightning.benchmark.products import products
 from cifar_lightning.benchmark.timing import TimedEpochs, timed_epochs
 from cifar_lightning.cli import app
 from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.cli.warning_filters import be_quiet
 from cifar_lightning.data.image_set import ImageSet
 from cifar_lightning.data.transforms import MEAN, STD
+from cifar_lightning.models import ImageClassifier
 from cifar_lightning.utils import performance
 
 LIMIT_STEPS = 40  # per turn
@@ -37,15 +38,13 @@ def baseline(flags: Sequence[str]) -> None:
     setting.load()
     model, data, device = setting.model, setting.datamodule, setting.device
     model.network = network = stock(model.network).to(device, torch.float32)
-    optimizer = model.new_optimizer()
-    optimizer.param_groups[0]["fused"] = None  # PyTorch's default
-    batches, size = len(data.train_dataloader()), data.batch_size
-    train, val = TorchvisionImages(data.train), TorchvisionImages(data.val)
+    optimizer = stock_optimizer(model)
+    train, val, size = TorchvisionImages(data.train), TorchvisionImages(data.val), data.batch_size
     del data.train, data.val, data.train_clean  # or they would count in its peak memory
-    rest = len(train) > batches * size  # an image that `fit` leaves out, too: batch norm refuses a batch of one
-    train_loader: DataLoader[Any] = DataLoader(train, size, shuffle=True, num_workers=2, drop_last=rest)
+    lone = len(train) % size == 1  # batch norm refuses it; `fit` leaves it out, too
+    train_loader: DataLoader[Any] = DataLoader(train, size, shuffle=True, num_workers=2, drop_last=lone)
     val_loader: DataLoader[Any] = DataLoader(val, size, num_workers=2)
-    for _ in timed_epochs(device, batches):
+    for _ in timed_epochs(device, len(train_loader)):
         for loader, training in ((train_loader, True), (val_loader, False)):
             network.train(training)
             total, correct = 0.0, 0
@@ -78,6 +77,13 @@ def stock(network: nn.Module) -> nn.Module:
         stock_of_child = getattr(child, "stock", None)
         network.set_submodule(name, stock_of_child() if stock_of_child else stock(child))
     return network
+
+
+def stock_optimizer(model: ImageClassifier) -> Optimizer:
+    """Return the model's optimizer as PyTorch makes it by default: not fused."""
+    optimizer = model.new_optimizer()
+    optimizer.param_groups[0]["fused"] = None
+    return optimizer
 
 
 def fit(flags: Sequence[str]) -> None:
@@ -127,6 +133,37 @@ def limit(flags: Sequence[str]) -> None:
         for _ in timed_epochs(setting.device, LIMIT_STEPS):
             for _ in range(LIMIT_STEPS):
                 step()
+
+
+def products(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Callable[[], None]:
+    """Return a function that runs each convolution and linear layer once, forward and backward, and nothing else.
+
+    The network uses each of these layers once; the images, shape (B, 3, 32, 32), are a batch for it.
+    """
+    network, inputs = copy.deepcopy(network), dict[nn.Module, Tensor]()
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_pre_hook(lambda layer, args: inputs.update({layer: args[0]})) for layer in layers]
+    with torch.no_grad():
+        network(images)
+    for hook in hooks:
+        hook.remove()
+    work = []
+    for i, (layer, x) in enumerate(inputs.items()):
+        layer.to(dtype).register_parameter("bias", None)
+        x = torch.randn_like(x, dtype=dtype)
+        if x.dim() == 4 and x.device.type != "mps":  # as `fit` keeps them
+            layer, x = layer.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+        x.requires_grad_(i > 0)  # training never needs the gradient of the images
+        with torch.no_grad():
+            work.append((layer, x, torch.randn_like(layer(x))))
+
+    def step() -> None:
+        torch.autograd.backward([layer(x) for layer, x, _ in work], [gradient for *_, gradient in work])
+        for layer, x, _ in work:
+            layer.zero_grad()
+            x.grad = None
+
+    return step
 
 
 def describe(setting: DryRun) -> dict[str, Any]:

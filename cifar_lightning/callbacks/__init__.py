@@ -1,7 +1,6 @@
 """Callbacks of a run: epoch seeds, history, checkpoints, signals, divergence, TensorBoard, console and result files."""
 
 from cifar_lightning.callbacks.checkpoints import Checkpoints as Checkpoints
-from cifar_lightning.callbacks.clipping import Clipping as Clipping
 from cifar_lightning.callbacks.console import Console as Console
 from cifar_lightning.callbacks.console import ProgressBar as ProgressBar
 from cifar_lightning.callbacks.divergence import Divergence as Divergence

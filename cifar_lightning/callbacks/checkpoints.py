@@ -25,8 +25,7 @@ class Checkpoints(Checkpoint):
 
     def path(self, trainer: Trainer, name: str) -> Path:
         """Return the path of BEST, LAST, PREVIOUS, INTERRUPTED or NEW, whether or not it exists."""
-        assert trainer.log_dir is not None, "there are checkpoints only where there is a run folder"
-        return RunFolder(Path(trainer.log_dir)).checkpoint(name)
+        return RunFolder(Path(str(trainer.log_dir))).checkpoint(name)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the epoch, then give the file its names."""

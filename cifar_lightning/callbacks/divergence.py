@@ -30,16 +30,14 @@ class Divergence(Callback):
         if len(self._unchecked) == STEPS_BETWEEN_CHECKS:
             self._check_losses(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check before the epoch enters the history."""
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Any = None) -> None:
+        """Check before the epoch enters the history, and before anything is saved in the middle of one."""
         self._check_losses(trainer)
         if not all(bool(p.isfinite().all()) for p in pl_module.parameters()):
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             raise self._error(trainer, "weights", f"not finite after step {trainer.global_step}, in epoch", lr)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Check before anything is saved, in the middle of an epoch too."""
-        self.on_train_epoch_end(trainer, pl_module)
+    on_save_checkpoint = on_train_epoch_end
 
     def _check_losses(self, trainer: Trainer) -> None:
         unchecked, self._unchecked = self._unchecked, []

@@ -50,9 +50,7 @@ class Stopping(Callback):
         if self.signum is not None:
             self._interrupt(trainer, self.signum, f"epoch {trainer.current_epoch}")
 
-    def on_train_end(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException | None = None
-    ) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule, exception: Any = None) -> None:
         """Restore the handlers that were there before."""
         while self._handlers:
             signal.signal(*self._handlers.popitem())

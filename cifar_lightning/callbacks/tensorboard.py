@@ -10,6 +10,7 @@ from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.image_set import ImageSet
 from cifar_lightning.data.transforms import denormalize
 
 STAGES = ("train", "train_clean", "val")
@@ -34,7 +35,7 @@ class TensorBoardExtras(Callback):
             return
         writer.add_custom_scalars(LAYOUT)
         writer.add_text("data", data.description)
-        few = data.train.take(data.train.labels.new_tensor(range(min(SAMPLES, len(data.train.labels)))))
+        few = ImageSet(data.train.images[:SAMPLES], data.train.labels[:SAMPLES])
         # Through the data module's hooks, as any batch: augmented and normalized as in training, on the device.
         images = trainer.strategy.batch_to_device(few).images
         writer.add_image("samples/train", make_grid(denormalize(images).cpu(), nrow=8))

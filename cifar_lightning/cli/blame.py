@@ -1,4 +1,4 @@
-"""Context managers that name what a person can change where PyTorch or Lightning raise something else."""
+"""Context managers that name what a person can change, where PyTorch or Lightning raise something else."""
 
 import contextlib
 import shutil
@@ -19,12 +19,7 @@ from cifar_lightning.utils import files
 
 @contextlib.contextmanager
 def locked_run(folder: Path, trainer: Trainer, *, new: bool) -> Iterator[None]:
-    """Lock a run's folder, and remove it again if the command is refused before it has trained a step.
-
-    Args:
-        folder: Of the run.
-        trainer: That trains in it.
-        new: Whether this process made the folder.
+    """Lock a run's folder; remove a new one again if the command is refused before it has trained a step.
 
     Raises:
         InputError: Another process trains in it.
@@ -43,7 +38,7 @@ def locked_run(folder: Path, trainer: Trainer, *, new: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def the_checkpoint(checkpoint: Path | None) -> Iterator[None]:
+def settings_of(checkpoint: Path | None) -> Iterator[None]:
     """Name a checkpoint, if there is one, where its settings are wrong."""
     try:
         yield
@@ -55,15 +50,15 @@ def the_checkpoint(checkpoint: Path | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def the_input(checkpoint: Path | None) -> Iterator[None]:
-    """Raise an `InputError` for settings that Lightning refuses, or a checkpoint that it can't restore."""
+def running(trainer: Trainer, checkpoint: Path | None) -> Iterator[None]:
+    """Name the batch size, the checkpoint or the Trainer's settings where these end a command."""
     try:
         yield
-    except (ReportedError, OSError, MemoryError):
+    except (ReportedError, OSError):
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            raise
+            raise _too_large(trainer) from error
         frames = traceback.extract_tb(error.__traceback__)
         text = " ".join(str(error).split())
         # Lightning takes a checkpoint apart in methods of such names, and lets any exception through.
@@ -76,16 +71,9 @@ def the_input(checkpoint: Path | None) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def out_of_memory(trainer: Trainer) -> Iterator[None]:
-    """Raise a `RunError` that names the batch size where PyTorch runs out of memory."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        # By now the Trainer has forgotten its stage; the model is still in training mode, or not.
-        name = "batch_size" if trainer.lightning_module.training else "eval_batch_size"
-        size = getattr(CIFAR10DataModule.of(trainer), name)
-        where = f"data.{name}"
-        raise RunError(where, f"{size} images do not fit in memory", f"try --{where} {max(1, size // 2)}") from error
+def _too_large(trainer: Trainer) -> RunError:
+    # By now the Trainer has forgotten its stage; the model is still in training mode, or not.
+    name = "batch_size" if trainer.lightning_module.training else "eval_batch_size"
+    size = getattr(CIFAR10DataModule.of(trainer), name)
+    remedy = f"try --data.{name} {max(1, size // 2)}"
+    return RunError(f"data.{name}", f"{size} images do not fit in memory", remedy)

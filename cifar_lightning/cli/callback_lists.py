@@ -23,7 +23,6 @@ def training(trainer: Any, why_precision: str) -> list[Callback]:
         history,
         callbacks.Console(history, why_precision, checkpoints),
         callbacks.EnvironmentCheck(),
-        callbacks.Clipping(),
         callbacks.TensorBoardExtras(),
         callbacks.EpochSeed(),  # after all that draws random numbers when training starts
         callbacks.Stopping(checkpoints),

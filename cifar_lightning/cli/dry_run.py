@@ -46,4 +46,5 @@ class DryRun(CLI):
         """Move the model to its device."""
         self.model.trainer = self.trainer  # which tells `setup` the device
         self.trainer.precision_plugin.convert_module(self.model.to(self.device))
+        self.model.trainer = self.trainer  # tells the model its device
         self.model.setup("fit")

@@ -39,11 +39,7 @@ class Message(NamedTuple):
 
 
 def explain(error: BaseException) -> Message:
-    """Say in one line what went wrong.
-
-    Args:
-        error: Raised while arguments were parsed, classes made from them, or a command run.
-    """
+    """Say in one line what went wrong while arguments were parsed, classes made from them, or a command run."""
     ours = next((e for e in _chain(error) if isinstance(e, ReportedError)), None)
     if ours:
         full = next((name for name in settings() if name.rpartition(".")[2] == ours.field), ours.field)
@@ -60,15 +56,14 @@ def explain(error: BaseException) -> Message:
 
 def settings() -> list[str]:
     """Return every setting, dotted as on the command line."""
-    models = [ImageClassifier, *architectures()]
-    groups: dict[str, list[Any]] = {"model": models, "data": [CIFAR10DataModule], "trainer": [Trainer]}
+    groups: dict[str, list[Any]] = {"model": architectures(), "data": [CIFAR10DataModule], "trainer": [Trainer]}
     named = [f"{g}.{name}" for g, kinds in groups.items() for kind in kinds for name in signature(kind).parameters]
     return ["model", "model.class_path", "config", "ckpt_path", "seed_everything", "logs", "name", *named]
 
 
 def architectures() -> list[type[ImageClassifier]]:
-    """Return every architecture that has been imported, by name."""
-    return sorted(ImageClassifier.__subclasses__(), key=lambda kind: kind.__name__)
+    """Return the base class and every architecture that has been imported, by name."""
+    return [ImageClassifier, *sorted(ImageClassifier.__subclasses__(), key=lambda kind: kind.__name__)]
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -124,7 +119,7 @@ def _no_class(found: re.Match[str], text: str) -> str:
     if "is not allowed" in text:
         cause = f"{name} runs code by itself and is not imported"
     if key == "model":
-        known = " or ".join(kind.__name__ for kind in architectures())
+        known = " or ".join(kind.__name__ for kind in architectures()[1:])
         return f"model: {cause}; use {known}, or the import path of your own ImageClassifier"
     return f"{key}: {cause}; name one of lightning.pytorch, or the import path of your own"
 

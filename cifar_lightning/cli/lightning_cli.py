@@ -7,12 +7,11 @@ from typing import Any
 import yaml
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from cifar_lightning.cli import blame, callback_lists, starting_point, validation
-from cifar_lightning.cli.argv import Arguments
 from cifar_lightning.cli.config_files import check_yaml
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.source import Source, data_root, resolve_source, tagged
@@ -94,14 +93,14 @@ class CLI(LightningCLI):
         check(not command.startswith("-"), "command", command, f"one of {commands}, before its flags")
         if command not in self.subcommands():
             raise InputError(command, "no such command", f"use one of {commands}, benchmark, study, report")
-        given = Arguments.read(args[1:])
-        for file in given.configs:
+        given, rest = starting_point.read_arguments(args[1:])
+        for file in given.config:
             check_yaml(Path(file))
-        if not {"-h", "--help"} & set(given.rest):
-            self.start = starting_point.find(command, given, lambda: self._last_run(parser, given.rest))
-        self.blamed = self.restored.path if self.restored and not given.has_settings else None
-        with blame.the_checkpoint(self.blamed):
-            self.config = parser.parse_args([command, *(self.start.settings if self.start else []), *given.rest])
+        if not {"-h", "--help"} & set(rest):
+            self.start = starting_point.find(command, given, lambda: self._last_run(parser, rest))
+        self.blamed = self.restored.path if self.restored and not rest else None
+        with blame.settings_of(self.blamed):
+            self.config = parser.parse_args([command, *(self.start.settings if self.start else []), *rest])
         config = self.config[command]
         for name in ("ckpt_path", "resume"):  # their flags were taken out above
             if config[name] is not None:
@@ -133,27 +132,29 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Resolve what config.yaml must tell truly: the run's name, where its images are from, its precision."""
         config = self.config[self.subcommand]
-        steps = config.trainer.accumulate_grad_batches
-        check(steps >= 1, "trainer.accumulate_grad_batches", steps, "1 or more")
         runs = self._runs(config)
         if self.start is None:
             validation.check_logs(runs)
-        elif self.subcommand == "fit":
-            validation.check_resumes_in_place(config)
+        validation.check_trainer(config.trainer, resumes=bool(self.start and self.subcommand == "fit"))
         if config.trainer.precision is None and config.trainer.plugins is None:
             config.trainer.precision, self.why_precision = performance.best_precision(config.trainer.accelerator)
 
     def instantiate_classes(self) -> None:
         """Make Trainer, model and data."""
-        with blame.the_checkpoint(self.blamed):
+        with blame.settings_of(self.blamed):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the Trainer its run folder, its callbacks and its way to write checkpoints."""
         config = self.config_init[self.subcommand]
         if config.trainer.logger in (None, True):
-            kwargs["logger"] = self._logger(config)
-        kwargs["callbacks"] = [*(config.trainer.callbacks or []), *self._callbacks(config)]
+            kwargs["logger"] = self.subcommand in ("fit", "test") and self._logger(config)
+        if self.subcommand == "fit":
+            ours = callback_lists.training(config.trainer, self.why_precision)
+        else:
+            assert self.start is not None, "what evaluates has a checkpoint"
+            ours = callback_lists.evaluation(config.trainer, self.start.run.path)
+        kwargs["callbacks"] = [*(config.trainer.callbacks or []), *ours]
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
         plugins = config.trainer.plugins or []
@@ -165,21 +166,13 @@ class CLI(LightningCLI):
         check(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1: batches are cut for one device")
         return trainer
 
-    def _logger(self, config: Any) -> RunLogger | bool:
-        if self.subcommand in ("validate", "predict"):
-            return False
+    def _logger(self, config: Any) -> RunLogger:
         if self.start is None:
             # TensorBoard purges at the second session start that it reads in a run, so the first must be there, too.
             return RunLogger(config.logs, tagged(config.name, config.data.source), purge_step=0)
         run = self.start.run
         purge = purge_step(run, self.restored) if self.subcommand == "fit" else None
         return RunLogger(str(run.path), "", run=run.path, purge_step=purge)
-
-    def _callbacks(self, config: Any) -> list[Callback]:
-        if self.subcommand == "fit":
-            return callback_lists.training(config.trainer, self.why_precision)
-        assert self.start is not None, "what evaluates has a checkpoint"
-        return callback_lists.evaluation(config.trainer, self.start.run.path)
 
     def after_instantiate_classes(self) -> None:
         """Check that things fit together, and print what comes from the checkpoint."""
@@ -189,15 +182,15 @@ class CLI(LightningCLI):
             return
         config = self.config[str(self.subcommand)].as_dict()
         validation.check_fits(self.restored, self.model)
-        changed = validation.differences(self.restored, config)
-        given = [f"{name} {now} (there: {was})" for name, (was, now) in changed.items()]
+        changed = validation.changes(self.restored, config)
         if self.subcommand == "fit":
             validation.check_resumes(self.restored, config, may_be_done=self.start.may_be_done)
             dumped = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))["fit"]
-            given += starting_point.changed_trainer(self.start.run, dumped)
+            changed |= validation.trainer_changes(self.start.run, dumped["trainer"])
         else:
             validation.check_evaluates(self.restored, str(self.subcommand), config)
-        where = "model and data as there" + (f", but for {', '.join(given)}" if given else "")
+        given = ", ".join(f"{name} {now} (there: {was})" for name, (was, now) in changed.items())
+        where = "model and data as there" + (f", but for {given}" if given else "")
         print(f"{self.restored.path}: {type(self.model).__name__} {self.restored.progress}; {where}")
 
     def fit(self, **_: Any) -> None:
@@ -230,5 +223,5 @@ class CLI(LightningCLI):
 
     def _run(self, command: Callable[..., object], checkpoint: Path | None = None, **more: Any) -> None:
         path = checkpoint or (self.restored.path if self.restored else None)
-        with performance.still_heap(), blame.out_of_memory(self.trainer), blame.the_input(path):
+        with performance.still_heap(), blame.running(self.trainer, path):
             command(self.model, datamodule=self.datamodule, ckpt_path=path, **more)

@@ -1,104 +1,109 @@
-"""The checkpoint or the run that a command starts from."""
+"""The checkpoint or the run that a command starts from, found in its arguments before jsonargparse parses the rest."""
 
 import json
+import re
 import sys
-from collections.abc import Callable
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from cifar_lightning.cli.argv import Arguments
 from cifar_lightning.cli.config_files import check_yaml, flat, load_yaml
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import Checkpoint, newest, read_checkpoint
 from cifar_lightning.runs.layout import VERSION, RunFolder
 
-# Settings of a Trainer that change nothing in what it computes.
-INDIFFERENT = ("max_epochs", "enable_progress_bar", "logger", "enable_checkpointing", "log_every_n_steps", "profiler")
-
-# What a checkpoint may have imported on its own word.
+# All that a checkpoint may have imported on its own word: it may come from anywhere.
 OURS = "cifar_lightning.models."
 
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """What a command starts from.
-
-    Attributes:
-        run: The run that is evaluated, or resumes.
-        checkpoint: Of that run; None if it was stopped in its first epoch.
-        settings: Arguments to put before what was given.
-        may_be_done: Whether a run resumes that may turn out to have no epochs left.
-    """
+    """The run that a command evaluates or resumes."""
 
     run: RunFolder
-    checkpoint: Checkpoint | None
-    settings: list[str]
-    may_be_done: bool
+    checkpoint: Checkpoint | None  # None if it was stopped in its first epoch
+    settings: list[str]  # arguments to put before what was given, which thus wins
+    may_be_done: bool  # whether it resumes only to find that it has no epochs left
 
 
-def find(command: str, given: Arguments, last: Callable[[], RunFolder | None]) -> StartingPoint | None:
+def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
+    """Take `--ckpt_path` and `--resume` out: Lightning would put the checkpoint's settings over explicit flags.
+
+    Returns:
+        What these give, and `logs`, `name`, `model` and all `config` files, which stay; and the other arguments, with
+        several files behind `--data.images` (a shell expands `*.png`) as one list.
+
+    Raises:
+        InputError: No value follows a flag.
+    """
+    for flag, following in pairwise([*args, "--"]):  # the parser would name the section alone
+        if re.fullmatch(r"--[\w.]+", flag) and following.startswith("--") and flag not in ("--help", "--print_config"):
+            raise InputError(flag.lstrip("-"), "nothing follows it", "give a value")
+    taken, seen, images = (ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False) for _ in range(3))
+    for parser, flags in ((taken, ("--ckpt_path", "--resume")), (seen, ("--logs", "--name", "--model"))):
+        for flag in flags:
+            parser.add_argument(flag)
+    seen.add_argument("--config", "-c", action="append", default=[])
+    images.add_argument("--data.images", nargs="+", dest="images", default=[])
+    given, rest = taken.parse_known_args(args)
+    seen.parse_known_args(rest, given)
+    found, others = images.parse_known_args(rest)
+    return given, [*others, f"--data.images={json.dumps(found.images)}"] if len(found.images) > 1 else rest
+
+
+def find(command: str, given: Namespace, last: Callable[[], RunFolder | None]) -> StartingPoint | None:
     """Find the checkpoint or the run that was asked for.
 
     Args:
         command: `fit`, `validate`, `test` or `predict`.
-        given: Its arguments.
-        last: Returns the newest run of the name that these give.
+        given: As `read_arguments` returns it.
+        last: Returns the newest run of the name that was given.
 
     Raises:
         InputError: It is not there, not whole, or not for this command.
     """
     path, folder = given.ckpt_path, given.resume
+    for name, value in (("ckpt_path", path), ("resume", folder)):
+        check(value != "", name, value, "a path")
     check(path is None or folder is None, "resume", folder, "either this or --ckpt_path")
     if command != "fit":
         check(folder is None, "resume", folder, "--ckpt_path: only `fit` resumes a run")
         if path is None:
             remedy = "give --ckpt_path RUN/checkpoints/best.ckpt"
             raise InputError("ckpt_path", f"{command} needs a checkpoint", remedy)
-        return _from_checkpoint(Path(path), given)
     if folder is not None:
-        for name, value in (("logs", given.logs), ("name", given.name)):
-            check(value is None, name, value, "none: a run resumes in its folder")
+        for name in ("logs", "name"):
+            check(getattr(given, name) is None, name, getattr(given, name), "none: a run resumes in its folder")
         return from_run(RunFolder(Path(folder)), given)
-    if path == "last":
-        run = last()
-        if run is None:
-            print("nothing to resume: starts a new run")
-        return from_run(run, given, configured=True) if run else None
+    if command == "fit" and path == "last":
+        if run := last():
+            return from_run(run, given, configured=True)
+        print("nothing to resume: starts a new run")
+        return None
     if path is None:
         return None
-    start = _from_checkpoint(Path(path), given)
-    if not (start.checkpoint and start.checkpoint.resumable):
+    checkpoint = read_checkpoint(Path(path))
+    if command == "fit" and not checkpoint.resumable:
         raise InputError(path, "written by an older version, it holds too little to resume from", "start a new run")
-    return start
+    return StartingPoint(RunFolder.of_checkpoint(checkpoint.path), checkpoint, _settings(checkpoint, given), False)
 
 
-def _from_checkpoint(path: Path, given: Arguments) -> StartingPoint:
-    checkpoint = read_checkpoint(path)
-    settings = _settings(checkpoint, [Path(file) for file in given.configs], given.model)
-    return StartingPoint(RunFolder.of_checkpoint(path), checkpoint, settings, may_be_done=False)
-
-
-def from_run(run: RunFolder, given: Arguments, *, configured: bool = False) -> StartingPoint:
-    """Take the newest whole checkpoint of a run, and the rest from its config.yaml.
-
-    Args:
-        run: To resume.
-        given: The arguments of the command.
-        configured: The rest is given again, as it was to begin with.
+def from_run(run: RunFolder, given: Namespace, *, configured: bool = False) -> StartingPoint:
+    """Take the newest whole checkpoint of a run, and the rest from its config.yaml, unless that is `configured` again.
 
     Raises:
         InputError: There is no run in that folder, or none of its checkpoints is whole.
     """
     if not run.config.is_file() and not run.checkpoints.is_dir():
         raise InputError("resume", f"{run.path} is not the folder of a run", "name one: logs/cnn/version_0, say")
-    settings, configs = [], [Path(file) for file in given.configs]
-    if run.config.is_file() and not configured:
-        check_yaml(run.config)
-        configs.append(run.config)
-        settings += ["--config", str(run.config)]
-        root = flat(load_yaml(run.config)).get("data.root")
+    settings, config = [], run.config if run.config.is_file() and not configured else None
+    if config:
+        check_yaml(config)
+        settings += ["--config", str(config)]
+        root = flat(load_yaml(config)).get("data.root")
         if isinstance(root, str) and not Path(root).is_dir():  # it is gone, or the run came from another machine
             settings += ["--data.root=null"]
     checkpoint, broken = newest(run)
@@ -106,46 +111,30 @@ def from_run(run: RunFolder, given: Arguments, *, configured: bool = False) -> S
         print(f"not using {error.field}: {error.cause}", file=sys.stderr)
     if checkpoint:
         # config.yaml last: where a run was told to train more epochs, it knows before the next checkpoint does.
-        settings = [*_settings(checkpoint, configs, given.model), *settings]
-        return StartingPoint(run, checkpoint, settings, may_be_done=True)
+        return StartingPoint(run, checkpoint, [*_settings(checkpoint, given, config), *settings], True)
     if broken:
         raise InputError("resume", f"no checkpoint in {run.path} is whole", "start a new run")
     if len(metrics_csv.read(run.metrics)) > 1:  # so its checkpoints were not to be kept
         raise InputError("resume", f"{run.path} has no checkpoint, only curves", "start a new run")
     print(f"{run.path}: no epoch was finished; starts from the beginning")
-    return StartingPoint(run, None, settings, may_be_done=True)
+    return StartingPoint(run, None, settings, True)
 
 
-def _settings(checkpoint: Checkpoint, configs: list[Path], model: str | None) -> list[str]:
-    """Return the configuration that a checkpoint carries, as arguments; its model only if that is of this project.
-
-    A class of their own is a person's to name, on the command line or in a file: a checkpoint may come from anywhere.
-    """
-    config, theirs = checkpoint.config, checkpoint.architecture
+def _settings(checkpoint: Checkpoint, given: Namespace, config: Path | None = None) -> list[str]:
+    """Return the configuration that a checkpoint carries, as arguments; its model only if that is of this project."""
+    settings, theirs = checkpoint.config, checkpoint.architecture
     if not theirs.startswith(OURS):
-        named = [model, *(flat(load_yaml(file)).get("model.class_path") for file in configs)]
-        if theirs not in named:
+        files = [Path(file) for file in (*given.config, *([config] if config else []))]
+        if theirs not in [given.model, *(flat(load_yaml(file)).get("model.class_path") for file in files)]:
             remedy = "name it with --model or --config RUN/config.yaml, if you trust it"
             raise InputError(str(checkpoint.path), f"its model {theirs} is not of this project", remedy)
-        config = {name: value for name, value in config.items() if name != "model"}
-    return ["--config", json.dumps(config)]
+        settings = {name: value for name, value in settings.items() if name != "model"}
+    return ["--config", json.dumps(settings)]
 
 
 def last_run(runs: Path) -> RunFolder | None:
     """Return the newest of the runs of one name; None if it has no checkpoint to resume from."""
     numbers = ((path.name.removeprefix(VERSION), path) for path in runs.glob(f"{VERSION}*"))
-    versions = sorted((int(text) if text.isdigit() else -1, path) for text, path in numbers)
-    newest_one = RunFolder(versions[-1][1]) if versions else None
-    return newest_one if newest_one and any(newest_one.checkpoints.glob("*.ckpt")) else None
-
-
-def changed_trainer(run: RunFolder, now: dict[str, Any]) -> list[str]:
-    """Return the settings of the Trainer that differ from a run's config.yaml: `trainer.x 2 (there: 1)`.
-
-    Args:
-        run: That resumes.
-        now: The configuration it resumes with.
-    """
-    there = load_yaml(run.config)["trainer"] if run.config.is_file() else now["trainer"]
-    changed = {name: x for name, x in now["trainer"].items() if name not in INDIFFERENT and there.get(name) != x}
-    return [f"trainer.{name} {x} (there: {there.get(name)})" for name, x in changed.items()]
+    versions = sorted((int(text), path) for text, path in numbers if text.isdigit())
+    run = RunFolder(versions[-1][1]) if versions else None
+    return run if run and any(run.checkpoints.glob("*.ckpt")) else None

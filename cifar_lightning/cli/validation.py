@@ -7,38 +7,44 @@ from typing import Any
 
 from torch import nn
 
+from cifar_lightning.cli.config_files import load_yaml
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.runs.checkpoint import Checkpoint, architecture
+from cifar_lightning.runs.layout import RunFolder
+
+# Settings of a Trainer that change nothing in what it computes.
+INDIFFERENT = ("max_epochs", "enable_progress_bar", "logger", "enable_checkpointing", "log_every_n_steps", "profiler")
+
+Changes = dict[str, tuple[Any, Any]]  # a setting to its value there and its value now
 
 
-def differences(checkpoint: Checkpoint, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the settings of seed, model and data that are not the checkpoint's: name to (its value, value now)."""
-    kept, found = checkpoint.config, {}
+def changes(checkpoint: Checkpoint, config: dict[str, Any]) -> Changes:
+    """Return the settings of seed, model and data that differ from the checkpoint's."""
+    kept = checkpoint.config
     groups = {
         "": (kept, {"seed_everything": config["seed_everything"]}),
         "model.": (kept["model"]["init_args"], config["model"]["init_args"]),
         "data.": (kept["data"], config["data"]),
     }
-    for prefix, (there, now) in groups.items():
-        for name, value in now.items():
-            if name in there and name != "root" and _plain(there[name]) != _plain(value):
-                found[prefix + name] = (there[name], value)
-    return found
+    both = {
+        prefix + name: tuple(list(x) if isinstance(x, tuple) else x for x in (there[name], value))
+        for prefix, (there, now) in groups.items()
+        for name, value in now.items()
+        if name in there and name != "root"
+    }
+    return {name: (there, now) for name, (there, now) in both.items() if there != now}
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def trainer_changes(run: RunFolder, now: dict[str, Any]) -> Changes:
+    """Return the settings of the Trainer that differ from a run's config.yaml."""
+    there = load_yaml(run.config)["trainer"] if run.config.is_file() else now
+    changed = (name for name, x in now.items() if name not in INDIFFERENT and there.get(name) != x)
+    return {f"trainer.{name}": (there.get(name), now[name]) for name in changed}
 
 
 def check_resumes(checkpoint: Checkpoint, config: dict[str, Any], *, may_be_done: bool) -> None:
-    """Raise an `InputError` unless training can resume with these settings: the same run, with epochs left to train.
-
-    Args:
-        checkpoint: To resume from.
-        config: All settings of the `fit`.
-        may_be_done: Whether there may be no epochs left.
-    """
-    for name, (there, now) in differences(checkpoint, config).items():
+    """Raise an `InputError` unless `fit` resumes the same run with these settings, and has epochs left to train."""
+    for name, (there, now) in changes(checkpoint, config).items():
         raise InputError(name, f"{now!r}, but the run to resume has {there!r}", "leave it out, or start a new run")
     steps = config["trainer"]["max_steps"]
     if steps not in (None, -1) and not checkpoint.midway:  # Lightning would end the epoch once more
@@ -51,13 +57,6 @@ def check_resumes(checkpoint: Checkpoint, config: dict[str, Any], *, may_be_done
     if schedule != "constant" and epochs != checkpoint.max_epochs:
         cause = f"{epochs}, but the {schedule} schedule was laid out for {checkpoint.max_epochs}"
         raise InputError("trainer.max_epochs", cause, "leave it at that, or start a new run")
-
-
-def check_resumes_in_place(config: Any) -> None:
-    """Raise an `InputError` if a run can't resume in its folder with these settings of the Trainer."""
-    check(not config.trainer.fast_dev_run, "trainer.fast_dev_run", True, "false: this run resumes")
-    own = config.trainer.logger in (None, True, False)
-    check(own, "trainer.logger", "another logger", "this program's own: this run resumes")
 
 
 def check_evaluates(checkpoint: Checkpoint, command: str, config: dict[str, Any]) -> None:
@@ -75,19 +74,28 @@ def check_fits(checkpoint: Checkpoint, model: nn.Module) -> None:
     if architecture(model) != checkpoint.architecture:
         cause = f"{architecture(model)} was asked for, the checkpoint holds {checkpoint.architecture}"
         raise InputError("model", cause, remedy)
-    theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
-    ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) != ours.get(name):
-            there, here = theirs.get(name, "absent"), ours.get(name, "absent")
-            raise InputError("model", f"{name} is {there} in the checkpoint, {here} in this model", remedy)
+    there, here = ({n: tuple(x.shape) for n, x in w.items()} for w in (checkpoint.weights, model.state_dict()))
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            cause = f"{name} is {there.get(name, 'absent')} in the checkpoint, {here.get(name, 'absent')} in this model"
+            raise InputError("model", cause, remedy)
+
+
+def check_trainer(trainer: Any, *, resumes: bool) -> None:
+    """Raise an `InputError` for settings of the Trainer that can't be."""
+    steps = trainer.accumulate_grad_batches
+    check(steps >= 1, "trainer.accumulate_grad_batches", steps, "1 or more")
+    if resumes:
+        check(not trainer.fast_dev_run, "trainer.fast_dev_run", True, "false: this run resumes")
+        own = trainer.logger in (None, True, False)
+        check(own, "trainer.logger", "another logger", "this program's own: this run resumes")
 
 
 def check_logs(folder: Path) -> None:
     """Raise an `InputError` unless a run can have its folder in there."""
     try:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            folder.lstat()  # a name too long is an OSError here
+            folder.lstat()  # raises if the name is too long
         there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     except OSError as error:
         raise InputError("logs", f"{folder}: {error.strerror}", "name another with --logs") from error

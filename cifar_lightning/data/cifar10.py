@@ -50,11 +50,7 @@ REMEDY = (
 
 
 def load(root: Path, *, train: bool) -> ImageSet:
-    """Read the 50,000 training or the 10,000 test images, in the order of the official files.
-
-    Args:
-        root: The folder that holds `cifar-10-batches-py`.
-        train: The training set, else the test set.
+    """Read the 50,000 training or the 10,000 test images from `root/cifar-10-batches-py`, in the official order.
 
     Raises:
         InputError: A batch file is missing, damaged or unreadable.
@@ -65,8 +61,7 @@ def load(root: Path, *, train: bool) -> ImageSet:
         raise InputError("data.root", f"{fault} in {root / FOLDER}", REMEDY) from None
     # A row is an image: 1,024 red values, then green, then blue, each row by row from the top.
     images = torch.cat([torch.from_numpy(batch["data"]) for batch in batches]).view(-1, 3, 32, 32)
-    labels = torch.cat([torch.tensor(batch["labels"], dtype=torch.int64) for batch in batches])
-    return ImageSet(images, labels)
+    return ImageSet(images, torch.cat([torch.tensor(batch["labels"], dtype=torch.int64) for batch in batches]))
 
 
 def faults(root: Path) -> dict[str, str]:
@@ -96,12 +91,8 @@ def _read(root: Path, name: str) -> bytes:
 def ensure(root: Path, mirrors: Sequence[str]) -> None:
     """Make `root/cifar-10-batches-py` whole; if it is already, touch neither disk nor network.
 
-    Only files that are damaged or missing are written, each renamed into place. One process downloads while others
-    wait; what a killed one leaves behind (a folder `.cifar-10-*`) the next one removes.
-
-    Args:
-        root: Created if need be. An archive `cifar-10-python.tar.gz` in it is used and kept.
-        mirrors: Addresses of the official archive, tried in order.
+    An archive in `root` is used and kept, else `mirrors` are tried in order. Only damaged or missing files are written,
+    each renamed into place. One process downloads while others wait; what a killed one leaves the next one removes.
 
     Raises:
         InputError: No source gave the official files, or `root` can't be written.
@@ -138,7 +129,8 @@ def _obtain(root: Path, mirrors: Sequence[str]) -> list[str]:
                 _unpack(source, scratch)
             except (requests.RequestException, ValueError, PermissionError) as error:  # other OSErrors are the disk's
                 failures.append(f"{_short(source)}: {_reason(error)}")
-                print(f"not using {failures[-1]}", file=sys.stderr)
+                if source is own:  # a mirror is told of in the end, if none works
+                    print(f"not using {failures[-1]}", file=sys.stderr)
                 continue
             (root / FOLDER).mkdir(exist_ok=True)
             for file in faults(root):
@@ -150,6 +142,7 @@ def _obtain(root: Path, mirrors: Sequence[str]) -> list[str]:
 def _unpack(archive: Path | str, scratch: Path) -> None:
     """Unpack the archive at a path or an address, unless its MD5 is wrong (ValueError)."""
     # As the MD5 is pinned, neither a redirect away from https nor an odd member of the archive can do harm.
+    pooch.get_logger().setLevel("WARNING")  # our own lines are enough
     untar = pooch.Untar([FOLDER], extract_dir=str(scratch))
     if isinstance(archive, Path):
         if pooch.file_hash(str(archive), alg="md5") != ARCHIVE_MD5:
@@ -157,7 +150,6 @@ def _unpack(archive: Path | str, scratch: Path) -> None:
         untar(str(archive), "download", None)
         return
     print(f"downloading CIFAR-10 (170 MB) from {_short(archive)}", file=sys.stderr)
-    pooch.get_logger().setLevel("WARNING")  # the line above says it
     with tqdm(total=ARCHIVE_BYTES, unit="B", unit_scale=True, leave=False, disable=None) as bar:  # only at a terminal
         # Pieces of 1 MiB: pooch's own of 1 KiB take eight times as long from a fast server, 1.8 s for 0.2.
         http = pooch.HTTPDownloader(bar, chunk_size=2**20, timeout=TIMEOUT)
@@ -165,7 +157,6 @@ def _unpack(archive: Path | str, scratch: Path) -> None:
 
 
 def _short(source: Path | str) -> str:
-    """Return the name of a file, the host of an address."""
     return source.name if isinstance(source, Path) else source.partition("//")[2].partition("/")[0] or source
 
 

@@ -16,7 +16,7 @@ def steps_per_epoch(images: int, batch_size: int, limit: int | float = 1.0) -> i
     Args:
         images: Training images, 0 or more.
         batch_size: Images per step, at least 1; a remainder of one image is left out.
-        limit: Lightning's `limit_train_batches`: an int is a number of batches, a float a fraction, rounded down.
+        limit: As Lightning's `limit_train_batches`: an int is a number of batches, a float a fraction, rounded down.
     """
     steps = -(-_trained_on(images, batch_size) // batch_size)
     return min(steps, limit) if isinstance(limit, int) else int(steps * limit)

@@ -8,11 +8,7 @@ SPLIT_SEED = 20_100_408
 
 
 def stratified_split(labels: Tensor, val_size: int) -> tuple[Tensor, Tensor]:
-    """Set `val_size` images aside for validation, the same number of every class.
-
-    Args:
-        labels: int64, shape (N,).
-        val_size: Images to set aside, 0 to N.
+    """Set `val_size` images (0 to N) aside for validation, the same number of every class.
 
     Returns:
         Row numbers of the training and of the validation images, int64, ascending, together all N.
@@ -26,8 +22,7 @@ def stratified_split(labels: Tensor, val_size: int) -> tuple[Tensor, Tensor]:
 def stratified_sample(labels: Tensor, size: int) -> Tensor:
     """Draw `size` rows, the same number of every class as far as they last; always the same rows.
 
-    Where the classes do not divide `size`, the first ones give one row more. A smaller sample is part of every larger
-    one.
+    Where the classes do not divide `size`, the first ones give one row more. A smaller sample is part of a larger one.
 
     Args:
         labels: int64, shape (N,).

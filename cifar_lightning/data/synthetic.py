@@ -58,14 +58,11 @@ CLASSES: tuple[str, ...] = tuple(SHAPES)
 
 
 def make(*, train: bool, count: int | None = None) -> ImageSet:
-    """Draw the training or the test images, from different seeds.
+    """Draw the training or the test images, from different seeds, in random order and as many of each class.
 
     Args:
         train: The training set, else the test set.
         count: How many images, a multiple of 10; by default 50,000 to train and 10,000 to test.
-
-    Returns:
-        uint8 images of shape (count, 3, 32, 32), and int64 labels in random order, as many of each class.
     """
     rng = np.random.Generator(np.random.PCG64(TRAIN_SEED if train else TEST_SEED))
     count = count or (50_000 if train else 10_000)

@@ -14,20 +14,16 @@ MAX_SHIFT_PIXELS = 4
 
 
 def normalize(images: Tensor) -> Tensor:
-    """Bring bytes to zero mean and unit variance per channel, as one multiplication and one subtraction.
+    """Return bytes (uint8, shape (B, 3, H, W)) with zero mean and unit variance per channel: float32, about -2 to 2.
 
-    Args:
-        images: uint8, shape (B, 3, H, W).
-
-    Returns:
-        float32, same shape and memory format, about -2 to 2.
+    One multiplication and one subtraction; the memory format stays.
     """
     scale, shift = _scale_and_shift(images.device)
     return images.float().mul_(scale).sub_(shift)
 
 
 def denormalize(images: Tensor) -> Tensor:
-    """Invert `normalize`, to show what a network saw: float32, shape (B, 3, H, W), to the same shape, 0 to 1."""
+    """Invert `normalize`, to show what a network saw: float32, shape (B, 3, H, W), 0 to 1."""
     scale, shift = _scale_and_shift(images.device)
     return ((images + shift) / (255 * scale)).clamp_(0, 1)
 
@@ -41,13 +37,10 @@ def _scale_and_shift(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def flip_and_shift(images: Tensor) -> Tensor:
-    """Flip each image left to right with probability 1/2, then shift it by up to 4 pixels each way.
+    """Flip each image (shape (B, C, H, W), any type) with probability 1/2, then shift it by up to 4 pixels each way.
 
     Every image draws for itself. What a shift uncovers is filled by reflection at the border (the border pixel itself
     is not repeated), so that no black edge tells the network about the augmentation.
-
-    Args:
-        images: shape (B, C, H, W), any type, as is what is returned.
     """
     flip = torch.randint(2, (len(images),), device=images.device)
     shift = torch.randint(-MAX_SHIFT_PIXELS, MAX_SHIFT_PIXELS + 1, (2, len(images)), device=images.device)

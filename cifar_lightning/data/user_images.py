@@ -39,16 +39,11 @@ def read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor | InputError]
 
 
 def read(path: Path) -> Tensor:
-    """Read one image.
-
-    Args:
-        path: The file. One of more pixels than Pillow's `MAX_IMAGE_PIXELS`, 89 million, is not decoded.
-
-    Returns:
-        uint8, shape (3, 32, 32), RGB, 0 to 255.
+    """Return an image as uint8, shape (3, 32, 32), RGB, 0 to 255.
 
     Raises:
-        InputError: It is no regular file, not in a known format, too large, damaged or cut short.
+        InputError: It is no regular file, not in a known format, damaged, cut short, or has more pixels than Pillow's
+            `MAX_IMAGE_PIXELS`, 89 million.
     """
     try:
         if path.is_dir():
@@ -80,16 +75,11 @@ def _convert(image: Image.Image) -> Tensor:
     if image.mode in ("I", "F"):
         raise OSError(errno.EINVAL, "32-bit values, of which no one can say what is white")
     upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):
-        upright = _eight_bit(upright)
+    if upright.mode.startswith("I;16"):  # Pillow's own conversion clips these values
+        values = np.asarray(upright)
+        scaled = np.where(values == image.info.get("transparency", -1), 255, (values + 128.0) // 257)
+        upright = Image.fromarray(scaled.astype(np.uint8))
     small = ImageOps.fit(upright.convert("RGBA"), SIZE, Image.Resampling.BICUBIC)  # weighs colours by their alpha
     white = Image.new("RGBA", SIZE, "white")
     pixels = np.array(Image.alpha_composite(white, small).convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion clips 16-bit values; a transparent one becomes white.
-    values = np.asarray(image)
-    scaled = np.where(values == image.info.get("transparency", -1), 255, (values + 128.0) // 257)
-    return Image.fromarray(scaled.astype(np.uint8))

@@ -21,39 +21,26 @@ REMEDY = "give a .ckpt file that `fit` of this program wrote"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of this project.
-
-    Attributes:
-        path: The file.
-        config: Seed, model, data and precision, in the form of a configuration file.
-        weights: The model's state dict.
-        epochs: Epochs done when it was saved.
-        steps: Training steps done.
-        midway: Of these, steps of an epoch that is not done: 0 if it was saved at the end of one.
-        rows: The curves so far, as in metrics.csv.
-        max_epochs: Epochs that the run was to last; None where that was left open.
-        stopped: Whether the run was stopped before that, by early stopping for instance.
-        resumable: Whether it holds all that a run needs to resume; one of an older version may not.
-    """
+    """A checkpoint of this project, read and checked."""
 
     path: Path
-    config: dict[str, Any]
-    weights: dict[str, Tensor]
-    epochs: int
-    steps: int
-    midway: int
-    rows: list[Row]
-    max_epochs: int | None
-    stopped: bool
-    resumable: bool
+    config: dict[str, Any]  # seed, model, data and precision, in the form of a configuration file
+    weights: dict[str, Tensor]  # the model's state dict
+    epochs: int  # done when it was saved
+    steps: int  # training steps done
+    midway: int  # of these, steps of an epoch that is not done; 0 if it was saved at the end of one
+    rows: list[Row]  # the curves so far, as in metrics.csv
+    max_epochs: int | None  # that the run was to last; None where that was left open
+    stopped: bool  # whether it was stopped before that, by early stopping for instance
+    resumable: bool  # whether it holds all that a run needs to resume; one of an older version may not
 
     def is_done(self, max_epochs: int | None) -> bool:
-        """Whether a run of so many epochs has nothing left to do after it."""
+        """Return whether a run of so many epochs has nothing left to do after it."""
         return self.epochs == max_epochs or (self.stopped and self.max_epochs == max_epochs)
 
     @property
     def progress(self) -> str:
-        """How far it is, for people."""
+        """How far it is: `after epoch 2 and 40 steps`."""
         return f"after epoch {self.epochs}" + (f" and {self.midway} steps" if self.midway else "")
 
     @property

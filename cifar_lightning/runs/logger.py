@@ -14,7 +14,7 @@ class RunLogger(TensorBoardLogger):
     Args:
         logs: Folder of all runs.
         name: Of the run.
-        run: The folder of a run that exists, in place of a new one.
+        run: A run that exists; None makes a new version.
         purge_step: Hides the points of earlier event files from this step on: they are written again.
     """
 

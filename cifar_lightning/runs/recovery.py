@@ -17,19 +17,14 @@ LATER = ".later"
 
 
 def repair(run: RunFolder, checkpoint: Checkpoint | None) -> Path | None:
-    """Repair the folder of a run that resumes.
-
-    Args:
-        run: This process must have it to itself.
-        checkpoint: To resume from; None starts from the beginning.
+    """Repair the folder of a run that resumes from a checkpoint, or (None) from the beginning, and has it locked.
 
     Returns:
         Where the checkpoint is now.
 
     Raises:
-        InputError: The checkpoint has been replaced since it was read.
+        InputError: The checkpoint has been replaced since it was read, before the folder was locked.
     """
-    # It was read before the folder was locked.
     if checkpoint and read_checkpoint(checkpoint.path).steps != checkpoint.steps:
         raise InputError(str(run.path), "another process has just trained here", "start again")
     if checkpoint:

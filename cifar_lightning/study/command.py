@@ -131,7 +131,7 @@ def run(study: Study, missing: Sequence[Cell], seconds: dict[str, float], launch
             progress.ended(cell, study.records[cell.address])
             store.write_table(study)
     store.write_table(study)
-    from cifar_lightning.report.document import write
+    from cifar_lightning.report.render import write
 
     print(f"report: {write(study)}")
     failed = [record for record in study.records.values() if record.status == "failed"]

@@ -119,8 +119,8 @@ def at_call(target: str, act: Callable[[], Any], *, nth: int = 1, named: str = "
                 return function(*args, **kwargs)
             if when == "before":
                 act()
-            if when == "half":
-                args = tuple(arg[: len(arg) // 2] if isinstance(arg, bytes) else arg for arg in args)
+            if when == "half" and isinstance(args[-2], bytes):  # of LocalFileSystem.append, before the mode
+                args = (*args[:-2], args[-2][: len(args[-2]) // 2], args[-1])
             result = function(*args, **kwargs)
             if when == "half" and hasattr(result, "write"):
                 return HalfWritten(result, act)

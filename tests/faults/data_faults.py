@@ -14,7 +14,7 @@ from tests.data.test_download import FILES, make_archive, md5, serving
 from tests.data.test_user_images import bomb
 from tests.faults.children import little_memory, nobody
 from tests.faults.steps import both, content, damaged, folder, pipe, removed, unreadable, written
-from tests.faults.table import BEST, NEW_RUN, RUN, Damage, Fault, Place, Step, Table, crossed, nothing
+from tests.faults.table import BEST, NEW_RUN, RUN, Damage, Fault, Place, Step, crossed, nothing
 
 FIT = "fit --model=MLP --model.width=8 --trainer.accelerator=cpu --data.source=cifar10"
 BATCHES = f"root/{cifar10.FOLDER}"
@@ -173,7 +173,7 @@ two_bad = both(written("one.png", "one"), written("two.png", "two"))
 bad_unreadable, good = damaged(unreadable, "bad.png"), saved("good.png")
 STANDS_IN = "--data.train_size=200 --data.val_size=100 --data.train_clean_size=50 --trainer.max_epochs=1"
 
-TABLE: Table = {
+TABLE = {
     "a batch file damaged: MD5": [
         batch("*batch flipped", content(lambda text: b"\1" + text[1:]), "wrong MD5"),
         batch("batch cut", content(lambda text: text[:-1]), "wrong MD5"),

@@ -15,22 +15,7 @@ from cifar_lightning.runs.checkpoint import load, read_checkpoint
 from tests.faults import children, processes
 from tests.faults.children import GO, HERE, MODEL, SAVE
 from tests.faults.steps import both, damaged, removed, resumes, written
-from tests.faults.table import (
-    BEST,
-    FIT,
-    LAST,
-    NEW,
-    NEW_RUN,
-    OLD_RUN,
-    RESUME,
-    RUN,
-    Fault,
-    Place,
-    Step,
-    Table,
-    crossed,
-    nothing,
-)
+from tests.faults.table import BEST, FIT, LAST, NEW, NEW_RUN, OLD_RUN, RESUME, RUN, Fault, Place, Step, crossed, nothing
 
 PREDICT, TEST = f"predict --ckpt_path={BEST}", f"test --ckpt_path={BEST}"
 PREDICTIONS = f"{RUN}/predictions.csv"
@@ -219,7 +204,7 @@ def nothing_half(place: Place) -> None:
         resumes(NEW)(place)
 
 
-TABLE: Table = {
+TABLE = {
     "disk full: durable writes": [
         full("disk full at the first checkpoint", 1, 20_000, NEW, "checkpoints", FREE, then=resumes(NEW)),
         full("*disk full at the second checkpoint", 2, 20_000, NEW, "checkpoints", FREE, then=loads),

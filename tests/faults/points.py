@@ -12,23 +12,14 @@ from tests.faults.processes import Before
 
 @dataclass(frozen=True)
 class Point:
-    """A place in the program.
+    """A place in the program where a run is killed."""
 
-    Attributes:
-        name: Unique.
-        target: A function, `package.module:Class.method`.
-        when: `half` cuts off what the function writes, or what is written to the file that it opens.
-        nth: Which of its calls, 1 is the first.
-        named: Only calls on a path of this name count, or on one that begins so if this ends with a dot.
-        during: The command that is killed: a new run; one that resumes after a kill; one that saves after a SIGTERM.
-    """
-
-    name: str
-    target: str
-    when: When
-    nth: int = 1
-    named: str = ""
-    during: Literal["fit", "resume", "interrupt"] = "fit"
+    name: str  # unique
+    target: str  # a function, `package.module:Class.method`
+    when: When  # `half`: half of what it writes, or of what is written to the file that it opens, is there
+    nth: int = 1  # which of its calls
+    named: str = ""  # only calls on a path of this name count, or of one that begins so if this ends with a dot
+    during: Literal["fit", "resume", "interrupt"] = "fit"  # a new run; one that resumes; one that saves after SIGTERM
 
     @property
     def arm(self) -> Before:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.faults import children
 from tests.faults.steps import both, damaged, pipe, unreadable, written
-from tests.faults.table import BEST, FIT, LAST, NEW_RUN, RESUME, RUN, SMALL, Fault, Place, Table, crossed
+from tests.faults.table import BEST, FIT, LAST, NEW_RUN, RESUME, RUN, SMALL, Fault, Place, crossed
 
 
 def command(name: str, words: str, *says: str) -> Fault:
@@ -80,7 +80,7 @@ def own(name: str, command: str) -> Fault:
     return Fault(name, command, 0, ("hello from mine",), make, NEW_RUN)
 
 
-TABLE: Table = {
+TABLE = {
     "no such flag: parser": flags(
         "*--model.droput=0.3 model.droput model.dropout?", "--bogus=3 bogus", "stray stray", "--model.lr model.lr",
     ),

@@ -1,7 +1,7 @@
 """The parts of a row in the table of faults, and the place that each row is tried in."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -21,7 +21,7 @@ SMALL: Final = (
 FIT: Final = f"fit --model=MLP --model.width=8 {SMALL}"
 RUN, NEW = "logs/mlp-synthetic/version_0", "logs/mlp-synthetic/version_1"
 RESUME: Final = f"fit --resume={RUN}"
-BEST, LAST, PREVIOUS = (f"{RUN}/checkpoints/{name}.ckpt" for name in ("best", "last", "previous"))
+BEST, LAST = f"{RUN}/checkpoints/best.ckpt", f"{RUN}/checkpoints/last.ckpt"
 # What training writes into an old and into a new run's folder.
 OLD_RUN: Final = tuple(f"{RUN}/{name}" for name in ("config.yaml", "metrics.csv", "events.*", "checkpoints/*"))
 NEW_RUN: Final = (NEW, f"{NEW}/*")
@@ -29,23 +29,14 @@ NEW_RUN: Final = (NEW, f"{NEW}/*")
 
 @dataclass
 class Place:
-    """A folder with a finished run, that a command works in.
+    """A folder with a finished run, that a command works in."""
 
-    Attributes:
-        folder: The working folder; all names in a row are relative to it.
-        whole: The same run, not to be written to.
-        canary: A file that no payload may ever create, outside of the folder.
-        patch: Undone after the command.
-        stack: Closed after the row.
-        words: Placeholders in a row's command, a port for instance, and their values.
-    """
-
-    folder: Path
-    whole: Path
-    canary: Path
-    patch: pytest.MonkeyPatch
-    stack: ExitStack
-    words: dict[str, str] = field(default_factory=dict)
+    folder: Path  # the working folder; all names in a row are relative to it
+    whole: Path  # the same run, not to be written to
+    canary: Path  # a file that no payload may ever create, outside of the folder
+    patch: pytest.MonkeyPatch  # undone after the command
+    stack: ExitStack  # closed after the row
+    words: dict[str, str] = field(default_factory=dict)  # placeholders in a row's command, a port say, and their values
 
     def write(self, name: str, content: str | bytes) -> Path:
         """Write a file; `CANARY` in a text stands for the canary's path."""
@@ -86,29 +77,19 @@ def nothing(place: Place) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """One row: a fault and what must come of it.
+    """One row: a fault and what must come of it."""
 
-    Attributes:
-        title: Unique. With a star before it the row is typical of its kind, and run by default; the others are `slow`.
-        command: As typed; the keys of `Place.words` are replaced.
-        status: Exit status.
-        says: What the error lines must contain; with status 0, what the output must contain.
-        make: Brings the fault about.
-        changes: Patterns of what may appear or change.
-        errors: Number of error lines; by default one, or none with status 0 or if a signal killed.
-        then: Asserts what must hold afterwards.
-        child: Called first in a process of its own; without it the command runs in this process.
-    """
-
-    title: str
-    command: str
-    status: int
-    says: tuple[str, ...] = ()
-    make: Step = nothing
-    changes: tuple[str, ...] = ()
-    errors: int | None = None
-    then: Step = nothing
-    child: Before | None = None
+    title: (
+        str  # unique; with a star before it the row is typical of its kind and runs by default, the others are `slow`
+    )
+    command: str  # as typed; the keys of `Place.words` are replaced
+    status: int  # exit status
+    says: tuple[str, ...] = ()  # what the error lines must contain; with status 0, what the output must
+    make: Step = nothing  # brings the fault about
+    changes: tuple[str, ...] = ()  # patterns of what may appear or change
+    errors: int | None = None  # error lines; by default one, or none with status 0 or if a signal killed
+    then: Step = nothing  # asserts what must hold afterwards
+    child: Before | None = None  # called first in a process of its own; without it the command runs in this process
 
     @property
     def name(self) -> str:
@@ -129,7 +110,7 @@ class Fault:
 
 
 # The rows of each kind: what is broken, and what must notice.
-Table = dict[str, Sequence[Fault]]
+Table = dict[str, list[Fault]]
 
 
 def crossed(first: str, second: str) -> str:

@@ -52,21 +52,13 @@ ENDS = (0, -signal.SIGKILL, 130, 143, -signal.SIGINT, -signal.SIGTERM)
 
 @dataclass
 class Bench:
-    """A run of one model, again and again in its own folder until it is done.
-
-    Attributes:
-        flags: Its settings.
-        folder: Where it works.
-        whole: The folder of the same run, never interrupted.
-        rng: Chooses between the ways to resume.
-        said: The output of each command.
-    """
+    """A run of one model, again and again in its own folder until it is done."""
 
     flags: list[str]
     folder: Path
-    whole: Path
-    rng: random.Random
-    said: list[str] = field(default_factory=list)
+    whole: Path  # the folder of the same run, never interrupted
+    rng: random.Random  # chooses between the ways to resume
+    said: list[str] = field(default_factory=list)  # the output of each command
 
     @property
     def run(self) -> Path | None:
@@ -163,8 +155,8 @@ def test_a_convolutional_network_killed_at_a_point(point: Point, begin: Begin) -
     kill_at(point, begin([*MODELS["cnn"], *FLAGS]))
 
 
-def test_there_are_45_points_each_of_its_name() -> None:
-    assert len({point.name for point in POINTS}) == len(POINTS) == 45
+def test_each_of_47_points_has_its_name() -> None:
+    assert len({point.name for point in POINTS}) == len(POINTS) == 47
 
 
 @pytest.mark.parametrize("model", MODELS)

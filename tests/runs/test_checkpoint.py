@@ -12,14 +12,13 @@ import torch
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.cli import starting_point
-from cifar_lightning.cli.argv import Arguments
 from cifar_lightning.errors import InputError
 from cifar_lightning.runs.checkpoint import load, newest, read_checkpoint
 from cifar_lightning.runs.layout import RunFolder
 from tests.conftest import SMALL
 from tests.faults.compare import unequal
 
-NOTHING = Arguments.read([])
+NOTHING, _ = starting_point.read_arguments([])
 
 
 def test_a_flipped_bit_changes_nothing_unseen(mlp_run: Path, tmp_path: Path) -> None:
@@ -108,7 +107,9 @@ def test_versions_are_counted_as_numbers(tmp_path: Path) -> None:
     for name in ("version_9", "version_10", "version_x"):
         (tmp_path / name / "checkpoints").mkdir(parents=True)
         (tmp_path / name / "checkpoints/last.ckpt").touch()
-    assert starting_point.last_run(tmp_path) == RunFolder(tmp_path / "version_10")
+    run = starting_point.last_run(tmp_path)
+    assert run
+    assert run.path == tmp_path / "version_10"
     (tmp_path / "version_11").mkdir()  # killed before its first checkpoint: nothing to go on from
     assert starting_point.last_run(tmp_path) is None
     assert starting_point.last_run(tmp_path / "nowhere") is None
