@@ -11,7 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from cifar_lightning.cli import argv, blame, callback_lists, starting_point, validation
+from cifar_lightning import callbacks
+from cifar_lightning.cli import argv, blame, starting_point, validation
 from cifar_lightning.cli.config_files import check_yaml
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.source import Source, data_root, resolve_source, tagged
@@ -175,9 +176,9 @@ class CLI(LightningCLI):
 
     def _callbacks(self, config: Any) -> list[Callback]:
         if self.subcommand == "fit":
-            return callback_lists.training(config.trainer, self.why_precision)
+            return callbacks.training(config.trainer, self.why_precision)
         assert self.start is not None, "what evaluates has a checkpoint"
-        return callback_lists.evaluation(config.trainer, self.start.run.path)
+        return callbacks.evaluation(config.trainer, self.start.run.path)
 
     def after_instantiate_classes(self) -> None:
         """Check that things fit together, and print what comes from the checkpoint."""
