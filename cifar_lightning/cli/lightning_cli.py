@@ -169,10 +169,12 @@ class CLI(LightningCLI):
 
     def _logger(self, config: Any) -> RunLogger:
         if self.start is None:
-            return RunLogger(config.logs, tagged(config.name, config.data.source))
+            # TensorBoard purges at the second session start that it reads in a run, so the first must be there, too.
+            return RunLogger(config.logs, tagged(config.name, config.data.source), purge_step=0)
         run = self.start.run
         purge = purge_step(run, self.restored) if self.subcommand == "fit" else None
-        return RunLogger(str(run.path), "", run=run.path, purge_step=purge)
+        # ModelCheckpoint puts its files into SAVE_DIR/NAME/VERSION.
+        return RunLogger(str(run.path.parent), "", run=run.path, purge_step=purge)
 
     def after_instantiate_classes(self) -> None:
         """Check that things fit together, and print what comes from the checkpoint."""
