@@ -1,10 +1,9 @@
 """What `fit` would run with, without running it."""
 
-import math
-
 import torch
 
 from cifar_lightning.cli.lightning_cli import CLI
+from cifar_lightning.data.loader import steps_per_epoch
 
 
 class DryRun(CLI):
@@ -19,13 +18,19 @@ class DryRun(CLI):
         return self.trainer.strategy.root_device
 
     @property
+    def train_images(self) -> int:
+        """Images in the training set."""
+        return int(self.datamodule.train_size or 50_000 - self.datamodule.val_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps of an epoch."""
+        return steps_per_epoch(self.train_images, self.datamodule.batch_size, self.trainer.limit_train_batches)
+
+    @property
     def images_per_epoch(self) -> int:
-        """How many images an epoch trains on."""
-        data, limit = self.datamodule, self.trainer.limit_train_batches
-        images = data.train_size or 50_000 - data.val_size
-        batches = math.ceil(images / data.batch_size)
-        taken = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
-        return int(min(images, taken * data.batch_size))
+        """Images that an epoch trains on."""
+        return int(min(self.train_images, self.steps_per_epoch * self.datamodule.batch_size))
 
     def load(self) -> None:
         """Reads the images, and puts the model where it is trained."""

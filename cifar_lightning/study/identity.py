@@ -3,14 +3,16 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cifar_lightning import models
 from cifar_lightning.cli.config_files import flat
-from cifar_lightning.cli.dry_run import DryRun
-from cifar_lightning.data.loader import steps_per_epoch
+from cifar_lightning.errors import InputError
+
+if TYPE_CHECKING:  # Lightning takes seconds to import: first see whether the command and its file are right
+    from cifar_lightning.cli.dry_run import DryRun
 
 # Bump it with any change after which the same configuration and seed give other losses: of initialization, order of the
 # batches, augmentation, optimizer, a metric. No old run serves a new study then. tests/study/test_identity.py holds the
@@ -30,7 +32,9 @@ Settings = Mapping[str, Any]
 
 
 @cache
-def _reader() -> tuple[DryRun, Settings]:
+def _reader() -> "tuple[DryRun, Settings]":
+    from cifar_lightning.cli.dry_run import DryRun
+
     # LightningCLI parses only what it then builds: one dry run of a small network, for its parser, takes 0.3 s. With it
     # a configuration is parsed in 0.05 s.
     small = ["--model=MLP", "--data.source=synthetic", "--trainer.accelerator=cpu", f"--logs={tempfile.gettempdir()}"]
@@ -38,7 +42,7 @@ def _reader() -> tuple[DryRun, Settings]:
     return reader, _parse(reader, ["--model=MLP"])
 
 
-def _parse(reader: DryRun, flags: Sequence[str]) -> Settings:
+def _parse(reader: "DryRun", flags: Sequence[str]) -> Settings:
     reader.parse_arguments(reader.parser, ["fit", *flags])
     return flat(reader.config["fit"].as_dict())
 
@@ -50,6 +54,21 @@ def parse(flags: Sequence[str]) -> Settings:
         Exception: What the parser raises where `fit` would refuse them.
     """
     return _parse(_reader()[0], flags)
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Name the point of a study whose settings `fit` refuses; raise its `InputError`."""
+    try:
+        yield
+    except Exception as error:
+        from cifar_lightning.cli.error_messages import explain
+
+        message = explain(error)
+        if message.status != InputError.status:
+            raise
+        cause, _, remedy = message.text.partition("; ")
+        raise InputError(where, cause, remedy) from error
 
 
 def content(settings: Settings) -> dict[str, Any]:
@@ -91,6 +110,8 @@ def address(settings: Settings, seed: int, source: str, *, beginning: bool = Fal
 
 def _limit(settings: Settings) -> int | None:
     """The number of steps that an epoch is limited to; None where that is no limit."""
+    from cifar_lightning.data.loader import steps_per_epoch
+
     limit, batch, images = settings.get(LIMIT), settings["data.batch_size"], settings["data.train_size"]
     if limit is None or batch < 1:  # what can't be is for `fit` to refuse
         return None
@@ -101,5 +122,5 @@ def _limit(settings: Settings) -> int | None:
 
 def _short(class_path: str) -> str:
     """One name of a class that has several: `cifar_lightning.models.MLP`, wherever in there it is defined."""
-    name = class_path.rpartition(".")[2]
-    return f"{models.__name__}.{name}" if class_path.startswith(models.__name__) else class_path
+    ours = "cifar_lightning.models."
+    return ours + class_path.rpartition(".")[2] if class_path.startswith(ours) else class_path
