@@ -5,6 +5,7 @@ import html
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -101,7 +102,7 @@ def to_html(markdown: str, figures: dict[str, bytes], colours: dict[str, str]) -
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     parser.add_render_rule("image", image)
     tokens, sections = parser.parse(markdown), []
-    for heading, inline in zip(tokens, tokens[1:], strict=False):
+    for heading, inline in pairwise(tokens):
         if heading.type == "heading_open" and heading.tag == "h2":
             sections.append((re.sub(r"[^a-z0-9]+", "-", inline.content.lower()).strip("-"), inline.content))
             heading.attrSet("id", sections[-1][0])

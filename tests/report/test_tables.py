@@ -1,10 +1,10 @@
 """`runs` and `curves`: what stands in results.csv and under the report."""
 
-from msgspec.structs import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from msgspec.structs import replace
 
 from cifar_lightning.results import store, tables
 from tests.report.handmade import curve, outcome, record, study
