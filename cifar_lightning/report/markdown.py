@@ -80,7 +80,7 @@ def measured(rows: pd.DataFrame, metric: str, digits: int = -1) -> Markup:
     if found is None:
         return Markup(NOTHING)
     sd = number(found.sd, metric, digits=digits).removesuffix("%")
-    text = number(found.mean, metric, digits=digits) + (f"\u00a0±\u00a0{sd}" if found.sd is not None else "")
+    text = number(found.mean, metric, digits=digits) + (f" ± {sd}" if found.sd is not None else "")
     return linked(text, rows[rows[metric].notna()])
 
 
