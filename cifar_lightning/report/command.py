@@ -20,7 +20,7 @@ def report(args: Sequence[str]) -> int:
     study = store.read(options.folder)
     if options.output:
         study = store.publish(study, options.output)
-    from cifar_lightning.report.document import write  # here, so that --help need not wait for it
+    from cifar_lightning.report.render import write  # here, so that --help need not wait for it
 
     print(f"written to {write(study)}")
     return 0

@@ -1,136 +1,116 @@
-"""Means, spreads and intervals of a few runs. All intervals are of 95 %."""
+"""Means, paired differences and 95% intervals over seeds.
+
+Two kinds of chance are in an accuracy: the seed's, and that of which images it was measured on. Seeds tell the first by
+their standard deviation. The second is binomial: 10,000 images know 77% to 0.4 points, whatever the seeds say. So no
+interval of an accuracy is narrower than its images allow, and two seeds that agree to four digits prove nothing.
+"""
 
 import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-UPPER = 0.975  # the quantile at the upper end of an interval of 95 %
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from cifar_lightning.results import tables
+from cifar_lightning.results.records import Study
+
+MAIN = ("cnn", "cnn_no_batch_norm", "cnn_no_dropout", "mlp", "mlp_no_batch_norm", "mlp_no_dropout")
+POINT = ["experiment", "variant", "seed"]
+NORMAL = 1.96  # the 97.5% quantile where the standard deviation is known
+# That an accuracy is measured on. Records hold no predictions, so differences can't be paired by image: their floor is
+# that of two independent samples, which is wider than McNemar's.
+IMAGES = {"train/acc": 40_000, "train_clean/acc": 5_000, "val/acc": 10_000, "best_val/acc": 10_000, "test/acc": 10_000}
+PARTS = {"gap/acc": ("train_clean/acc", "val/acc"), "eval_lead": ("train_clean/acc", "train/acc")}
+OTHER_IMAGES = ("val/acc", "best_val/acc")  # than the original's: it drew its own validation set
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What several runs of one setting came to.
+class Estimate:
+    """A mean over seeds with its 95% interval; None is what the runs don't tell."""
 
-    Attributes:
-        n: How many.
-        mean: Their mean.
-        sd: Sample standard deviation (n - 1); None of a single run.
-    """
-
-    n: int
+    n: int  # seeds
     mean: float
-    sd: float | None
-
-
-@dataclass(frozen=True)
-class Noise:
-    """How much runs differ by their seed alone.
-
-    Attributes:
-        sd: Standard deviation of one run.
-        df: Degrees of freedom it was estimated with.
-    """
-
-    sd: float
-    df: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What one setting has over another, seed by seed.
-
-    Attributes:
-        n: Seeds that both have.
-        mean: Mean difference.
-        sd: Sample standard deviation of the differences; None of a single one.
-        low: Lower end of the interval of the mean; None where nothing tells the noise.
-        high: Upper end.
-        borrowed: Whether the noise is that of other settings, there being one seed only.
-    """
-
-    n: int
-    mean: float
-    sd: float | None
-    low: float | None
-    high: float | None
-    borrowed: bool
+    sd: float | None = None  # seed-to-seed standard deviation, of n - 1
+    low: float | None = None
+    high: float | None = None
+    pooled: bool = False  # whether the interval is made of the pooled SD of other settings, n being 1
 
     @property
-    def larger_than_noise(self) -> bool | None:
-        """Whether the interval excludes 0; None where there is no interval."""
+    def excludes_zero(self) -> bool | None:
+        """Whether the interval excludes 0; None without one."""
         return None if self.low is None or self.high is None else self.low > 0 or self.high < 0
 
+    def minus(self, other: "Estimate") -> "Estimate":
+        """Return the difference of estimates of different networks, whose intervals add in quadrature."""
+        n, mean, pooled = min(self.n, other.n), self.mean - other.mean, self.pooled or other.pooled
+        if self.low is None or self.high is None or other.low is None or other.high is None:
+            return Estimate(n, mean, pooled=pooled)
+        half = math.hypot(self.high - self.low, other.high - other.low) / 2
+        return Estimate(n, mean, None, mean - half, mean + half, pooled)
 
-def summary(values: Sequence[float]) -> Summary:
-    """Number, mean and standard deviation of at least one value."""
-    return Summary(len(values), statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
+def finished(study: Study) -> pd.DataFrame:
+    """Return the rows of `runs` that are done, with more columns; what is not finite is missing.
 
-def pooled(groups: Iterable[Sequence[float]]) -> Noise | None:
-    """The standard deviation that groups have in common; None if none of them has two values or more.
-
-    Each group varies around its own mean. Variances are averaged with the degrees of freedom as weights.
+    `gap/acc` is the generalization gap of the last epoch, `eval_lead` what evaluation mode gains on training images
+    there, `epoch_times` the seconds of each epoch and `seconds` their sum, `images` and `steps` those of an epoch.
     """
-    several = [group for group in groups if len(group) > 1]
-    df = sum(len(group) - 1 for group in several)
-    if not df:
-        return None
-    return Noise(math.sqrt(sum(statistics.variance(group) * (len(group) - 1) for group in several) / df), df)
+    table, curves = tables.runs(study), tables.curves(study)
+    names = [*POINT, "epoch_seconds", "gap/acc", "train_clean/acc", "train/acc"]
+    grouped = curves.reindex(columns=names).groupby(POINT, sort=False)
+    last = grouped.last().assign(seconds=grouped.epoch_seconds.sum(), epoch_times=grouped.epoch_seconds.agg(list))
+    last["eval_lead"] = last["train_clean/acc"] - last["train/acc"]
+    table = table.join(last[["gap/acc", "eval_lead", "seconds", "epoch_times"]], on=POINT)
+    for name, field in (("images", "images_per_epoch"), ("steps", "steps_per_epoch"), ("source", "source")):
+        table[name] = [getattr(study.records[address], field) for address in table.address]
+    table = table[(table.status == "done") & (table.epochs > 0)].reset_index(drop=True)
+    return table.replace([np.inf, -np.inf], np.nan)
 
 
-def paired(a: Mapping[int, float], b: Mapping[int, float], noise: Noise | None) -> Difference | None:
-    """What `a` has over `b`, by the seeds that both have.
+def pooled_sd(table: pd.DataFrame, metric: str) -> tuple[float, int] | None:
+    """Return the seed-to-seed standard deviation pooled over main runs and ablations, and its degrees of freedom.
 
-    With two seeds or more the interval is that of Student's t. With one it is made of the noise of single runs, of
-    which a difference has two.
+    Each setting varies around its own mean; variances are weighted by their degrees of freedom. What is measured on one
+    network stands for the other. None if no setting has several seeds.
+    """
+    groups = table[table.experiment.isin(MAIN)].groupby(POINT[:2])[metric]
+    df = (groups.count() - 1).clip(lower=0)
+    return (math.sqrt((groups.var() * df).sum() / df.sum()), int(df.sum())) if df.sum() else None
+
+
+def estimate(
+    rows: pd.DataFrame, metric: str, table: pd.DataFrame, minus: pd.DataFrame | None = None, *, one_more: bool = False
+) -> Estimate | None:
+    """Return a metric's mean over seeds with its interval; None without a run that has it.
 
     Args:
-        a: A figure by seed.
-        b: The same figure of the other setting.
-        noise: Of single runs, for when there is one seed.
-
-    Returns:
-        a - b; None if no seed is in both.
+        rows: Runs of one setting.
+        metric: A column.
+        table: All runs, for the pooled SD where there is one seed.
+        minus: Runs of another setting, whose metric is taken off seed by seed.
+        one_more: Whether the interval is that of one more run, such as the original's.
     """
-    differences = [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
-    if not differences:
-        return None
-    found = summary(differences)
-    half = _half(found, noise)
-    low, high = (None, None) if half is None else (found.mean - half, found.mean + half)
-    return Difference(found.n, found.mean, found.sd, low, high, borrowed=found.sd is None and noise is not None)
+    found, images = _by_seed(rows, metric), image_variance(rows, metric)
+    if minus is not None:
+        found, images = (found - _by_seed(minus, metric)).dropna(), images + image_variance(minus, metric)
+    n, mean, sd = len(found), float(found.mean()), float(found.std()) if len(found) > 1 else None
+    noise = pooled_sd(table, metric) if sd is None else (sd, n - 1)
+    if not n or noise is None:
+        return Estimate(n, mean) if n else None
+    # The pooled SD is that of single runs, of which a difference has two.
+    variances = 1 / n + one_more + (sd is None and minus is not None)
+    seeds = float(stats.t.ppf(0.975, noise[1])) * noise[0] * math.sqrt(variances)
+    floor = NORMAL * math.sqrt(images * (1 + one_more))
+    half = math.hypot(seeds, floor) if one_more and metric in OTHER_IMAGES else max(seeds, floor)
+    return Estimate(n, mean, sd, mean - half, mean + half, pooled=sd is None)
 
 
-def _half(differences: Summary, noise: Noise | None) -> float | None:
-    """Half the interval of the mean difference."""
-    if differences.sd is not None:
-        return t_quantile(UPPER, differences.n - 1) * differences.sd / math.sqrt(differences.n)
-    return t_quantile(UPPER, noise.df) * noise.sd * math.sqrt(2) if noise else None
+def image_variance(rows: pd.DataFrame, metric: str) -> float:
+    """Return the binomial variance that an accuracy has by its images; 0 of losses and times."""
+    means = {part: rows[part].mean() for part in PARTS.get(metric, (metric,)) if part in IMAGES}
+    return float(sum(p * (1 - p) / IMAGES[part] for part, p in means.items() if 0 < p < 1))
 
 
-def t_quantile(probability: float, df: int) -> float:
-    """Quantile of Student's t distribution, to about 1e-9 of its value between 0.0001 and 0.9999.
-
-    Args:
-        probability: Between 0 and 1, without them.
-        df: Degrees of freedom, 1 or more.
-
-    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4: with t = sqrt(df) * tan(angle), the
-    probability is a finite sum of powers of the angle's cosine. It grows with the angle, so the angle is bisected.
-    """
-    inside = abs(2 * probability - 1)  # the probability of -t to t
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        angle = (low + high) / 2
-        low, high = (angle, high) if _inside(angle, df) < inside else (low, angle)
-    return math.copysign(math.sqrt(df) * math.tan(low), probability - 0.5)
-
-
-def _inside(angle: float, df: int) -> float:
-    odd = df % 2
-    term, total = math.cos(angle) if odd else 1.0, 0.0
-    for i in range(1 + odd, df, 2):
-        total += term
-        term *= i / (i + 1) * math.cos(angle) ** 2
-    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+def _by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
+    return rows.groupby("seed")[metric].last().dropna().astype(float)

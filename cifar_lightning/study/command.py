@@ -13,8 +13,7 @@ from msgspec.structs import replace as changed
 from cifar_lightning.cli.warning_filters import be_quiet
 from cifar_lightning.errors import Interrupted, check
 from cifar_lightning.results import store
-from cifar_lightning.results.records import Plan, Record
-from cifar_lightning.results.study_results import Study
+from cifar_lightning.results.records import Plan, Record, Study
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.study import config
 from cifar_lightning.study.executor import Executor, Local, Printed
@@ -114,7 +113,7 @@ def _execute(study: Study, missing: Sequence[Run], seconds: Mapping[str, float],
             progress.ended(run, study.records[run.address])
             store.write_table(study)
     store.write_table(study)
-    from cifar_lightning.report.document import write  # here, because it takes a second to import
+    from cifar_lightning.report.render import write  # here, because it takes a second to import
 
     print(f"report: {write(study)}")
     failed = [record for record in study.records.values() if record.status == "failed"]

@@ -9,7 +9,7 @@ import pytest
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.errors import Interrupted
-from cifar_lightning.report import document
+from cifar_lightning.report import render
 from cifar_lightning.results import store
 from cifar_lightning.results.records import Test
 from cifar_lightning.study import command
@@ -63,7 +63,7 @@ def executor(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     pretended = Pretended()
     monkeypatch.setattr(command, "Local", lambda workers: pretended)
     monkeypatch.setattr(command, "preflight", lambda runs: {run.address: 60.0 for run in runs})
-    monkeypatch.setattr(document, "write", lambda study: study.folder / "report.html")
+    monkeypatch.setattr(render, "write", lambda study: study.folder / "report.html")
     return pretended
 
 

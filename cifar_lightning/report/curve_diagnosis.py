@@ -1,0 +1,137 @@
+"""A verdict on a run's curves: over- or underfitting, a learning rate too high or low, and what to try next."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+GUESSING = math.log(10)  # the loss of giving all ten classes the same probability, in nats
+DULL = 0.15  # accuracy; guessing has 0.1
+SHORTEST = 4  # epochs: two fifths of two each; fewer have a direction, but no shape
+# A share of what had been learnt. With Adam and learning rates up to 0.01, no epoch of the MLP with dropout took back
+# as much, nor did one of the CNN; at 0.03 one in ten did, at 0.1 more than a third.
+JUMP, OFTEN, TWICE = 0.03, 0.25, 2
+# Of what the epochs that fall gain. The MLP at 0.1 takes back all of it, the CNN in 80 updates with batches of 100 and
+# more, which sinks in spite of its jumps, not half.
+TAKEN_BACK = 0.5
+RISE = 0.03  # of the lowest validation loss: a CNN that has converged goes up as far, but in training, too
+# Shares of the whole fall, of which the last fifth of the epochs brings 0.2 on a straight line, 0.03 in 50 of the CNN.
+STILL, SLIGHT = 0.05, 0.01
+WIDE = 0.10  # of a gap in accuracy, which 5,000 and 10,000 images tell to 0.01 or so
+KNOWN = 0.8  # accuracy on training images
+LOSSES = ("train", "clean")  # as trained and in evaluation mode
+EARLY = 0.8  # of the epochs: where the best accuracy comes later, stopping earlier saves little and may cost some
+
+REGULARISE = "more dropout (--model.dropout), weight decay (--model.weight_decay 1e-4), --data.augment flip-shift"
+LARGER = "a larger network (--model.channels of a CNN, --model.width of an MLP)"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a run's curves show. Gaps are in accuracy, training minus validation images, both in evaluation mode."""
+
+    verdict: str  # of the first rule of report.md.j2 that holds
+    why: str  # what in the curves decides it
+    best_epoch: int  # of the highest validation accuracy, the first of equals
+    gap_at_best: float  # there
+    gap_at_end: float  # in the last epoch
+    val_loss_rise: float  # from its lowest to the last epoch, in nats
+    epochs: int
+    lr: float  # the highest
+    jumps: int  # epochs in which the loss on training images jumps
+
+
+def diagnose(curve: pd.DataFrame) -> Diagnosis:
+    """Return the verdict on a run's curves.
+
+    Args:
+        curve: A row per epoch, at least one, as in metrics.csv. Where `train_clean/*` is missing, `train/*` stands in,
+            which dropout makes worse than it is.
+    """
+    curve = curve.reset_index(drop=True)
+    for name in ("loss", "acc"):
+        trained = curve[f"train/{name}"]
+        curve[f"clean/{name}"] = curve.get(f"train_clean/{name}", trained).fillna(trained)
+    jumps, gap, val = _jumps(curve), curve["clean/acc"] - curve["val/acc"], curve["val/loss"]
+    best = curve["val/acc"].idxmax()
+    ends = gap[best], gap.iloc[-1], val.iloc[-1] - val.min()
+    return Diagnosis(
+        *_verdict(curve, jumps), int(curve.epoch[best]), *map(float, ends), len(curve), curve.lr.max(), jumps
+    )
+
+
+def summarize(seeds: Sequence[Diagnosis]) -> tuple[str, str]:
+    """Return the verdict on a setting, with how many seeds have which, and what to try next for the commonest.
+
+    The advice costs no accuracy: fewer epochs are named only where every seed's best accuracy came early enough, and
+    then never fewer than the latest of them needed.
+    """
+    counts = Counter(each.verdict for each in seeds).most_common()
+    verdict = counts[0][0]
+    epochs, latest, lr = (max(getattr(each, name) for each in seeds) for name in ("epochs", "best_epoch", "lr"))
+    jumps = any(each.jumps for each in seeds if each.verdict == verdict)
+    slower, faster = (f"the learning rate (--model.lr {factor * lr:.1g})" for factor in (1 / 3, 3))
+    shorter = f", or as good in less time: --trainer.max_epochs {latest}" if latest <= EARLY * epochs else ""
+    more = f"more epochs (--trainer.max_epochs {2 * epochs})"
+    advice = {
+        "not learning": f"a third of {slower}, less dropout (--model.dropout)",
+        "too short": more,
+        "learning rate too high": f"a third of {slower}",
+        "overfitting": REGULARISE + shorter,
+        "still learning": more if jumps else f"{more}, or three times {faster}",
+        "overfitting begins": REGULARISE,
+        "underfitting": f"less dropout (--model.dropout), {LARGER}, {f'a third of {slower}' if jumps else more}",
+        "balanced": f"{LARGER} together with --data.augment flip-shift",
+    }[verdict]
+    return verdict if len(counts) == 1 else ", ".join(f"{name} ({n} of {len(seeds)})" for name, n in counts), advice
+
+
+def _verdict(curve: pd.DataFrame, jumps: int) -> tuple[str, str]:
+    best = curve["val/acc"].max()
+    if best < DULL:
+        return "not learning", f"The best validation accuracy is {best:.1%}; guessing has 10%."
+    if len(curve) < SHORTEST:
+        return "too short", f"Epochs: {len(curve)}."
+    if jumps >= max(TWICE, OFTEN * (len(curve) - 1)) and any(_restless(curve[f"{name}/loss"]) for name in LOSSES):
+        return "learning rate too high", f"The loss on training images jumps in {jumps} of {len(curve) - 1} epochs."
+    return _overfitting(curve) or _still_learning(curve["val/loss"]) or _flat(curve.iloc[-1])
+
+
+def _overfitting(curve: pd.DataFrame) -> tuple[str, str] | None:
+    lowest, last = curve.loc[curve["val/loss"].idxmin()], curve.iloc[-1]
+    if last["val/loss"] <= (1 + RISE) * lowest["val/loss"] or last["clean/loss"] >= lowest["clean/loss"]:
+        return None
+    return "overfitting", (
+        f"The validation loss rose from {lowest['val/loss']:.2f} in epoch {lowest.epoch:.0f}, its lowest, to "
+        f"{last['val/loss']:.2f}, while the loss on training images fell from {lowest['clean/loss']:.2f} to "
+        f"{last['clean/loss']:.2f}."
+    )
+
+
+def _still_learning(val: pd.Series) -> tuple[str, str] | None:
+    fifth = max(2, len(val) // 5)
+    fall = val.iloc[-2 * fifth : -fifth].mean() - val.iloc[-fifth:].mean()
+    if fall <= max(STILL * (min(val.iloc[0], GUESSING) - val.min()), SLIGHT * val.iloc[-1]):
+        return None
+    return "still learning", f"The last fifth of the epochs lowered the validation loss by {fall:.3f} more."
+
+
+def _flat(last: pd.Series) -> tuple[str, str]:
+    train, val = last["clean/acc"], last["val/acc"]
+    why = f"The validation loss is flat; {train:.1%} of training and {val:.1%} of validation images are recognised."
+    return "overfitting begins" if train - val > WIDE else "underfitting" if train < KNOWN else "balanced", why
+
+
+def _restless(losses: pd.Series) -> bool:
+    """Return whether the rises take back much of what the falls gain."""
+    steps = losses.diff()
+    return bool(steps.clip(lower=0).sum() > TAKEN_BACK * -steps.clip(upper=0).sum())
+
+
+def _jumps(curve: pd.DataFrame) -> int:
+    """Return in how many epochs one of the losses takes back some of what was learnt."""
+    losses = pd.DataFrame({name: curve[f"{name}/loss"] for name in LOSSES})
+    learnt = (GUESSING - losses.cummin().shift()).clip(lower=0)
+    return int((losses.diff() > JUMP * learnt).any(axis=1).sum())

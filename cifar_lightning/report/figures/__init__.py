@@ -1,1 +1,0 @@
-"""Each function draws one figure from plain numbers."""

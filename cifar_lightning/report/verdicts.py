@@ -1,0 +1,290 @@
+"""A verdict on each conclusion of the original report, by rules that report.md.j2 states."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import pandas as pd
+
+from cifar_lightning.report.claims import comparable, original, select
+from cifar_lightning.report.curve_diagnosis import Diagnosis
+from cifar_lightning.report.statistics import MAIN, POINT, Estimate, estimate
+
+ACC = "best_val/acc"
+LEAST = 0.01  # of accuracy; an effect that is certainly smaller is none
+LEAD = 0.0439 - 0.0264  # what batch norm does more for the CNN, in the original's words
+DROP = 0.0185  # the smaller of the two drops that the original calls insignificant
+SMALL, MIDDLE, LARGE = 100, 1000, 10_000  # batch sizes: the recipe's, where the fall is to begin, and beyond
+LOW, HIGH = 0.2, 0.8  # dropout rates: the original's best, fixed beforehand, and where it can hardly learn
+HARDLY = 0.10  # of accuracy; what is lost at least where a network can hardly learn
+CHANCE = 0.12  # accuracy; guessing has 0.1
+FAR = 3.0  # times as long
+CHANGE = ("drops by {}", "gains {}")  # see `moved`
+DIVERGED = r"\b(nan|inf|not finite)\b"  # in the reason of a run whose loss or weights were no longer finite
+
+# What a statement comes down to: whether the records support it, None if they don't tell, and the sentence.
+Part = tuple[bool | None, str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the records say to a statement of the original: `why`, with its numbers, and the runs they come from."""
+
+    id: str
+    text: str
+    verdict: Literal["supported", "not supported", "open"]
+    why: str
+    runs: pd.DataFrame
+
+
+@dataclass
+class Evidence:
+    """Runs that may be compared with the original's, as `finished` has them; collects what is used, or missing."""
+
+    table: pd.DataFrame
+    diagnoses: dict[tuple[str, str, int], Diagnosis]
+    failed: pd.DataFrame
+    used: list[pd.DataFrame] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def find(self, experiment: str, *, needed: bool = True) -> pd.DataFrame:
+        """Return the comparable runs of an experiment."""
+        done = select(self.table, experiment)
+        self.used.append(done[comparable(done)])
+        if len(self.used[-1]) < len(done):
+            self.remarks.append("Runs with other numbers of epochs or images than the original's don't count.")
+        self.missing += [experiment] if needed and self.used[-1].empty else []
+        return self.used[-1]
+
+    def sweep(self, experiment: str, setting: str, needed: Sequence[float] = ()) -> dict[float, pd.DataFrame]:
+        """Return the runs of each value of a setting in ascending order; values that are needed are all there."""
+        rows = self.find(experiment, needed=False)
+        found = dict.fromkeys(needed, rows[:0]) | dict(list(rows.groupby(setting)) if setting in rows else [])
+        self.missing += [f"{experiment} at {value:g}" for value, those in found.items() if those.empty]
+        return dict(sorted(found.items()))
+
+    def difference(self, a: pd.DataFrame | None, b: pd.DataFrame | None, metric: str = ACC) -> Estimate | None:
+        """Return what `a` has over `b`, seed by seed."""
+        if a is None or b is None or a.empty or b.empty:
+            return None
+        found = estimate(a, metric, self.table, minus=b)
+        if found is None:
+            self.missing.append(f"a seed that {a.experiment.iloc[0]} and {b.experiment.iloc[0]} have in common")
+        elif found.low is None:
+            self.missing.append("a main run or ablation with several seeds, which would tell the noise")
+        return found
+
+    def seen(self, rows: pd.DataFrame) -> list[str]:
+        """Return the diagnosis of each run."""
+        return [self.diagnoses[key].verdict for key in rows[POINT].itertuples(index=False, name=None)]
+
+
+def judge(evidence: Callable[[], Evidence]) -> list[Verdict]:
+    """Return a verdict on each statement of the original, each from fresh evidence.
+
+    A statement has parts. It is not supported if one of them is refuted, and supported if all hold and nothing is
+    missing.
+    """
+    return [_judge(id, text, evidence()) for id, text in original()["statements"].items()]
+
+
+def _judge(id: str, text: str, e: Evidence) -> Verdict:
+    if (e.table.source != "cifar10").any():
+        why = "The images are synthetic, NOT CIFAR-10: they say nothing about it."
+        return Verdict(id, text, "open", why, e.table[:0])
+    answers, sentences = zip(*PARTS[id](e), strict=True)
+    missing = f"Missing: {', '.join(dict.fromkeys(e.missing))}." if e.missing else ""
+    why = " ".join(filter(None, [*sentences, *dict.fromkeys(e.remarks), missing]))
+    runs = pd.concat([*e.used, e.table[:0]]).drop_duplicates(POINT)
+    verdict = "not supported" if False in answers else "open" if None in answers or missing else "supported"
+    return Verdict(id, text, verdict, why, runs)
+
+
+def exceeds(found: Estimate | None, least: float, floor: float = 0.0) -> bool | None:
+    """Return whether there is a difference of any weight, as far as its interval tells.
+
+    Returns:
+        False if all of the interval is below `least`: such an effect is none, even if it is certain. Otherwise True if
+        all of it is above `floor`. None if it tells neither.
+    """
+    if found is None or found.low is None or found.high is None:
+        return None
+    return False if found.high < least else True if found.low > floor else None
+
+
+def points(found: Estimate, digits: int = 2) -> str:
+    """Return `2.10 points (0.90 to 3.30, n = 3)`, of accuracies."""
+    ends = [f"{100 * end:.{digits}f}" for end in (found.low, found.high) if end is not None]
+    words = filter(None, [" to ".join(ends), f"n = {found.n}", "pooled SD" if found.pooled else ""])
+    return f"{100 * found.mean:.{digits}f} points ({', '.join(words)})".replace("-", "\u2212")
+
+
+def moved(found: Estimate, up: str, down: str) -> str:
+    """Return `gains 2.10 points (0.90 to 3.30, n = 3)`; what is lost comes as a positive number, in other words."""
+    if found.mean >= 0:
+        return up.format(points(found))
+    low, high = found.high, found.low  # whose signs change below
+    return down.format(points(replace(found, mean=-found.mean, low=low and -low, high=high and -high)))
+
+
+def _batch_norm(e: Evidence) -> list[Part]:
+    cnn = e.difference(e.find("cnn"), e.find("cnn_no_batch_norm"))
+    mlp = e.difference(e.find("mlp"), e.find("mlp_no_batch_norm"))
+    if not cnn or not mlp:
+        return [(None, "")]
+    lead = cnn.minus(mlp)
+    text = f"Without batch norm the CNN {moved(cnn, *CHANGE)}, the MLP {moved(mlp, *CHANGE)}."
+    more = f"The CNN's drop is {moved(lead, 'larger by {}', 'smaller by {}')}."
+    return [(exceeds(cnn, LEAST), text), (exceeds(lead, LEAD), more)]
+
+
+def _dropout(e: Evidence) -> list[Part]:
+    parts: list[Part] = []
+    for model in ("cnn", "mlp"):
+        drop = e.difference(e.find(model), e.find(f"{model}_no_dropout"))
+        if not drop or drop.low is None or drop.high is None:
+            parts.append((None, ""))
+            continue
+        # That there is none is told only by an interval in which a drop like the original's would have shown.
+        change = True if drop.excludes_zero else False if drop.high - drop.low < 2 * DROP else None
+        words = {True: "larger than the noise", False: "within the noise", None: "too noisy to tell"}[change]
+        text = f"Without dropout the {model.upper()} {moved(drop, *CHANGE)}: {words}."
+        parts.append((None if change is None else not change, text))
+    return parts
+
+
+def _large_batch(e: Evidence) -> list[Part]:
+    epochs = e.sweep("batch_size", "data.batch_size", (SMALL, LARGE))
+    updates = e.sweep("batch_size_updates", "data.batch_size", (SMALL, LARGE))
+    scaled = e.sweep("batch_size_scaled", "data.batch_size")
+    fall, behind = e.difference(epochs[SMALL], epochs[LARGE]), e.difference(updates[SMALL], updates[LARGE])
+    if back := e.difference(scaled.get(LARGE), epochs[LARGE]):
+        gained = moved(back, "brings back {}", "costs {} more")
+        e.remarks.append(f"A learning rate scaled with the square root of the batch size {gained}.")
+    if not fall:
+        return [(None, "")]
+    seconds = [epoch_seconds(epochs[size]) for size in (LARGE, SMALL)]
+    e.remarks.append("An epoch takes {:.1f} s with large batches and {:.1f} s with small ones.".format(*seconds))
+    if middle := e.difference(epochs[SMALL], epochs.get(MIDDLE)):
+        e.remarks.append(f"Batches of {MIDDLE:,} {moved(middle, 'lose {}', 'gain {}')} at equal epochs.")
+    falls, blamed = exceeds(fall, LEAST), exceeds(behind, LEAST)
+    words = {True: "the fall is there", False: "there is no fall", None: "that may be noise"}[falls]
+    beside = moved(fall, "lose {} to", "gain {} over")
+    parts: list[Part] = [(falls, f"At equal epochs batches of {LARGE:,} {beside} those of {SMALL}: {words}.")]
+    if not falls or not behind:
+        return [*parts, (None, "")]
+    cause = {
+        True: "fewer updates are not all of it, and what else it is these runs do not tell",
+        False: "the cause is fewer updates, not memory or processing speed",
+        None: "that may be noise: the cause is open",
+    }[blamed]
+    text = f"At an equal number of updates they {moved(behind, 'still lose {}', 'are ahead by {}')}: {cause}."
+    # What they lose beyond that may be due to much else: it says nothing for memory and processing speed.
+    return [*parts, (False if blamed is False else None, text)]
+
+
+def _low_dropout(e: Evidence) -> list[Part]:
+    rates = e.sweep("dropout", "model.dropout", (0.0, LOW, HIGH, 1.0))
+    gain, loss = e.difference(rates[LOW], rates[0.0]), e.difference(rates[LOW], rates[HIGH])
+    parts: list[Part] = [(None, "")]
+    if gain and loss:
+        parts = [
+            (exceeds(gain, LEAST), f"A rate of {LOW:g} {moved(gain, 'gains {} over', 'loses {} to')} none."),
+            (exceeds(loss, HARDLY, HARDLY), f"A rate of {HIGH:g} {moved(loss, 'loses {} to', 'gains {} over')} it."),
+        ]
+    mean = rates[1.0][ACC].mean()
+    last = (None, "") if rates[1.0].empty else (bool(mean < CHANCE), f"At 1.0 the accuracy is {mean:.2%}.")
+    return [*parts, last]
+
+
+def _cnn_slower(e: Evidence) -> list[Part]:
+    cnn, mlp = e.find("cnn"), e.find("mlp")
+    if cnn.empty or mlp.empty:
+        return [(None, "")]
+    slow, fast, theirs = epoch_seconds(cnn), epoch_seconds(mlp), 4871.5 / 125
+    text = f"An epoch takes {slow:.1f} s with the CNN and {fast:.1f} s with the MLP: {slow / fast:.1f} times as long"
+    return [(slow / fast >= FAR, f"{text} (medians over all epochs; the original: {theirs:.1f} times).")]
+
+
+def epoch_seconds(rows: pd.DataFrame) -> float:
+    """Return the median time of an epoch, over all epochs of all runs: a pause of the machine does not count."""
+    return float(rows.epoch_times.explode().astype(float).median())
+
+
+def _signs(e: Evidence) -> list[Part]:
+    runs = pd.concat([e.find(name, needed=False) for name in MAIN])
+    if runs.empty:
+        e.missing.append("a main run or ablation")
+        return [(None, "")]
+    over = e.seen(runs).count("overfitting")
+    text = f"{over} of {len(runs)} main runs and ablations overfit by the rule"
+    # Where nothing prevents overfitting, without dropout, the gap is to be wider.
+    pairs = {m: e.difference(select(runs, f"{m}_no_dropout"), select(runs, m), "gap/acc") for m in ("cnn", "mlp")}
+    wider = {model: found for model, found in pairs.items() if found}
+    answers = [exceeds(each, LEAST) for each in wider.values()] if over else []
+    answer = True if True in answers else None if None in answers or not answers else False
+    gaps = " and ".join(f"{points(each)} ({model.upper()})" for model, each in wider.items())
+    text += f"; without dropout, which is to prevent it, the gap is wider by {gaps}." if answers else "."
+    return [(answer, text), _underfitting(e, pd.concat([runs, e.find("dropout", needed=False)])), *_rates(e)]
+
+
+def _underfitting(e: Evidence, runs: pd.DataFrame) -> Part:
+    """Whether both losses of runs that learn little are above those of the best run."""
+    dull = runs[[verdict in ("underfitting", "not learning") for verdict in e.seen(runs)]]
+    if dull.empty:
+        return None, "No run underfits by the rule."
+    losses = ["train/loss", "val/loss"]
+    best = runs.sort_values(ACC, ascending=False, kind="stable")[losses].iloc[0]
+    high = bool((dull[losses] > best).all(axis=None))
+    text = f"{len(dull)} of {len(runs)} runs underfit or don't learn; both losses are higher than the best run's"
+    return high, f"{text} in {'all' if high else 'not all'} of them."
+
+
+def _rates(e: Evidence) -> list[Part]:
+    """Whether most runs of the highest learning rate look like one too high, and of the lowest like one too low."""
+    rates, failed = e.sweep("learning_rate", "model.lr"), select(e.failed, "learning_rate")
+    diverged = {run["model.lr"] for run in failed.to_dict("records") if re.search(DIVERGED, run["reason"])}
+    if not rates or len(rates.keys() | diverged) < 2:
+        e.missing.append("learning_rate at several rates")
+        return [(None, ""), (None, "")]
+    means = {rate: rows[ACC].mean() for rate, rows in rates.items()}
+    best = max(means, key=means.__getitem__)
+    parts: list[Part] = []
+    highest, too_high = max(rates.keys() | diverged), {"learning rate too high", "not learning"}
+    for rate, sign in ((highest, too_high), (min(rates), {"still learning"})):
+        if rate in diverged:
+            parts.append((True, f"At a learning rate of {rate:g} the loss did not stay finite."))
+            continue
+        seen = Counter(e.seen(rates[rate]))
+        words = ", ".join(f"{verdict} ({n} of {seen.total()})" for verdict, n in sorted(seen.items()))
+        answer = True if 2 * sum(seen[verdict] for verdict in sign) > seen.total() else False if rate == best else None
+        text = f"At a learning rate of {rate:g} it is: {words}; the accuracy is {means[rate]:.2%}"
+        parts.append((answer, f"{text} ({means[best]:.2%} at {best:g})."))
+    return parts
+
+
+def _modes(e: Evidence) -> list[Part]:
+    parts: list[Part] = []
+    for model in ("cnn", "mlp"):
+        runs, name = e.find(model), model.upper()
+        if norm := e.difference(runs, e.find(f"{model}_no_batch_norm", needed=False), "eval_lead"):
+            more = moved(norm, "{} more", "{} less")
+            e.remarks.append(f"Batch norm makes that {more} ({name}), but changes what is learnt, too.")
+        masking = e.difference(runs, e.find(f"{model}_no_dropout"), "eval_lead")
+        text = f"The {name} recognises its training images better in evaluation mode than as trained"
+        parts.append((exceeds(masking, LEAST), f"{text}; of that, {points(masking)} are dropout's." if masking else ""))
+    return parts
+
+
+PARTS: dict[str, Callable[[Evidence], list[Part]]] = {
+    "bn-helps-cnn-more": _batch_norm,
+    "dropout-helps-little": _dropout,
+    "large-batch-hurts": _large_batch,
+    "low-dropout-best": _low_dropout,
+    "cnn-slower": _cnn_slower,
+    "overfitting-shows-in-the-gap": _signs,
+    "train-eval-mode": _modes,
+}
