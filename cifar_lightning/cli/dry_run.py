@@ -1,4 +1,6 @@
-"""What `fit` would run with, without running it."""
+"""Everything that `fit` would run with, made by the same code, and not run."""
+
+from typing import Any
 
 import torch
 
@@ -7,10 +9,10 @@ from cifar_lightning.data.loader import steps_per_epoch
 
 
 class DryRun(CLI):
-    """Everything that `fit` would run with, read and built by the same code, and not run."""
+    """The configuration, Trainer, model and data of a `fit`."""
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing."""
+    def fit(self, **_: Any) -> None:
+        """Do nothing."""
 
     @property
     def device(self) -> torch.device:
@@ -33,7 +35,7 @@ class DryRun(CLI):
         return int(min(self.train_images, self.steps_per_epoch * self.datamodule.batch_size))
 
     def load(self) -> None:
-        """Reads the images, and puts the model where it is trained."""
+        """Read the images, and move the model to its device."""
         self.trainer.training = True
         self.datamodule.trainer = self.trainer  # it augments only what a Trainer trains on
         self.datamodule.prepare_data()
@@ -41,6 +43,8 @@ class DryRun(CLI):
         self.place()
 
     def place(self) -> None:
-        """Puts the model where it is trained."""
+        """Move the model to its device."""
+        self.model.trainer = self.trainer  # which tells `setup` the device
         self.trainer.precision_plugin.convert_module(self.model.to(self.device))
+        self.model.trainer = self.trainer  # tells the model its device
         self.model.setup("fit")

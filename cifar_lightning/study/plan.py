@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cifar_lightning.data.source import Source, data_root, settle, tagged
+from cifar_lightning.data.source import Source, data_root, resolve_source, tagged
 from cifar_lightning.errors import InputError
 from cifar_lightning.results.records import Point, Record
 from cifar_lightning.results.store import is_link
@@ -162,7 +162,7 @@ def _finished(records: Iterable[Record]) -> dict[str, list[int]]:
 
 def _requests(experiments: Mapping[str, Experiment], study: Path) -> Iterator[tuple[Run, dict[str, Any]]]:
     """Yield the run of each point alone, and what varies there."""
-    resolve = cache(settle)  # once, or a day with a bad network would ask at every point
+    resolve = cache(resolve_source)  # once, or a day with a bad network would ask at every point
     for name, experiment in experiments.items():
         known = set[str]()
         for varied in experiment.variants():

@@ -110,11 +110,11 @@ def test_a_folder_s_name_is_no_longer_than_a_name_may_be(tmp_path: Path) -> None
 def test_the_source_that_auto_came_to_is_in_the_command(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def settle(source: str, *_: object) -> str:
+    def resolve(source: str, *_: object) -> str:
         asked.append(source)
         return "synthetic"
 
-    monkeypatch.setattr(module, "settle", settle)
+    monkeypatch.setattr(module, "resolve_source", resolve)
     experiment = Experiment(base=str(CONFIGS / "quick.yaml"), epochs=1, vary={"model.lr": [0.1, 0.2]})
     run, _ = plan({"quick": experiment}, empty_folder).runs
     assert asked == ["auto"]  # a bad network is asked once, not at every point
