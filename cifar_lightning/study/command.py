@@ -98,7 +98,7 @@ def _estimate(
 def _execute(study: Study, missing: Sequence[Run], seconds: Mapping[str, float], executor: Executor) -> int:
     """Make the runs, write what comes of each, and then the report; return the exit status."""
     stopped = []
-    with Progress(missing, seconds) as progress, closing(executor(missing)) as events, _resumable():
+    with closing(Progress(missing, seconds)) as progress, closing(executor(missing)) as events, _resumable():
         for event in events:
             if isinstance(event, Printed):
                 progress.printed(*event)

@@ -3,8 +3,6 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
 from tqdm import tqdm
 
@@ -15,51 +13,41 @@ EPOCH = re.compile(r"epoch +(\d+)/\d+ ")
 
 
 class Progress:
-    """Counts the seconds that runs were expected to take; the bar estimates from it how long the rest will take.
-
-    Args:
-        runs: To make.
-        seconds: Expected per epoch of each, by address.
-    """
+    """Counts expected seconds (per epoch, by address), from which the bar estimates the real ones that are left."""
 
     def __init__(self, runs: Sequence[Run], seconds: Mapping[str, float]) -> None:
-        self.runs, self.seconds = len(runs), seconds
-        self.expected = {run.address: run.epochs * seconds[run.address] for run in runs}
-        self.begun: dict[str, float] = {}  # seconds of each that are counted already
-        self.errors: dict[str, str] = {}
-        self.ends = 0
+        self.runs, self.seconds, self.ends = len(runs), seconds, 0
+        self.counted: dict[str, float] = {}  # of each run that has begun
+        self.errors: dict[str, str] = {}  # the last of each run
+        total, layout = sum(run.epochs * seconds[run.address] for run in runs), "{percentage:3.0f}%|{bar}| {remaining}"
+        self.bar = tqdm(total=total, bar_format=f"{{desc}} {layout} left", disable=not sys.stderr.isatty(), leave=False)
+        self._count(None, 0)
 
-    def __enter__(self) -> Self:
-        layout, total = "{desc} {percentage:3.0f}%|{bar}| {remaining} left", sum(self.expected.values())
-        self.bar = tqdm(total=total, bar_format=layout, disable=not sys.stderr.isatty(), leave=False)
-        self._describe()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Take the bar away."""
         self.bar.close()
 
     def printed(self, run: Run, line: str) -> None:
-        """Take a line of a run: its epochs move the bar, its errors are kept, the rest is its own."""
-        if run.address not in self.begun:
-            self.begun[run.address] = 0.0
+        """Take a line of a run: its epochs move the bar, its errors are kept, the rest is for the run alone."""
+        if run.address not in self.counted:
+            self.counted[run.address] = 0.0
             say(f"$ {run.command}")
         if found := EPOCH.match(line):
-            self._count(run, int(found[1]) * self.seconds[run.address])
+            self._count(run, int(found[1]))
         if line.startswith("error: "):
             self.errors[run.address] = line.removeprefix("error: ")
 
     def ended(self, run: Run, record: Record) -> None:
         """Print how a run has ended."""
         self.ends += 1
-        self._count(run, self.expected[run.address])
-        self._describe()
+        self._count(run, run.epochs)
         say(f"[{self.ends}/{self.runs}] {run.folder}: {_outcome(record)}")
 
-    def _count(self, run: Run, seconds: float) -> None:
-        self.bar.update(seconds - self.begun.get(run.address, 0.0))
-        self.begun[run.address] = seconds
-
-    def _describe(self) -> None:
+    def _count(self, run: Run | None, epochs: int) -> None:
+        if run:
+            seconds = epochs * self.seconds[run.address]
+            self.bar.update(seconds - self.counted.get(run.address, 0.0))
+            self.counted[run.address] = seconds
         self.bar.set_description_str(f"{self.ends} of {self.runs} runs")
 
 

@@ -7,15 +7,14 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 from PIL import Image
-from torch import Tensor
 
 from cifar_lightning.cli import app
 from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.data import cifar10, synthetic
-from cifar_lightning.data.source import data_root
 from cifar_lightning.results.records import Mistake, Record, Test
 from cifar_lightning.results.store import write_record
 from cifar_lightning.runs import metrics_csv
@@ -31,16 +30,14 @@ MISTAKES_SHOWN = 12
 
 def _commit() -> str:
     """Of the checkout that this package is in, with a mark if it was changed since; `unknown` if it is in none."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        here = Path(__file__).parent
-        return subprocess.run(command, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
-# Now, as the code is read: later the checkout may hold another one.
-COMMIT = _commit()
+COMMIT = _commit()  # now, as the code is read: later the checkout may hold another one
 
 
 def execute(run: Run) -> int:
@@ -50,23 +47,20 @@ def execute(run: Run) -> int:
         Exit status: of the first command that fails, else 0.
     """
     try:
-        return _execute(run)
+        if status := app.run(_fit(run)):
+            return status
+        dry = DryRun([*run.arguments, "--trainer.logger", "false"])
+        record = _record(run, dry)
+        write_record(run.study / run.folder, record)  # before anything can go wrong that does not concern it
+        if not run.test:
+            return 0
+        for command in ("test", "predict"):
+            if status := app.run([command, "--ckpt_path", str(run.files.checkpoint(BEST))]):
+                return status
+        write_record(run.study / run.folder, replace(record, test=_test(run, dry.datamodule.root)))
+        return 0
     except Exception as error:
         return app.report_error(error)
-
-
-def _execute(run: Run) -> int:
-    if status := app.run(_fit(run)):
-        return status
-    folder, record = run.study / run.folder, _record(run)
-    write_record(folder, record)  # before anything can go wrong that does not concern it
-    if not run.test:
-        return 0
-    for command in ("test", "predict"):
-        if status := app.run([command, "--ckpt_path", str(run.files.checkpoint(BEST))]):
-            return status
-    write_record(folder, replace(record, test=_test(run)))
-    return 0
 
 
 def _fit(run: Run) -> list[str]:
@@ -80,8 +74,7 @@ def _fit(run: Run) -> list[str]:
     return run.arguments
 
 
-def _record(run: Run) -> Record:
-    dry = DryRun([*run.arguments, "--trainer.logger", "false"])
+def _record(run: Run, dry: DryRun) -> Record:
     content = load(run.files.checkpoint(LAST))
     around = {**hardware(), **software(), **content["callbacks"]["Conditions"], "precision": content["precision"]}
     return run.record(
@@ -94,28 +87,27 @@ def _record(run: Run) -> Record:
     )
 
 
-def _test(run: Run) -> Test:
+def _test(run: Run, root: Path) -> Test:
     report = json.loads(run.files.test.read_text())
-    same = {name: report[name] for name in ("loss", "acc", "classes", "confusion_matrix")}
-    return Test(**same, mistakes=_mistakes(run, report["classes"]))
-
-
-def _mistakes(run: Run, classes: list[str]) -> list[Mistake]:
-    """The most probable ones, in descending order."""
-    root = data_root(DryRun([*run.arguments, "--trainer.logger", "false"]).datamodule.root)
     test = synthetic.make(train=False) if run.source == "synthetic" else cifar10.load(root, train=False)
+    true = [report["classes"][label] for label in test.labels.tolist()]
     with run.files.predictions.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    true = [classes[label] for label in test.labels.tolist()]
     wrong = [(float(row["probability"]), i) for i, row in enumerate(rows) if row["class"] != true[i]]
-    surest = sorted(wrong, key=lambda each: -each[0])[:MISTAKES_SHOWN]
-    return [
+    mistakes = [
         Mistake(image=i, true=true[i], predicted=rows[i]["class"], probability=probability, png=_png(test.images[i]))
-        for probability, i in surest
+        for probability, i in sorted(wrong, key=lambda each: -each[0])[:MISTAKES_SHOWN]
     ]
+    return Test(
+        loss=report["loss"],
+        acc=report["acc"],
+        classes=report["classes"],
+        confusion_matrix=report["confusion_matrix"],
+        mistakes=mistakes,
+    )
 
 
-def _png(image: Tensor) -> str:
+def _png(image: Any) -> str:
     """An image, uint8, shape (3, 32, 32), as a PNG file in Base64."""
     buffer = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG")
