@@ -26,7 +26,7 @@ NOT_CONTENT = {
     *("data.root", "data.source", "data.seed", "data.num_workers", "data.mirrors", "data.images"),
     "trainer.accelerator",
 }
-LIMIT, EPOCHS = "trainer.limit_train_batches", "trainer.max_epochs"
+LIMIT, EPOCHS, MODELS = "trainer.limit_train_batches", "trainer.max_epochs", "cifar_lightning.models."
 
 Settings = Mapping[str, Any]
 
@@ -77,14 +77,14 @@ def content(settings: Settings) -> dict[str, Any]:
     Of the Trainer only those that differ from the parser's defaults, so that another version of Lightning, with more
     of them, orphans no run.
     """
-    defaults = _reader()[1]
-    kept = {key: value for key, value in settings.items() if key.startswith(("model.", "data.", "trainer."))}
-    found = {
-        key: value
-        for key, value in kept.items()
-        if key not in NOT_CONTENT and (key == EPOCHS or not key.startswith("trainer.") or value != defaults.get(key))
-    }
-    found["model.class_path"] = _short(found["model.class_path"])
+    found, defaults = {EPOCHS: settings[EPOCHS]}, _reader()[1]
+    for key, value in settings.items():
+        if key.startswith("trainer.") and value == defaults.get(key):
+            continue
+        if key.startswith(("model.", "data.", "trainer.")) and key not in NOT_CONTENT:
+            found[key] = value
+    if found["model.class_path"].startswith(MODELS):  # one name, in whatever file the class is
+        found["model.class_path"] = MODELS + found["model.class_path"].rpartition(".")[2]
     plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
     return plain
 
@@ -112,15 +112,9 @@ def _limit(settings: Settings) -> int | None:
     """The number of steps that an epoch is limited to; None where that is no limit."""
     from cifar_lightning.data.loader import steps_per_epoch
 
-    limit, batch, images = settings.get(LIMIT), settings["data.batch_size"], settings["data.train_size"]
+    limit, batch = settings.get(LIMIT), settings["data.batch_size"]
     if limit is None or batch < 1:  # what can't be is for `fit` to refuse
         return None
-    images = images or 50_000 - settings["data.val_size"]
+    images = settings["data.train_size"] or 50_000 - settings["data.val_size"]
     steps = steps_per_epoch(images, batch, limit)
     return steps if steps < steps_per_epoch(images, batch) else None
-
-
-def _short(class_path: str) -> str:
-    """One name of a class that has several: `cifar_lightning.models.MLP`, wherever in there it is defined."""
-    ours = "cifar_lightning.models."
-    return ours + class_path.rpartition(".")[2] if class_path.startswith(ours) else class_path

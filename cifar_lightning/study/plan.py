@@ -153,8 +153,8 @@ def _finished(records: Iterable[Record]) -> dict[str, list[int]]:
     """How many epochs the finished runs have, by their beginning."""
     lengths: dict[str, list[int]] = {}
     for record in records:
-        epochs = record.settings.get(EPOCHS)
-        if record.environment.get("recipe") == RECIPE and epochs and len(record.rows) >= epochs:
+        epochs = record.settings.get(EPOCHS, 0)
+        if record.environment.get("recipe") == RECIPE and len(record.rows) >= epochs:
             beginning = identity.address(record.settings, record.seed, record.source, beginning=True)
             lengths.setdefault(beginning, []).append(epochs)
     return lengths
@@ -173,11 +173,12 @@ def _requests(experiments: Mapping[str, Experiment], study: Path) -> Iterator[tu
             source = resolve(asked, root, tuple(settings["data.mirrors"]))
             if asked == "auto":  # so that the command does the same on a day without a network
                 given["data.source"] = source
+            short = label(varied).replace("/", "_").encode()[:LABEL_BYTES].decode(errors="ignore")
             for seed in experiment.seeds:
                 run = Run(
                     study=study,
                     experiment=name,
-                    label=_for_name(varied),
+                    label=f"{short}," if short else "",
                     flags=tuple(_flags(experiment.base, given)),
                     settings={**identity.content(settings), EPOCHS: experiment.epochs},
                     seed=seed,
@@ -206,11 +207,6 @@ def _flags(base: str, given: Mapping[str, Any]) -> list[str]:
 def label(varied: Mapping[str, Any]) -> str:
     """Return what varies as text: `batch_size=10,lr=0.001`."""
     return ",".join(f"{key.rpartition('.')[2]}={_text(value)}" for key, value in varied.items())
-
-
-def _for_name(varied: Mapping[str, Any]) -> str:
-    short = label(varied).replace("/", "_").encode()[:LABEL_BYTES].decode(errors="ignore")
-    return f"{short}," if short else ""
 
 
 def _text(value: Any) -> str:

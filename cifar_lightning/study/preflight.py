@@ -1,17 +1,17 @@
 """Preflight: before any run is made, whether `fit` takes the settings of all, and how long each would take."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from statistics import median
+from timeit import repeat
 from typing import Any
 
 from cifar_lightning.errors import InputError, RunError, check
 from cifar_lightning.study.executor import begin, context
 from cifar_lightning.study.plan import Run
 
-STEPS = 3  # whose median is taken, after one that does not count
+STEPS = 4  # the first does not count, of the others the median is taken
 MOST_IMAGES = 200  # in a probe's batch: more take as much longer
 
 
@@ -138,16 +138,6 @@ def _step(dry: Any, batch: int) -> tuple[float, float]:
             model(images.to(model.dtype)).sum().item()
 
     model.train()
-    training = _seconds(train)
+    training = median(repeat(train, number=1, repeat=STEPS)[1:])
     model.eval()
-    return training, _seconds(evaluate) / batch
-
-
-def _seconds(step: Callable[[], None]) -> float:
-    step()
-    times = []
-    for _ in range(STEPS):
-        started = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - started)
-    return median(times)
+    return training, median(repeat(evaluate, number=1, repeat=STEPS)[1:]) / batch
