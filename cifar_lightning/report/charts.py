@@ -39,18 +39,25 @@ def svg(chart: alt.TopLevelMixin) -> bytes:
     """Draw a chart; coordinates have two decimals, which hides what libraries of other machines differ in."""
     vl_convert.register_font_directory(str(Path(matplotlib.get_data_path(), "fonts", "ttf")))
     drawn = vl_convert.vegalite_to_svg(chart.to_dict() | {"config": CONFIG, "background": "white"})
-    return re.sub(r"(\d\.\d\d)\d+", r"\1", drawn).encode()
+    short = re.sub(r'(aria-label="[^"]*"|>[^<]*<)|(\d\.\d\d)\d+', lambda match: match[1] or match[2], drawn)
+    return short.encode()
 
 
-def row(name: str, found: Estimate | None, original: float | None, metric: str, colour: str) -> dict[str, Any]:
+def row(
+    name: str, found: Estimate | None, original: float | None, metric: str, colour: str, *, sign: bool = False
+) -> dict[str, Any]:
     """Return an estimate beside the original as a row of `forest` or `sweep`, with the words for a pointer."""
-    scale, ends = 100 if metric.endswith("acc") else 1, {"value": None, "low": None, "high": None, "original": original}
-    ends |= {"value": found.mean, "low": found.low, "high": found.high} if found else {}
-    words = f"{name}: {number(found and found.mean, metric)}"
-    words += f" ({between(found, metric)}, n = {found.n})" if found and found.low is not None else ""
-    words += f", original {number(original, metric)}" if original is not None else ""
-    shown = {name: None if end is None else scale * end for name, end in ends.items()}
-    return {"row": name, "colour": colour, "tip": words, "pooled": bool(found and found.pooled), **shown}
+    words = f"{name}: {number(found and found.mean, metric, sign=sign)}"
+    words += f" ({between(found, metric, sign=sign)}, n = {found.n})" if found and found.low is not None else ""
+    words += f", original {number(original, metric, sign=sign)}" if original is not None else ""
+    ends = {
+        "value": found and found.mean,
+        "low": found and found.low,
+        "high": found and found.high,
+        "original": original,
+    }
+    scaled = {key: None if end is None else end * (100 if metric.endswith("acc") else 1) for key, end in ends.items()}
+    return {"row": name, "colour": colour, "tip": words, "pooled": bool(found and found.pooled), **scaled}
 
 
 def forest(rows: list[dict[str, Any]], x: str, colours: dict[str, str], step: int = 17) -> alt.LayerChart:

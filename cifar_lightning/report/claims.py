@@ -14,25 +14,15 @@ from cifar_lightning.report.statistics import Estimate, estimate
 
 @dataclass(frozen=True)
 class Claim:
-    """A number of the original beside ours.
+    """A number of the original beside ours."""
 
-    Attributes:
-        experiment: The experiment that repeats it.
-        varied: Which of its variants: `{"data.batch_size": 10}`; empty where there is one.
-        metric: A column of `finished`.
-        value: The original's.
-        rows: Our runs that have this metric.
-        ours: Their mean, with the interval in which the original's number is expected; None without runs.
-        verdict: Whether it lies there: `reproduced`, `not reproduced`, or `open`.
-    """
-
-    experiment: str
-    varied: dict[str, Any]
-    metric: str
-    value: float
-    rows: pd.DataFrame
-    ours: Estimate | None
-    verdict: str
+    experiment: str  # that repeats it
+    varied: dict[str, Any]  # which of its variants: {"data.batch_size": 10}; empty where there is one
+    metric: str  # a column of `finished`
+    value: float  # the original's
+    rows: pd.DataFrame  # our runs
+    ours: Estimate | None  # with the interval in which the original's number is expected; None without runs
+    verdict: str  # whether it lies there: reproduced, not reproduced, or open
 
 
 @cache

@@ -30,29 +30,17 @@ LARGER = "a larger network (--model.channels of a CNN, --model.width of an MLP)"
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a run's curves show: the first rule of report.md.j2 that holds, and why.
+    """What a run's curves show. Gaps are in accuracy, training minus validation images, both in evaluation mode."""
 
-    Attributes:
-        verdict: Of the rule.
-        why: What in the curves decides it.
-        best_epoch: Of the highest validation accuracy, the first of equals.
-        gap_at_best: Accuracy on training images minus that on validation images there, both in evaluation mode.
-        gap_at_end: The same in the last epoch.
-        val_loss_rise: Of the validation loss, from its lowest to the last epoch, in nats.
-        epochs: Number of epochs.
-        lr: The highest learning rate.
-        jumps: Epochs in which the loss on training images jumps.
-    """
-
-    verdict: str
-    why: str
-    best_epoch: int
-    gap_at_best: float
-    gap_at_end: float
-    val_loss_rise: float
+    verdict: str  # of the first rule of report.md.j2 that holds
+    why: str  # what in the curves decides it
+    best_epoch: int  # of the highest validation accuracy, the first of equals
+    gap_at_best: float  # there
+    gap_at_end: float  # in the last epoch
+    val_loss_rise: float  # from its lowest to the last epoch, in nats
     epochs: int
-    lr: float
-    jumps: int
+    lr: float  # the highest
+    jumps: int  # epochs in which the loss on training images jumps
 
 
 def diagnose(curve: pd.DataFrame) -> Diagnosis:

@@ -5,6 +5,7 @@ import html
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -79,7 +80,7 @@ def measured(rows: pd.DataFrame, metric: str, digits: int = -1) -> Markup:
     if found is None:
         return Markup(NOTHING)
     sd = number(found.sd, metric, digits=digits).removesuffix("%")
-    text = number(found.mean, metric, digits=digits) + (f"\u00a0±\u00a0{sd}" if found.sd is not None else "")
+    text = number(found.mean, metric, digits=digits) + (f" ± {sd}" if found.sd is not None else "")
     return linked(text, rows[rows[metric].notna()])
 
 
@@ -101,7 +102,7 @@ def to_html(markdown: str, figures: dict[str, bytes], colours: dict[str, str]) -
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     parser.add_render_rule("image", image)
     tokens, sections = parser.parse(markdown), []
-    for heading, inline in zip(tokens, tokens[1:], strict=False):
+    for heading, inline in pairwise(tokens):
         if heading.type == "heading_open" and heading.tag == "h2":
             sections.append((re.sub(r"[^a-z0-9]+", "-", inline.content.lower()).strip("-"), inline.content))
             heading.attrSet("id", sections[-1][0])

@@ -5,9 +5,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import altair as alt
 import pandas as pd
@@ -19,8 +19,7 @@ from cifar_lightning.report.claims import Claim, compare, original, select
 from cifar_lightning.report.curve_diagnosis import Diagnosis, diagnose, summarize
 from cifar_lightning.report.statistics import MAIN, POINT, Estimate, estimate, finished
 from cifar_lightning.results import tables
-from cifar_lightning.results.records import Test
-from cifar_lightning.results.study_results import Study
+from cifar_lightning.results.records import Study, Test
 from cifar_lightning.utils import files
 
 HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
@@ -56,8 +55,10 @@ def write(study: Study) -> Path:
         finalize=markdown.literal,  # whatever stands in a record is text
     )
     names = vars(markdown) | vars(verdicts) | globals() | {"dict": dict, "r": report}
-    text = environment.get_template(f"{MARKDOWN}.j2").render(names)
-    text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    lines = environment.get_template(f"{MARKDOWN}.j2").render(names).splitlines()
+    blocks = [line.strip() for line in lines if line.strip()]  # one per line, but for tables and lists
+    together = [a[:2] == b[:2] and b[:2] in ("| ", "- ") for a, b in pairwise(blocks)] + [True]
+    text = "".join(block + ("\n" if close else "\n\n") for block, close in zip(blocks, together, strict=True))
     body, sections = markdown.to_html(text, report.figures, charts.COLOURS)
     page = environment.get_template(f"{HTML}.j2").render(body=Markup(body), sections=sections)
     folder.mkdir(exist_ok=True)
@@ -79,6 +80,8 @@ class Report:
         curves = dict(list(self.curves.groupby(POINT, sort=False)))
         keys = self.table[POINT].itertuples(index=False, name=None)
         self.diagnoses: dict[tuple[str, str, int], Diagnosis] = {key: diagnose(curves[key]) for key in keys}
+        records = [study.records[address] for address in self.all.address.unique()]
+        self.environment = pd.DataFrame([{"images": record.source, **record.environment} for record in records])
         self.failed = self.all[self.all.status == "failed"]
         self.claims = compare(self.table)
         self.verdicts = verdicts.judge(partial(verdicts.Evidence, self.table, self.diagnoses, self.failed))
@@ -103,7 +106,7 @@ class Report:
         """Return a number of the original, or a difference of two; None where it has none, or our images are others."""
         found = {(c.experiment, *c.varied.values()): c.value for c in self.claims if c.metric == metric}
         key = (experiment,) if at is None else (experiment, at)
-        if self.synthetic or key not in found or minus and (minus,) not in found:
+        if self.synthetic or key not in found or (minus and (minus,) not in found):
             return None
         return found[key] - found[(minus,)] if minus else found[key]
 
@@ -118,25 +121,10 @@ class Report:
             seeds = [self.diagnoses[experiment, variant, seed] for seed in rows.seed]
             yield experiment, variant, rows, *summarize(seeds)
 
-    def updates(self, rows: pd.DataFrame) -> str:
-        """Return how many updates the runs of a setting made."""
-        record, epochs = self.study.records[rows.address.iloc[0]], int(rows.epochs.iloc[0])
-        size, most = record.settings.get("data.batch_size"), record.settings.get("trainer.limit_train_batches")
-        steps = -(-record.images_per_epoch // size) if size else 0
-        return f"{epochs * (min(steps, most) if isinstance(most, int) else steps):,}"
-
     def tests(self, model: str) -> list[Test]:
         """Return the tests of a network's runs that have the classes of the first."""
         tests = [self.study.records[address].test for address in self.rows(model).dropna(subset="test/acc").address]
         return [test for test in tests if test and tests[0] and test.classes == tests[0].classes]
-
-    def environment(self) -> dict[str, Counter[str]]:
-        """Return of each part of the runs' environments the values, and how many runs have which."""
-        records = [self.study.records[address] for address in self.all.address.unique()]
-        values = {"images": Counter(record.source for record in records)}
-        for key in dict.fromkeys(key for record in records for key in record.environment):
-            values[key] = Counter(str(record.environment[key]) for record in records if key in record.environment)
-        return values
 
     def figure(self, name: str, content: alt.TopLevelMixin | str, words: str) -> Markup:
         """Put a chart, or a PNG in Base64, into figures/ and return the Markdown that shows it."""
@@ -159,7 +147,7 @@ class Report:
         """Return what batch norm and dropout gain; None if nothing can be compared."""
         found = {name: gain for name, pair in PARTS.items() if (gain := self.gain(*pair))}
         rows = [
-            charts.row(name, gain, self.theirs(PARTS[name][0], minus=PARTS[name][1]), ACC, "gain")
+            charts.row(name, gain, self.theirs(PARTS[name][0], minus=PARTS[name][1]), ACC, "gain", sign=True)
             for name, gain in found.items()
         ]
         words = f"Gain in best validation accuracy. {'; '.join(row['tip'] for row in rows)}"

@@ -13,13 +13,13 @@ import pandas as pd
 from scipy import stats
 
 from cifar_lightning.results import tables
-from cifar_lightning.results.study_results import Study
+from cifar_lightning.results.records import Study
 
 MAIN = ("cnn", "cnn_no_batch_norm", "cnn_no_dropout", "mlp", "mlp_no_batch_norm", "mlp_no_dropout")
 POINT = ["experiment", "variant", "seed"]
 NORMAL = 1.96  # the 97.5% quantile where the standard deviation is known
-# Images that an accuracy is measured on. Records hold no predictions per image, so differences can't be paired by image:
-# their floor is that of two independent samples, which is wider than McNemar's.
+# That an accuracy is measured on. Records hold no predictions, so differences can't be paired by image: their floor is
+# that of two independent samples, which is wider than McNemar's.
 IMAGES = {"train/acc": 40_000, "train_clean/acc": 5_000, "val/acc": 10_000, "best_val/acc": 10_000, "test/acc": 10_000}
 PARTS = {"gap/acc": ("train_clean/acc", "val/acc"), "eval_lead": ("train_clean/acc", "train/acc")}
 OTHER_IMAGES = ("val/acc", "best_val/acc")  # than the original's: it drew its own validation set
@@ -27,29 +27,34 @@ OTHER_IMAGES = ("val/acc", "best_val/acc")  # than the original's: it drew its o
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `n` seeds with their standard deviation and its 95% interval; None is what the runs don't tell.
+    """A mean over seeds with its 95% interval; None is what the runs don't tell."""
 
-    `pooled`: the interval is made of the pooled SD of other settings, n being 1.
-    """
-
-    n: int
+    n: int  # seeds
     mean: float
-    sd: float | None = None
+    sd: float | None = None  # seed-to-seed standard deviation, of n - 1
     low: float | None = None
     high: float | None = None
-    pooled: bool = False
+    pooled: bool = False  # whether the interval is made of the pooled SD of other settings, n being 1
 
     @property
     def excludes_zero(self) -> bool | None:
         """Whether the interval excludes 0; None without one."""
         return None if self.low is None or self.high is None else self.low > 0 or self.high < 0
 
+    def minus(self, other: "Estimate") -> "Estimate":
+        """Return the difference of estimates of different networks, whose intervals add in quadrature."""
+        n, mean, pooled = min(self.n, other.n), self.mean - other.mean, self.pooled or other.pooled
+        if self.low is None or self.high is None or other.low is None or other.high is None:
+            return Estimate(n, mean, pooled=pooled)
+        half = math.hypot(self.high - self.low, other.high - other.low) / 2
+        return Estimate(n, mean, None, mean - half, mean + half, pooled)
+
 
 def finished(study: Study) -> pd.DataFrame:
     """Return the rows of `runs` that are done, with more columns; what is not finite is missing.
 
     `gap/acc` is the generalization gap of the last epoch, `eval_lead` what evaluation mode gains on training images
-    there, `epoch_times` the seconds of each epoch and `seconds` their sum, `images` those of an epoch.
+    there, `epoch_times` the seconds of each epoch and `seconds` their sum, `images` and `steps` those of an epoch.
     """
     table, curves = tables.runs(study), tables.curves(study)
     names = [*POINT, "epoch_seconds", "gap/acc", "train_clean/acc", "train/acc"]
@@ -57,8 +62,8 @@ def finished(study: Study) -> pd.DataFrame:
     last = grouped.last().assign(seconds=grouped.epoch_seconds.sum(), epoch_times=grouped.epoch_seconds.agg(list))
     last["eval_lead"] = last["train_clean/acc"] - last["train/acc"]
     table = table.join(last[["gap/acc", "eval_lead", "seconds", "epoch_times"]], on=POINT)
-    records = [study.records[address] for address in table.address]
-    table = table.assign(images=[each.images_per_epoch for each in records], source=[each.source for each in records])
+    for name, field in (("images", "images_per_epoch"), ("steps", "steps_per_epoch"), ("source", "source")):
+        table[name] = [getattr(study.records[address], field) for address in table.address]
     table = table[(table.status == "done") & (table.epochs > 0)].reset_index(drop=True)
     return table.replace([np.inf, -np.inf], np.nan)
 
@@ -89,22 +94,22 @@ def estimate(
     found, images = _by_seed(rows, metric), image_variance(rows, metric)
     if minus is not None:
         found, images = (found - _by_seed(minus, metric)).dropna(), images + image_variance(minus, metric)
-    n, sd = len(found), found.std() if len(found) > 1 else None
+    n, mean, sd = len(found), float(found.mean()), float(found.std()) if len(found) > 1 else None
     noise = pooled_sd(table, metric) if sd is None else (sd, n - 1)
     if not n or noise is None:
-        return Estimate(n, found.mean()) if n else None
+        return Estimate(n, mean) if n else None
     # The pooled SD is that of single runs, of which a difference has two.
     variances = 1 / n + one_more + (sd is None and minus is not None)
     seeds = float(stats.t.ppf(0.975, noise[1])) * noise[0] * math.sqrt(variances)
     floor = NORMAL * math.sqrt(images * (1 + one_more))
     half = math.hypot(seeds, floor) if one_more and metric in OTHER_IMAGES else max(seeds, floor)
-    return Estimate(n, found.mean(), sd, found.mean() - half, found.mean() + half, pooled=sd is None)
+    return Estimate(n, mean, sd, mean - half, mean + half, pooled=sd is None)
 
 
 def image_variance(rows: pd.DataFrame, metric: str) -> float:
     """Return the binomial variance that an accuracy has by its images; 0 of losses and times."""
     means = {part: rows[part].mean() for part in PARTS.get(metric, (metric,)) if part in IMAGES}
-    return sum(p * (1 - p) / IMAGES[part] for part, p in means.items() if 0 < p < 1)
+    return float(sum(p * (1 - p) / IMAGES[part] for part, p in means.items() if 0 < p < 1))
 
 
 def _by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:

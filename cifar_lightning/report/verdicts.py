@@ -41,31 +41,29 @@ class Verdict:
 
 @dataclass
 class Evidence:
-    """Finds runs that may be compared with the original's; remembers which, what is missing, and remarks."""
+    """Runs that may be compared with the original's, as `finished` has them; collects what is used, or missing."""
 
     table: pd.DataFrame
     diagnoses: dict[tuple[str, str, int], Diagnosis]
     failed: pd.DataFrame
-    missing: dict[str, None] = field(default_factory=dict)
-    remarks: dict[str, None] = field(default_factory=dict)
-    found: list[pd.DataFrame] = field(default_factory=list)
+    used: list[pd.DataFrame] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def find(self, experiment: str, *, needed: bool = True) -> pd.DataFrame:
         """Return the comparable runs of an experiment."""
         done = select(self.table, experiment)
-        rows = done[comparable(done)]
-        if len(rows) < len(done):
-            self.remarks["Runs with other numbers of epochs or images than the original's don't count."] = None
-        if needed and rows.empty:
-            self.missing[experiment] = None
-        self.found.append(rows)
-        return rows
+        self.used.append(done[comparable(done)])
+        if len(self.used[-1]) < len(done):
+            self.remarks.append("Runs with other numbers of epochs or images than the original's don't count.")
+        self.missing += [experiment] if needed and self.used[-1].empty else []
+        return self.used[-1]
 
     def sweep(self, experiment: str, setting: str, needed: Sequence[float] = ()) -> dict[float, pd.DataFrame]:
         """Return the runs of each value of a setting in ascending order; values that are needed are all there."""
         rows = self.find(experiment, needed=False)
-        found = {value: rows[:0] for value in needed} | dict(list(rows.groupby(setting)) if setting in rows else [])
-        self.missing |= {f"{experiment} at {value:g}": None for value, those in found.items() if those.empty}
+        found = dict.fromkeys(needed, rows[:0]) | dict(list(rows.groupby(setting)) if setting in rows else [])
+        self.missing += [f"{experiment} at {value:g}" for value, those in found.items() if those.empty]
         return dict(sorted(found.items()))
 
     def difference(self, a: pd.DataFrame | None, b: pd.DataFrame | None, metric: str = ACC) -> Estimate | None:
@@ -74,14 +72,14 @@ class Evidence:
             return None
         found = estimate(a, metric, self.table, minus=b)
         if found is None:
-            self.missing[f"a seed that {a.experiment.iloc[0]} and {b.experiment.iloc[0]} have in common"] = None
+            self.missing.append(f"a seed that {a.experiment.iloc[0]} and {b.experiment.iloc[0]} have in common")
         elif found.low is None:
-            self.missing["a main run or ablation with several seeds, which would tell the noise"] = None
+            self.missing.append("a main run or ablation with several seeds, which would tell the noise")
         return found
 
-    def verdicts(self, rows: pd.DataFrame) -> list[str]:
+    def seen(self, rows: pd.DataFrame) -> list[str]:
         """Return the diagnosis of each run."""
-        return [self.diagnoses[tuple(key)].verdict for key in rows[POINT].itertuples(index=False)]
+        return [self.diagnoses[key].verdict for key in rows[POINT].itertuples(index=False, name=None)]
 
 
 def judge(evidence: Callable[[], Evidence]) -> list[Verdict]:
@@ -98,12 +96,11 @@ def _judge(id: str, text: str, e: Evidence) -> Verdict:
         why = "The images are synthetic, NOT CIFAR-10: they say nothing about it."
         return Verdict(id, text, "open", why, e.table[:0])
     answers, sentences = zip(*PARTS[id](e), strict=True)
-    missing = [f"Missing: {', '.join(e.missing)}."] if e.missing else []
-    why = " ".join(filter(None, [*sentences, *e.remarks, *missing]))
-    runs = pd.concat([*e.found, e.table[:0]]).drop_duplicates(POINT)
-    if False in answers:
-        return Verdict(id, text, "not supported", why, runs)
-    return Verdict(id, text, "open" if None in answers or missing else "supported", why, runs)
+    missing = f"Missing: {', '.join(dict.fromkeys(e.missing))}." if e.missing else ""
+    why = " ".join(filter(None, [*sentences, *dict.fromkeys(e.remarks), missing]))
+    runs = pd.concat([*e.used, e.table[:0]]).drop_duplicates(POINT)
+    verdict = "not supported" if False in answers else "open" if None in answers or missing else "supported"
+    return Verdict(id, text, verdict, why, runs)
 
 
 def exceeds(found: Estimate | None, least: float, floor: float = 0.0) -> bool | None:
@@ -138,11 +135,7 @@ def _batch_norm(e: Evidence) -> list[Part]:
     mlp = e.difference(e.find("mlp"), e.find("mlp_no_batch_norm"))
     if not cnn or not mlp:
         return [(None, "")]
-    lead = Estimate(min(cnn.n, mlp.n), cnn.mean - mlp.mean, pooled=cnn.pooled or mlp.pooled)
-    if cnn.low is not None and cnn.high is not None and mlp.low is not None and mlp.high is not None:
-        # Of other networks: their intervals add in quadrature.
-        half = ((cnn.high - cnn.low) ** 2 + (mlp.high - mlp.low) ** 2) ** 0.5 / 2
-        lead = replace(lead, low=lead.mean - half, high=lead.mean + half)
+    lead = cnn.minus(mlp)
     text = f"Without batch norm the CNN {moved(cnn, *CHANGE)}, the MLP {moved(mlp, *CHANGE)}."
     more = f"The CNN's drop is {moved(lead, 'larger by {}', 'smaller by {}')}."
     return [(exceeds(cnn, LEAST), text), (exceeds(lead, LEAD), more)]
@@ -170,13 +163,13 @@ def _large_batch(e: Evidence) -> list[Part]:
     fall, behind = e.difference(epochs[SMALL], epochs[LARGE]), e.difference(updates[SMALL], updates[LARGE])
     if back := e.difference(scaled.get(LARGE), epochs[LARGE]):
         gained = moved(back, "brings back {}", "costs {} more")
-        e.remarks[f"A learning rate scaled with the square root of the batch size {gained}."] = None
+        e.remarks.append(f"A learning rate scaled with the square root of the batch size {gained}.")
     if not fall:
         return [(None, "")]
     seconds = [epoch_seconds(epochs[size]) for size in (LARGE, SMALL)]
-    e.remarks["An epoch takes {:.1f} s with large batches and {:.1f} s with small ones.".format(*seconds)] = None
+    e.remarks.append("An epoch takes {:.1f} s with large batches and {:.1f} s with small ones.".format(*seconds))
     if middle := e.difference(epochs[SMALL], epochs.get(MIDDLE)):
-        e.remarks[f"Batches of {MIDDLE:,} {moved(middle, 'lose {}', 'gain {}')} at equal epochs."] = None
+        e.remarks.append(f"Batches of {MIDDLE:,} {moved(middle, 'lose {}', 'gain {}')} at equal epochs.")
     falls, blamed = exceeds(fall, LEAST), exceeds(behind, LEAST)
     words = {True: "the fall is there", False: "there is no fall", None: "that may be noise"}[falls]
     beside = moved(fall, "lose {} to", "gain {} over")
@@ -224,28 +217,23 @@ def epoch_seconds(rows: pd.DataFrame) -> float:
 def _signs(e: Evidence) -> list[Part]:
     runs = pd.concat([e.find(name, needed=False) for name in MAIN])
     if runs.empty:
-        e.missing["a main run or ablation"] = None
+        e.missing.append("a main run or ablation")
         return [(None, "")]
-    return [_overfitting(e, runs), _underfitting(e, pd.concat([runs, e.find("dropout", needed=False)])), *_rates(e)]
-
-
-def _overfitting(e: Evidence, runs: pd.DataFrame) -> Part:
-    """Whether the sign is there, and the gap wider where nothing prevents overfitting: without dropout."""
-    over = e.verdicts(runs).count("overfitting")
+    over = e.seen(runs).count("overfitting")
     text = f"{over} of {len(runs)} main runs and ablations overfit by the rule"
+    # Where nothing prevents overfitting, without dropout, the gap is to be wider.
     pairs = {m: e.difference(select(runs, f"{m}_no_dropout"), select(runs, m), "gap/acc") for m in ("cnn", "mlp")}
     wider = {model: found for model, found in pairs.items() if found}
-    if not over or not wider:
-        return None, f"{text}."
-    answers = [exceeds(each, LEAST) for each in wider.values()]
+    answers = [exceeds(each, LEAST) for each in wider.values()] if over else []
+    answer = True if True in answers else None if None in answers or not answers else False
     gaps = " and ".join(f"{points(each)} ({model.upper()})" for model, each in wider.items())
-    answer = True if True in answers else None if None in answers else False
-    return answer, f"{text}; without dropout, which is to prevent it, the gap is wider by {gaps}."
+    text += f"; without dropout, which is to prevent it, the gap is wider by {gaps}." if answers else "."
+    return [(answer, text), _underfitting(e, pd.concat([runs, e.find("dropout", needed=False)])), *_rates(e)]
 
 
 def _underfitting(e: Evidence, runs: pd.DataFrame) -> Part:
     """Whether both losses of runs that learn little are above those of the best run."""
-    dull = runs[[verdict in ("underfitting", "not learning") for verdict in e.verdicts(runs)]]
+    dull = runs[[verdict in ("underfitting", "not learning") for verdict in e.seen(runs)]]
     if dull.empty:
         return None, "No run underfits by the rule."
     losses = ["train/loss", "val/loss"]
@@ -260,7 +248,7 @@ def _rates(e: Evidence) -> list[Part]:
     rates, failed = e.sweep("learning_rate", "model.lr"), select(e.failed, "learning_rate")
     diverged = {run["model.lr"] for run in failed.to_dict("records") if re.search(DIVERGED, run["reason"])}
     if not rates or len(rates.keys() | diverged) < 2:
-        e.missing["learning_rate at several rates"] = None
+        e.missing.append("learning_rate at several rates")
         return [(None, ""), (None, "")]
     means = {rate: rows[ACC].mean() for rate, rows in rates.items()}
     best = max(means, key=means.__getitem__)
@@ -270,7 +258,7 @@ def _rates(e: Evidence) -> list[Part]:
         if rate in diverged:
             parts.append((True, f"At a learning rate of {rate:g} the loss did not stay finite."))
             continue
-        seen = Counter(e.verdicts(rates[rate]))
+        seen = Counter(e.seen(rates[rate]))
         words = ", ".join(f"{verdict} ({n} of {seen.total()})" for verdict, n in sorted(seen.items()))
         answer = True if 2 * sum(seen[verdict] for verdict in sign) > seen.total() else False if rate == best else None
         text = f"At a learning rate of {rate:g} it is: {words}; the accuracy is {means[rate]:.2%}"
@@ -284,7 +272,7 @@ def _modes(e: Evidence) -> list[Part]:
         runs, name = e.find(model), model.upper()
         if norm := e.difference(runs, e.find(f"{model}_no_batch_norm", needed=False), "eval_lead"):
             more = moved(norm, "{} more", "{} less")
-            e.remarks[f"Batch norm makes that {more} ({name}), but changes what is learnt, too."] = None
+            e.remarks.append(f"Batch norm makes that {more} ({name}), but changes what is learnt, too.")
         masking = e.difference(runs, e.find(f"{model}_no_dropout"), "eval_lead")
         text = f"The {name} recognises its training images better in evaluation mode than as trained"
         parts.append((exceeds(masking, LEAST), f"{text}; of that, {points(masking)} are dropout's." if masking else ""))

@@ -4,21 +4,19 @@ pandas takes 0.35 s to import, so this module stays out of what `fit` imports.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from cifar_lightning.results.records import Point, Record
+from cifar_lightning.results.records import Point, Record, Study
 
-if TYPE_CHECKING:
-    from cifar_lightning.results.study_results import Study
-
+KEY = {"experiment": "str", "variant": "str", "seed": "int64", "address": "str"}  # also of a table without rows
 POINT = ("experiment", "variant", "model", "seed", "address", "status", "reason", "epochs", "best_epoch")
 LAST = ("train/loss", "train/acc", "train_clean/loss", "train_clean/acc", "val/loss", "val/acc", "gap/loss")
 METRICS = ("best_val/acc", *LAST, "test/loss", "test/acc")
 
 
-def runs(study: "Study") -> pd.DataFrame:
+def runs(study: Study) -> pd.DataFrame:
     """Return a row per point that has a record, in plan order; `to_csv` of it is results.csv.
 
     A run may serve a shorter experiment too: `epochs` and all metrics are of the epochs that the point asks for, and
@@ -33,15 +31,14 @@ def runs(study: "Study") -> pd.DataFrame:
         [_run(point, record, varied) for point, record in found], columns=[*POINT, *METRICS, *varied, "folder"]
     )
     # Nullable integers, so that a missing epoch leaves 50 an integer; settings stay what they are, of any type.
-    counts, settings = dict.fromkeys(("seed", "epochs", "best_epoch"), "Int64"), dict.fromkeys(varied, object)
-    return table.astype({**counts, **dict.fromkeys(METRICS, float), **settings})
+    counts, settings = dict.fromkeys(("epochs", "best_epoch"), "Int64"), dict.fromkeys(varied, object)
+    return table.astype({**KEY, **counts, **dict.fromkeys(METRICS, float), **settings})
 
 
-def curves(study: "Study") -> pd.DataFrame:
+def curves(study: Study) -> pd.DataFrame:
     """Return a row per point and epoch: experiment, variant, seed, address, epoch, then the columns of metrics.csv."""
-    names = ["experiment", "variant", "seed", "address", "epoch"]
     table = pd.DataFrame(list(_epochs(study)))
-    return table[[*names, *table.columns.difference(names, sort=False)]] if len(table) else table.reindex(columns=names)
+    return table.reindex(columns=[*KEY, "epoch", *table.columns.difference([*KEY, "epoch"], sort=False)]).astype(KEY)
 
 
 def _run(point: Point, record: Record, varied: list[str]) -> dict[str, Any]:
@@ -70,7 +67,7 @@ def _run(point: Point, record: Record, varied: list[str]) -> dict[str, Any]:
     return row
 
 
-def _epochs(study: "Study") -> Iterator[dict[str, Any]]:
+def _epochs(study: Study) -> Iterator[dict[str, Any]]:
     for point in study.plan.points:
         if record := study.records.get(point.address):
             key = {"experiment": point.experiment, "variant": point.variant, "seed": point.seed}

@@ -20,8 +20,7 @@ from msgspec.structs import replace
 from PIL import Image
 
 from cifar_lightning.results import store
-from cifar_lightning.results.records import Mistake, Plan, Point, Record, Test
-from cifar_lightning.results.study_results import Study
+from cifar_lightning.results.records import Mistake, Plan, Point, Record, Study, Test
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 SETTINGS = {"model.batch_norm": True, "model.dropout": 0.5, "model.lr": 0.001, "data.batch_size": 100}
@@ -130,6 +129,9 @@ def record(
         settings=all_settings,
         parameters=150_000,
         images_per_epoch=images,
+        steps_per_epoch=min(
+            images // all_settings["data.batch_size"], all_settings.get("trainer.limit_train_batches", images)
+        ),
         rows=[{name: float(value) for name, value in row.items()} for row in rows],
         test=test,
         environment=dict(environment),

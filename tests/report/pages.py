@@ -1,7 +1,5 @@
-"""Reads a report back, as HTML and as Markdown."""
+"""Reads a page back."""
 
-import html
-import re
 from html.parser import HTMLParser
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "path", "use", "rect"}
@@ -57,33 +55,6 @@ class Page(HTMLParser):
         """Those of an attribute."""
         return [value for _, each, value in self.attributes if each == name]
 
-    def row(self, *first: str) -> list[str]:
-        """The cells of the first row whose title is the last of these, behind the titles of the others."""
-        wanted = list(first)
-        for cells in (cells for table in self.tables for cells in table):
-            if cells[0] == wanted[0]:
-                wanted.pop(0)
-            if not wanted:
-                return cells
-        raise LookupError(first)
-
-
-def markdown_tables(text: str) -> list[Table]:
-    """Those of a Markdown file, their cells as they are read."""
-    blocks = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
-    return [[_cells(line) for line in block.splitlines() if not line.startswith("| ---")] for block in blocks]
-
-
-def markdown_labels(text: str) -> list[str]:
-    """What it says of its drawings."""
-    return [_plain(label) for label in re.findall(r"!\[((?:[^\\\]]|\\.)*)\]\(figures/\S+\.svg\)", text)]
-
-
-def _cells(line: str) -> list[str]:
-    return [" ".join(_plain(cell).split()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-
-
-def _plain(cell: str) -> str:
-    cell = re.sub(r"(?<!\\)\[((?:[^\\\]]|\\.)*)\]\([^)]*\)", r"\1", cell)
-    cell = re.sub(r"</?code>|(?<!\\)\*+", "", cell)
-    return html.unescape(re.sub(r"\\(.)", r"\1", cell))
+    def row(self, name: str) -> list[str]:
+        """Return the cells of the first row of that name."""
+        return next(cells for table in self.tables for cells in table if cells[:1] == [name])

@@ -1,97 +1,118 @@
-"""Means, spreads and intervals against numbers worked out by hand or taken from tables."""
+"""Means, spreads and intervals against numbers worked out by hand."""
 
 import math
+from collections.abc import Mapping, Sequence
 
+import pandas as pd
 import pytest
 
-from cifar_lightning.report.statistics import Noise, paired, pooled, summary, t_quantile
+from cifar_lightning.report.statistics import Estimate, estimate, image_variance, pooled_sd
+
+T2, T3, T4 = 4.302653, 3.182446, 2.776445  # 97.5 % quantiles of Student's t
 
 
-@pytest.mark.parametrize(
-    ("probability", "df", "value"),
-    [
-        (0.975, 1, 12.7062),
-        (0.975, 2, 4.30265),
-        (0.975, 3, 3.18245),
-        (0.975, 4, 2.77645),
-        (0.975, 12, 2.17881),
-        (0.975, 30, 2.04227),
-        (0.975, 1000, 1.96234),
-        (0.95, 5, 2.01505),
-        (0.995, 7, 3.49948),
-        (0.9995, 10, 4.58689),
-    ],
-)
-def test_t_quantiles_are_those_of_the_tables(probability: float, df: int, value: float) -> None:
-    assert t_quantile(probability, df) == pytest.approx(value, abs=5e-5 if value > 10 else 5e-6)
-    assert t_quantile(1 - probability, df) == pytest.approx(-value, abs=5e-5 if value > 10 else 5e-6)
+def rows(values: Sequence[float] | Mapping[int, float], metric: str = "val/loss", name: str = "mlp") -> pd.DataFrame:
+    by_seed = values if isinstance(values, Mapping) else dict(enumerate(values))
+    frame = pd.DataFrame({"seed": list(by_seed), metric: list(by_seed.values())})
+    return frame.assign(experiment=name, variant=name)
 
 
-@pytest.mark.parametrize("probability", [0.001, 0.2, 0.5, 0.6, 0.9, 0.975, 0.9999])
-def test_t_quantiles_of_one_and_two_degrees_of_freedom_have_closed_forms(probability: float) -> None:
-    cauchy = math.tan(math.pi * (probability - 0.5))
-    assert t_quantile(probability, 1) == pytest.approx(cauchy, rel=1e-8, abs=1e-12)
-    two = (2 * probability - 1) / math.sqrt(2 * probability * (1 - probability))
-    assert t_quantile(probability, 2) == pytest.approx(two, rel=1e-8, abs=1e-12)
+def found(*args: pd.DataFrame, metric: str = "val/loss", table: pd.DataFrame | None = None) -> Estimate:
+    each = estimate(args[0], metric, args[0][:0] if table is None else table, minus=args[1] if args[1:] else None)
+    assert each is not None
+    return each
 
 
-def test_a_summary() -> None:
-    found = summary([1.0, 2.0, 4.0])
-    assert (found.n, found.mean, found.sd) == pytest.approx((3, 7 / 3, math.sqrt(7 / 3)))
-    assert summary([0.5]).sd is None
+def half(each: Estimate) -> float:
+    assert each.low is not None
+    assert each.high is not None
+    assert each.low + each.high == pytest.approx(2 * each.mean)
+    return (each.high - each.low) / 2
 
 
-def test_pooled_noise_weighs_variances_by_degrees_of_freedom() -> None:
-    # Variances 2 and 4 with 1 and 2 degrees of freedom; the single value says nothing.
-    groups = [[1.0, 3.0], [7.0], [2.0, 4.0, 6.0]]
-    found = pooled(groups)
-    assert found is not None
-    assert (found.sd, found.df) == pytest.approx((math.sqrt(10 / 3), 3))
-    shifted = pooled([[value + 10 * i for value in group] for i, group in enumerate(groups)])
-    assert shifted is not None
-    assert shifted.sd == pytest.approx(found.sd)
+def test_a_mean_has_the_sample_standard_deviation_and_a_t_interval() -> None:
+    each = found(rows([1.0, 2.0, 4.0]))
+    assert (each.n, each.mean, each.sd) == pytest.approx((3, 7 / 3, math.sqrt(7 / 3)))
+    assert half(each) == pytest.approx(T2 * math.sqrt(7 / 9))
 
 
-def test_single_values_tell_no_noise() -> None:
-    assert pooled([[1.0], [2.0], []]) is None
+def test_the_pooled_sd_weighs_variances_by_degrees_of_freedom() -> None:
+    # Variances 2 and 4 with 1 and 2 degrees of freedom; a single value and a sweep say nothing.
+    groups = {"mlp": [1.0, 3.0], "cnn": [7.0], "mlp_no_dropout": [2.0, 4.0, 6.0], "dropout": [0.0, 90.0]}
+    table = pd.concat([rows(values, name=name) for name, values in groups.items()])
+    assert pooled_sd(table, "val/loss") == pytest.approx((math.sqrt(10 / 3), 3))
+    assert pooled_sd(table[table.experiment == "cnn"], "val/loss") is None
 
 
-def test_paired_differences_have_a_t_interval() -> None:
+def test_differences_are_paired_by_seed() -> None:
     # 0.2, 0.5, 0.8: standard deviation 0.3; seed 9 has no partner.
-    found = paired({0: 1.2, 1: 1.5, 2: 1.8}, {2: 1.0, 1: 1.0, 0: 1.0, 9: 5.0}, Noise(100.0, 5))
-    assert found is not None
-    assert (found.n, found.borrowed) == (3, False)
-    assert (found.mean, found.sd) == pytest.approx((0.5, 0.3))
-    half = 4.302653 * 0.3 / math.sqrt(3)
-    assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half))
-    assert found.larger_than_noise is False
+    each = found(rows({0: 1.2, 1: 1.5, 2: 1.8}), rows({2: 1.0, 1: 1.0, 0: 1.0, 9: 5.0}))
+    assert (each.n, each.pooled, each.excludes_zero) == (3, False, False)
+    assert (each.mean, each.sd, half(each)) == pytest.approx((0.5, 0.3, T2 * 0.3 / math.sqrt(3)))
+    assert estimate(rows({0: 1.0}), "val/loss", rows([]), minus=rows({1: 1.0})) is None
 
 
 def test_what_all_seeds_share_cancels_out() -> None:
-    a, b = {0: 0.5, 1: 0.9, 2: 0.1}, {0: 0.4, 1: 0.8, 2: 0.0}
-    found = paired(a, b, None)
-    assert found is not None
-    assert (found.low, found.high) == pytest.approx((0.1, 0.1))
-    assert found.larger_than_noise is True
+    each = found(rows([0.5, 0.9, 0.1]), rows([0.4, 0.8, 0.0]))
+    assert half(each) == pytest.approx(0.0, abs=1e-12)
+    assert each.excludes_zero is True
 
 
-@pytest.mark.parametrize(("a", "larger"), [(3.0, True), (-1.0, True), (1.5, False), (0.5, False)])
-def test_a_single_difference_borrows_its_noise(a: float, larger: bool) -> None:
-    found = paired({4: a}, {4: 1.0}, Noise(0.5, 12))
-    assert found is not None
-    assert (found.n, found.sd, found.borrowed) == (1, None, True)
-    half = 2.178813 * 0.5 * math.sqrt(2)  # 1.54
-    assert (found.low, found.high) == pytest.approx((a - 1 - half, a - 1 + half))
-    assert found.larger_than_noise is larger
+@pytest.mark.parametrize(("value", "excludes"), [(3.0, True), (-1.0, True), (1.5, False), (0.5, False)])
+def test_a_single_difference_has_the_pooled_sd_twice(value: float, excludes: bool) -> None:
+    each = found(rows([value]), rows([1.0]), table=rows([0.0, 0.5, 1.0, 0.0, 1.0], name="cnn"))
+    assert (each.n, each.sd, each.pooled, each.excludes_zero) == (1, None, True, excludes)
+    assert half(each) == pytest.approx(T4 * 0.5 * math.sqrt(2))  # 1.96
 
 
-def test_a_single_difference_without_noise_has_no_interval() -> None:
-    found = paired({0: 3.0}, {0: 1.0}, None)
-    assert found is not None
-    assert (found.mean, found.low, found.high, found.borrowed) == (2.0, None, None, False)
-    assert found.larger_than_noise is None
+def test_a_single_value_without_a_pooled_sd_has_no_interval() -> None:
+    each = found(rows([3.0]), rows([1.0]))
+    assert (each.mean, each.low, each.high, each.pooled, each.excludes_zero) == (2.0, None, None, False, None)
 
 
-def test_without_a_seed_in_common_there_is_no_difference() -> None:
-    assert paired({0: 1.0}, {1: 1.0}, Noise(1.0, 1)) is None
-    assert paired({}, {}, None) is None
+def test_an_accuracy_has_the_binomial_variance_of_its_images() -> None:
+    assert image_variance(rows([0.77], "val/acc"), "val/acc") == pytest.approx(0.77 * 0.23 / 10_000)
+    assert image_variance(rows([0.77], "train/acc"), "train/acc") == pytest.approx(0.77 * 0.23 / 40_000)
+    gap = rows([0.9], "train_clean/acc").assign(**{"val/acc": 0.77})
+    assert image_variance(gap, "gap/acc") == pytest.approx(0.09 / 5000 + 0.77 * 0.23 / 10_000)
+    assert image_variance(rows([0.77]), "val/loss") == 0
+
+
+# Two seeds that agree have a standard deviation of 0. Of two accuracies near 0.5, on 10,000 images each, 1.96 standard
+# deviations are 1.386 points.
+@pytest.mark.parametrize(("gain", "excludes"), [(0.0138, False), (0.0140, True), (-0.0138, False), (-0.0140, True)])
+def test_seeds_that_agree_prove_nothing(gain: float, excludes: bool) -> None:
+    a, b = rows([0.5 + gain] * 2, "best_val/acc"), rows([0.5, 0.5], "best_val/acc")
+    each = found(a, b, metric="best_val/acc")
+    assert each.sd == 0
+    assert half(each) == pytest.approx(1.96 * math.sqrt(0.5 / 10_000), rel=1e-3)
+    assert each.excludes_zero is excludes
+
+
+def test_seeds_that_differ_more_than_images_allow_have_their_own_interval() -> None:
+    each = found(rows([0.50, 0.54], "val/acc"), metric="val/acc")
+    assert half(each) == pytest.approx(12.7062 * 0.02, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("val/acc", lambda seeds, images: math.hypot(seeds, images)),  # the original's images are others
+        ("test/acc", max),
+        ("val/loss", lambda seeds, images: seeds),
+    ],
+)
+@pytest.mark.parametrize("sd", [0.0001, 0.01])
+def test_one_more_run_is_expected_within_the_prediction_interval(metric: str, expected: object, sd: float) -> None:
+    runs = rows([0.75 - sd, 0.75, 0.75 + sd], metric)
+    each = estimate(runs, metric, runs, one_more=True)
+    assert each is not None
+    seeds, images = T2 * sd * math.sqrt(4 / 3), 1.96 * math.sqrt(2 * 0.1875 / 10_000)
+    assert callable(expected)
+    assert half(each) == pytest.approx(expected(seeds, images))
+
+
+def test_differences_of_different_networks_add_in_quadrature() -> None:
+    each = Estimate(3, 4.0, 0.1, 1.0, 7.0).minus(Estimate(1, 1.0, None, -3.0, 5.0, pooled=True))
+    assert each == Estimate(1, 3.0, None, -2.0, 8.0, pooled=True)
+    assert Estimate(3, 4.0).minus(each) == Estimate(1, 1.0, pooled=True)
