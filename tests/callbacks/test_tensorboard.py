@@ -27,51 +27,45 @@ def events(run: Path) -> Any:
     return accumulator
 
 
-@pytest.fixture(scope="session")
-def mlp_events(mlp_run: Path) -> Any:
-    return events(mlp_run)
-
-
-def test_curves_are_those_of_metrics_csv_against_the_epoch(mlp_run: Path, mlp_events: Any) -> None:
-    assert set(mlp_events.Tags()["scalars"]) == CURVES | {"gap/loss", "gap/acc", "lr", "epoch_seconds"}
-    rows = metrics_csv.read(mlp_run / "metrics.csv")
+def test_curves_are_those_of_metrics_csv_against_the_epoch(mlp_run: Path) -> None:
+    written, rows = events(mlp_run), metrics_csv.read(mlp_run / "metrics.csv")
+    assert set(written.Tags()["scalars"]) == CURVES | {"gap/loss", "gap/acc", "lr", "epoch_seconds"}
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    for tag in mlp_events.Tags()["scalars"]:
-        points = [(event.step, event.value) for event in mlp_events.Scalars(tag)]
+    for tag in written.Tags()["scalars"]:
+        points = [(event.step, event.value) for event in written.Scalars(tag)]
         assert points == [(row["epoch"], pytest.approx(row[tag], rel=1e-6)) for row in rows]
 
 
-def test_training_and_validation_share_a_chart(mlp_events: Any) -> None:
-    (event,) = mlp_events.Tensors(metadata.CONFIG_SUMMARY_TAG)
+def test_training_and_validation_share_a_chart(mlp_run: Path) -> None:
+    (event,) = events(mlp_run).Tensors(metadata.CONFIG_SUMMARY_TAG)
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     charts = {chart.title: set(chart.multiline.tag) for category in layout.category for chart in category.chart}
     assert charts["loss"] == {"train/loss", "train_clean/loss", "val/loss"}
     assert charts["accuracy"] == {"train/acc", "train_clean/acc", "val/acc"}
 
 
-def test_sample_images_are_the_training_images(mlp_events: Any) -> None:
-    (event,) = mlp_events.Images("samples/train")
+def test_sample_images_are_the_training_images(mlp_run: Path) -> None:
+    (event,) = events(mlp_run).Images("samples/train")
     grid = torch.from_numpy(np.array(Image.open(io.BytesIO(event.encoded_image_string)))).permute(2, 0, 1)
     data = CIFAR10DataModule(source="synthetic", train_size=2000, val_size=1000)
     data.setup("fit")
     assert (grid.int() - make_grid(data.train.images[:64], nrow=8).int()).abs().max() <= 1
 
 
-def test_hyper_parameters_stand_beside_the_final_metrics(mlp_events: Any) -> None:
-    content = mlp_events.SummaryMetadata
+def test_hyper_parameters_stand_beside_the_final_metrics(mlp_run: Path) -> None:
+    content = events(mlp_run).SummaryMetadata
     start = plugin_data_pb2.HParamsPluginData.FromString(content("_hparams_/session_start_info").plugin_data.content)
     values = start.session_start_info.hparams
-    assert values["dropout"].number_value == 0.5
-    assert values["batch_norm"].number_value == 1
+    assert (values["dropout"].number_value, values["batch_norm"].number_value) == (0.5, 1)
     assert values["source"].string_value == "synthetic"
     assert {"lr", "optimizer", "schedule", "weight_decay", "width", "batch_size", "augment", "seed"} <= set(values)
     experiment = plugin_data_pb2.HParamsPluginData.FromString(content("_hparams_/experiment").plugin_data.content)
     assert {metric.name.tag for metric in experiment.experiment.metric_infos} == CURVES
 
 
-def test_graph_and_origin_of_the_data(mlp_events: Any) -> None:
-    assert any("fc1" in node.name for node in mlp_events.Graph().node)
-    (event,) = mlp_events.Tensors("data/text_summary")
+def test_graph_and_origin_of_the_data(mlp_run: Path) -> None:
+    assert any("fc1" in node.name for node in events(mlp_run).Graph().node)
+    (event,) = events(mlp_run).Tensors("data/text_summary")
     assert b"SYNTHETIC" in event.tensor_proto.string_val[0]
 
 
