@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning.data.source import Source, tagged
+from cifar_lightning.data.datamodule import Source, tagged
 from cifar_lightning.study.config import Experiment
 from cifar_lightning.study.identity import content_address
 

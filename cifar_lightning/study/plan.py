@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from cifar_lightning.cli.config_files import flat, load_yaml
-from cifar_lightning.data.source import Source, data_root, resolve_source
+from cifar_lightning.data.datamodule import Source, data_root, resolve_source
 from cifar_lightning.errors import check
 from cifar_lightning.results.records import Point, Record
 from cifar_lightning.study.cells import Cell, label, make_cell

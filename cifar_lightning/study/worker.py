@@ -15,7 +15,7 @@ from torch import Tensor
 from cifar_lightning.cli import app
 from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.data import cifar10, synthetic
-from cifar_lightning.data.source import data_root
+from cifar_lightning.data.datamodule import data_root
 from cifar_lightning.results.records import Mistake, Record, Test
 from cifar_lightning.results.store import write_record
 from cifar_lightning.runs import metrics_csv

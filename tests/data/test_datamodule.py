@@ -7,10 +7,8 @@ import torch
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 from PIL import Image
 
-from cifar_lightning.data import cifar10, synthetic
-from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.image_set import ImageSet
-from cifar_lightning.data.source import Source, data_root, resolve_source
+from cifar_lightning.data import ImageSet, cifar10, synthetic
+from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.data.transforms import normalize
 from cifar_lightning.errors import InputError
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from cifar_lightning.data.image_set import ImageSet
+from cifar_lightning.data import ImageSet
 from cifar_lightning.data.loader import BatchLoader, batch_loader, steps_per_epoch
 from cifar_lightning.models import MLP
 

@@ -32,12 +32,6 @@ def test_sizes_types_and_class_counts(train: bool, per_class: int) -> None:
     assert (labels[1:] == labels[:-1]).float().mean().item() == pytest.approx(0.1, abs=0.015)
 
 
-def test_count_need_not_fill_the_last_chunk() -> None:
-    images, labels = synthetic.make(train=False, count=synthetic.CHUNK + 10)
-    assert len(images) == len(labels) == synthetic.CHUNK + 10
-    assert (images.flatten(1).max(dim=1).values > 0).all()
-
-
 def test_no_image_comes_twice_or_is_constant() -> None:
     sets = [synthetic.make(train=train).images for train in (True, False)]
     assert len({image.tobytes() for images in sets for image in images.numpy()}) == 60_000
