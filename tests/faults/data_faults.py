@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cifar_lightning.data import cifar10
-from tests.data.test_download import FILES, make_archive, md5, serving
+from tests.data.test_cifar10 import FILES, make_archive, md5, serving
 from tests.faults.table import BEST, NEW, Fault, Place, Step, both
 
 HERE = "--data.root=root --data.mirrors=[]"
