@@ -21,7 +21,7 @@ from cifar_lightning.benchmark.timing import TimedEpochs, timed_epochs
 from cifar_lightning.cli import app
 from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.cli.warning_filters import be_quiet
-from cifar_lightning.data.image_set import ImageSet
+from cifar_lightning.data import ImageSet
 from cifar_lightning.data.transforms import MEAN, STD
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.utils import performance

@@ -9,8 +9,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
+from cifar_lightning.data import ImageSet
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.image_set import ImageSet
 from cifar_lightning.data.transforms import denormalize
 
 STAGES = ("train", "train_clean", "val")

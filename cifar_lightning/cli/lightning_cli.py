@@ -14,8 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from cifar_lightning import callbacks
 from cifar_lightning.cli import blame, starting_point, validation
 from cifar_lightning.cli.config_files import check_yaml
-from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.source import Source, data_root, resolve_source, tagged
+from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source, tagged
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.base import check_batch_norm

@@ -14,13 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pooch
-import requests
 import torch
 from requests import exceptions
 from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
-from cifar_lightning.data.image_set import ImageSet
+from cifar_lightning.data import ImageSet
 from cifar_lightning.errors import InputError
 from cifar_lightning.utils import files
 
@@ -30,7 +29,6 @@ TEST = ("test_batch",)
 FOLDER: str = CIFAR10.base_folder
 ARCHIVE: str = CIFAR10.filename
 ARCHIVE_MD5: str = CIFAR10.tgz_md5
-ARCHIVE_BYTES = 170_498_071
 # The published MD5 of each official file, by file name.
 CHECKSUMS: dict[str, str] = dict(CIFAR10.train_list + CIFAR10.test_list) | {"batches.meta": CIFAR10.meta["md5"]}
 MIRRORS: tuple[str, ...] = (
@@ -43,6 +41,15 @@ MIRRORS: tuple[str, ...] = (
 )
 TIMEOUT = (5, 30)  # seconds: to connect, and between two pieces of the answer
 SCRATCH = ".cifar-10-"
+# Why a source failed, by the first kind that fits: an address without a schema, say, is a ValueError, too.
+REASONS = (
+    ((exceptions.MissingSchema, exceptions.InvalidSchema, exceptions.InvalidURL), "no HTTP address"),
+    (exceptions.SSLError, "bad certificate"),
+    (exceptions.ChunkedEncodingError, "cut off"),
+    ((exceptions.ConnectionError, exceptions.Timeout), "no connection"),
+    (PermissionError, "permission denied"),
+    (ValueError, "wrong MD5"),
+)
 REMEDY = (
     f"put {ARCHIVE} or the unpacked {FOLDER} into that folder, "
     "or name a folder that has it with --data.root or CIFAR10_ROOT, or use --data.source synthetic"
@@ -50,62 +57,48 @@ REMEDY = (
 
 
 def load(root: Path, *, train: bool) -> ImageSet:
-    """Read the 50,000 training or the 10,000 test images from `root/cifar-10-batches-py`, in the official order.
-
-    Raises:
-        InputError: A batch file is missing, damaged or unreadable.
-    """
-    try:
-        batches = [pickle.loads(_read(root, name), encoding="latin1") for name in (TRAIN if train else TEST)]
-    except ValueError as fault:
-        raise InputError("data.root", f"{fault} in {root / FOLDER}", REMEDY) from None
+    """Read the 50,000 training or the 10,000 test images, in the official order; InputError if they are not whole."""
+    batches = []
+    for name in TRAIN if train else TEST:
+        content = _read(root, name)
+        if isinstance(content, str):
+            raise InputError("data.root", f"{content} in {root / FOLDER}", REMEDY)
+        batches.append(pickle.loads(content, encoding="latin1"))
     # A row is an image: 1,024 red values, then green, then blue, each row by row from the top.
     images = torch.cat([torch.from_numpy(batch["data"]) for batch in batches]).view(-1, 3, 32, 32)
     return ImageSet(images, torch.cat([torch.tensor(batch["labels"], dtype=torch.int64) for batch in batches]))
 
 
 def faults(root: Path) -> dict[str, str]:
-    """Return the official files in `root` that are missing, damaged or unreadable, each with a phrase that says so."""
-    found = {}
-    for name in CHECKSUMS:
-        try:
-            _read(root, name)
-        except ValueError as fault:
-            found[name] = str(fault)
-    return found
+    """Return the official files in `root` that are missing, damaged or unreadable, each with its fault in words."""
+    return {name: fault for name in CHECKSUMS if isinstance(fault := _read(root, name), str)}
 
 
-def _read(root: Path, name: str) -> bytes:
+def _read(root: Path, name: str) -> bytes | str:  # the content, or what is wrong with it
     path = root / FOLDER / name
     try:
         if not path.is_file():  # a named pipe would block
-            raise ValueError(f"{name} is missing")
-        data = path.read_bytes()
+            return f"{name} is missing"
+        content = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{name} can't be read ({error.strerror})") from None
-    if hashlib.md5(data, usedforsecurity=False).hexdigest() != CHECKSUMS[name]:
-        raise ValueError(f"{name} is damaged (wrong MD5)")
-    return data
+        return f"{name} can't be read ({error.strerror})"
+    whole = hashlib.md5(content, usedforsecurity=False).hexdigest() == CHECKSUMS[name]
+    return content if whole else f"{name} is damaged (wrong MD5)"
 
 
 def ensure(root: Path, mirrors: Sequence[str]) -> None:
-    """Make `root/cifar-10-batches-py` whole; if it is already, touch neither disk nor network.
+    """Make `root/cifar-10-batches-py` whole, else raise InputError; if it is already, touch neither disk nor network.
 
     An archive in `root` is used and kept, else `mirrors` are tried in order. Only damaged or missing files are written,
     each renamed into place. One process downloads while others wait; what a killed one leaves the next one removes.
-
-    Raises:
-        InputError: No source gave the official files, or `root` can't be written.
     """
     if not faults(root):
         return
     new = not root.exists()
-    failures: list[str] = []
     try:
         root.mkdir(parents=True, exist_ok=True)
         with files.locked(root, waiting=f"waiting for another process that fills {root}"):
-            if faults(root):  # no other process has filled it meanwhile
-                failures = _obtain(root, mirrors)
+            failures = _obtain(root, mirrors) if faults(root) else []  # another process may have filled it meanwhile
         if new:
             with contextlib.suppress(OSError):  # it is not empty, as it should be
                 root.rmdir()
@@ -122,13 +115,16 @@ def _obtain(root: Path, mirrors: Sequence[str]) -> list[str]:
     for left in root.glob(f"{SCRATCH}*"):  # by a process that was killed: a living one would hold the lock
         shutil.rmtree(left, ignore_errors=True)
     failures = []
-    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=root) as name:
-        scratch, own = Path(name).resolve(), root / ARCHIVE
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=root) as folder:
+        scratch, own = Path(folder).resolve(), root / ARCHIVE
         for source in [own] * own.is_file() + [*mirrors]:
+            name = source.name if isinstance(source, Path) else source.partition("//")[2].partition("/")[0] or source
+            if source is not own:
+                print(f"downloading CIFAR-10 (170 MB) from {name}", file=sys.stderr)
             try:
                 _unpack(source, scratch)
-            except (requests.RequestException, ValueError, PermissionError) as error:  # other OSErrors are the disk's
-                failures.append(f"{_short(source)}: {_reason(error)}")
+            except (exceptions.RequestException, ValueError, PermissionError) as error:  # other OSErrors are the disk's
+                failures.append(f"{name}: {_reason(error)}")
                 if source is own:  # a mirror is told of in the end, if none works
                     print(f"not using {failures[-1]}", file=sys.stderr)
                 continue
@@ -149,33 +145,15 @@ def _unpack(archive: Path | str, scratch: Path) -> None:
             raise ValueError(archive)
         untar(str(archive), "download", None)
         return
-    print(f"downloading CIFAR-10 (170 MB) from {_short(archive)}", file=sys.stderr)
-    with tqdm(total=ARCHIVE_BYTES, unit="B", unit_scale=True, leave=False, disable=None) as bar:  # only at a terminal
+    with tqdm(total=170_498_071, unit="B", unit_scale=True, leave=False, disable=None) as bar:  # only at a terminal
         # Pieces of 1 MiB: pooch's own of 1 KiB take eight times as long from a fast server, 1.8 s for 0.2.
         http = pooch.HTTPDownloader(bar, chunk_size=2**20, timeout=TIMEOUT)
         pooch.retrieve(archive, f"md5:{ARCHIVE_MD5}", ARCHIVE, scratch, processor=untar, downloader=http)
 
 
-def _short(source: Path | str) -> str:
-    return source.name if isinstance(source, Path) else source.partition("//")[2].partition("/")[0] or source
-
-
 def _reason(error: Exception) -> str:
-    match error:
-        case requests.HTTPError(response=requests.Response() as response):
-            return f"HTTP {response.status_code}"
-        case exceptions.MissingSchema() | exceptions.InvalidSchema() | exceptions.InvalidURL():
-            return "no HTTP address"
-        case exceptions.SSLError():
-            return "bad certificate"
-        case exceptions.ChunkedEncodingError():
-            return "cut off"
-        # A time-out in mid-answer is a ConnectionError, told only by its words.
-        case requests.ConnectionError() | requests.Timeout():
-            return "timed out" if "timed out" in str(error) else "no connection"
-        case requests.RequestException():
-            return type(error).__name__
-        case PermissionError():
-            return "permission denied"
-        case _:
-            return "wrong MD5"
+    if isinstance(error, exceptions.HTTPError) and error.response is not None:
+        return f"HTTP {error.response.status_code}"
+    reason = next((reason for kinds, reason in REASONS if isinstance(error, kinds)), type(error).__name__)
+    # In mid-answer it is a ConnectionError, told only by its words.
+    return "timed out" if reason == "no connection" and "timed out" in str(error) else reason

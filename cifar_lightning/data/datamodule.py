@@ -1,5 +1,6 @@
 """CIFAR-10 for Lightning: training, validation and test batches, normalized on the device."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +11,35 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 
-from cifar_lightning.data import cifar10, synthetic, user_images
-from cifar_lightning.data.cifar10 import MIRRORS
-from cifar_lightning.data.image_set import ImageSet
+from cifar_lightning.data import ImageSet, cifar10, synthetic, user_images
 from cifar_lightning.data.loader import BatchLoader, batch_loader
-from cifar_lightning.data.source import Source, data_root, resolve_source
 from cifar_lightning.data.split import stratified_sample, stratified_split
 from cifar_lightning.data.transforms import flip_and_shift, normalize
 from cifar_lightning.errors import InputError, check
+
+Source = Literal["cifar10", "synthetic", "auto"]
+
+
+def data_root(root: str | None) -> Path:
+    """Return the data folder: `root`, else the environment variable CIFAR10_ROOT, else `data`."""
+    return Path(root or os.environ.get("CIFAR10_ROOT") or "data").expanduser()
+
+
+def resolve_source(source: Source, root: Path, mirrors: Sequence[str]) -> Source:
+    """Resolve `auto`, downloading CIFAR-10 if it is missing, and print why if it has to be the synthetic stand-in."""
+    if source != "auto":
+        return source
+    try:
+        cifar10.ensure(root, mirrors)
+    except InputError as error:
+        print(f"{error.cause}: using the synthetic stand-in instead of CIFAR-10", file=sys.stderr)
+        return "synthetic"
+    return "cifar10"
+
+
+def tagged(name: str, source: Source) -> str:
+    """Return the name of a run, marked if its images are the stand-in."""
+    return f"{name}-synthetic" if source == "synthetic" else name
 
 
 class CIFAR10DataModule(LightningDataModule):
@@ -27,8 +49,7 @@ class CIFAR10DataModule(LightningDataModule):
     on the device. The validation set is stratified and always the same, whatever the seed.
 
     Args:
-        root: Folder that holds, or will hold, `cifar-10-batches-py`; null is the environment variable CIFAR10_ROOT,
-            else `data`.
+        root: Folder that has or gets `cifar-10-batches-py`; null is the environment variable CIFAR10_ROOT, else `data`.
         source: `cifar10` downloads what is missing; `synthetic` is a stand-in made on the spot, for tests and machines
             with no network; `auto` is CIFAR-10 if on disk or reachable, else synthetic.
         batch_size: Images per training step, at least 1; a remainder of one image is left out.
@@ -42,9 +63,6 @@ class CIFAR10DataModule(LightningDataModule):
         num_workers: Processes that cut batches; 0 is fastest, and the batches are the same with any number.
         seed: Order of the training images; on the command line it follows `seed_everything`.
         mirrors: Where to download the archive from, in order; its checksum is verified wherever it comes from.
-
-    Raises:
-        InputError: A value is out of range, or (when the data is prepared) there is no data.
     """
 
     def __init__(
@@ -61,7 +79,7 @@ class CIFAR10DataModule(LightningDataModule):
         images: str | list[str] | None = None,
         num_workers: int = 0,
         seed: int = 0,
-        mirrors: Sequence[str] = MIRRORS,
+        mirrors: Sequence[str] = cifar10.MIRRORS,
     ) -> None:
         super().__init__()
         check(batch_size >= 1, "batch_size", batch_size, "1 or more")
@@ -86,7 +104,6 @@ class CIFAR10DataModule(LightningDataModule):
 
     @classmethod
     def of(cls, trainer: Trainer) -> Self:
-        """Return the data module of a Trainer."""
         data = getattr(trainer, "datamodule", None)
         assert isinstance(data, cls), "this project's callbacks need its data module"
         return data
@@ -100,11 +117,9 @@ class CIFAR10DataModule(LightningDataModule):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the ten classes, in the order of their labels."""
         return synthetic.CLASSES if self.source == "synthetic" else cifar10.CLASSES
 
     def prepare_data(self) -> None:
-        """Download what is missing, the first time it is called."""
         if not self.prepared:  # verifying 177 MB takes 0.4 s, and the Trainer calls it once more
             if self.source == "cifar10":
                 cifar10.ensure(self.root, self.mirrors)
@@ -121,15 +136,14 @@ class CIFAR10DataModule(LightningDataModule):
             if self.train_size is not None:
                 rows = rows[stratified_sample(everything.labels[rows], self.train_size)]
             self.train, self.val = everything.take(rows), everything.take(val_rows)
-            clean_size = min(self.train_clean_size, len(rows))
-            self.train_clean = self.train.take(stratified_sample(self.train.labels, clean_size))
+            clean_rows = stratified_sample(self.train.labels, min(self.train_clean_size, len(rows)))
+            self.train_clean = self.train.take(clean_rows)
         elif stage == "test":
             self.test = self._read(train=False)
         elif stage == "predict":
             self.predict, self.predict_names = self._read_predict()
 
     def train_dataloader(self) -> DataLoader[ImageSet]:
-        """Return batches that are shuffled anew each epoch, by seed and epoch alone."""
         self.train_loader = self._loader(self.train, self.batch_size, seed=self.seed)
         if self.resume_from:
             self.train_loader.load_state_dict(self.resume_from)
@@ -137,34 +151,24 @@ class CIFAR10DataModule(LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[ImageSet]]:
         """Return the validation set, then the fixed part of the training set; neither if nothing is set aside."""
-        if not self.val_size:
-            return []
-        sets = [self.val, self.train_clean] if self.train_clean_size else [self.val]
+        sets = [self.val] * (self.val_size > 0) + [self.train_clean] * (self.val_size > 0 < self.train_clean_size)
         return [self._loader(images, self.eval_batch_size) for images in sets]
 
     def test_dataloader(self) -> DataLoader[ImageSet]:
-        """Return the official 10,000 test images, in the official order."""
         return self._loader(self.test, self.eval_batch_size)
 
     def predict_dataloader(self) -> DataLoader[ImageSet]:
-        """Return the person's own images, or the test set; `predict_names` has a name for each."""
         return self._loader(self.predict, self.eval_batch_size)
 
     def state_dict(self) -> dict[str, int]:
-        """Return how far training is in its epoch."""
         return self.train_loader.state_dict() if self.train_loader else {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Resume there."""
         # The Trainer would tell the loader itself, but not if a schedule has asked for its length before.
         self.resume_from = state_dict
 
     def on_after_batch_transfer(self, batch: ImageSet, dataloader_idx: int) -> ImageSet:
-        """Augment (in training only) and normalize a batch, on the device.
-
-        Returns:
-            Images as float32, shape (B, 3, 32, 32); labels as they were.
-        """
+        """Augment (in training only) and normalize the images, on the device: float32, shape (B, 3, 32, 32)."""
         images = batch.images
         if self.augment == "flip-shift" and self.trainer is not None and self.trainer.training:
             images = flip_and_shift(images)
@@ -177,17 +181,14 @@ class CIFAR10DataModule(LightningDataModule):
         if self.user_images is None:
             test = self._read(train=False)
             return test, [f"test/{row:04d}" for row in range(len(test.labels))]
-        images, names, self.refused = [], [], []
-        for path, found in user_images.read_all([Path(path) for path in self.user_images]):
-            if isinstance(found, InputError):
-                self.refused.append(found)
-            else:
-                images.append(found)
-                names.append(str(path))
+        found = list(user_images.read_all([Path(path) for path in self.user_images]))
+        self.refused = [each for _, each in found if isinstance(each, InputError)]
+        images = [each for _, each in found if isinstance(each, torch.Tensor)]
         if not images:
             for error in self.refused[:-1]:
                 print(f"error: {error}", file=sys.stderr)
             raise self.refused[-1]
+        names = [str(path) for path, each in found if isinstance(each, torch.Tensor)]
         return ImageSet(torch.stack(images), torch.full((len(names),), -1)), names
 
     def _loader(self, images: ImageSet, batch_size: int, seed: int | None = None) -> BatchLoader:

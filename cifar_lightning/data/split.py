@@ -8,11 +8,7 @@ SPLIT_SEED = 20_100_408
 
 
 def stratified_split(labels: Tensor, val_size: int) -> tuple[Tensor, Tensor]:
-    """Set `val_size` images (0 to N) aside for validation, the same number of every class.
-
-    Returns:
-        Row numbers of the training and of the validation images, int64, ascending, together all N.
-    """
+    """Return the rows to train on and the `val_size` rows (0 to N) to validate on: int64, ascending, together all N."""
     val = stratified_sample(labels, val_size)
     train = torch.ones(len(labels), dtype=torch.bool)
     train[val] = False
@@ -20,16 +16,9 @@ def stratified_split(labels: Tensor, val_size: int) -> tuple[Tensor, Tensor]:
 
 
 def stratified_sample(labels: Tensor, size: int) -> Tensor:
-    """Draw `size` rows, the same number of every class as far as they last; always the same rows.
+    """Draw `size` rows (0 to N), ascending, the same number of every class as far as they last; always the same rows.
 
     Where the classes do not divide `size`, the first ones give one row more. A smaller sample is part of a larger one.
-
-    Args:
-        labels: int64, shape (N,).
-        size: Rows to draw, 0 to N; any other is a ValueError.
-
-    Returns:
-        Row numbers, int64, shape (size,), ascending.
     """
     if not 0 <= size <= len(labels):
         raise ValueError(f"{size} of {len(labels)} rows can't be drawn")

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cifar_lightning.data.image_set import ImageSet
+from cifar_lightning.data import ImageSet
 
 Floats = NDArray[np.float32]
-Labels = NDArray[np.int64]
 
 SIDE = 32
 TRAIN_SEED, TEST_SEED = 20_090_408, 20_090_409
@@ -57,15 +56,10 @@ SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
 CLASSES: tuple[str, ...] = tuple(SHAPES)
 
 
-def make(*, train: bool, count: int | None = None) -> ImageSet:
-    """Draw the training or the test images, from different seeds, in random order and as many of each class.
-
-    Args:
-        train: The training set, else the test set.
-        count: How many images, a multiple of 10; by default 50,000 to train and 10,000 to test.
-    """
+def make(*, train: bool) -> ImageSet:
+    """Draw 50,000 training or 10,000 test images, from different seeds, in random order and as many of each class."""
     rng = np.random.Generator(np.random.PCG64(TRAIN_SEED if train else TEST_SEED))
-    count = count or (50_000 if train else 10_000)
+    count = 50_000 if train else 10_000
     labels = rng.permutation(np.arange(count) % len(CLASSES))
     images = np.empty((count, 3, SIDE, SIDE), np.uint8)
     for start in range(0, count, CHUNK):
@@ -73,55 +67,34 @@ def make(*, train: bool, count: int | None = None) -> ImageSet:
     return ImageSet(torch.from_numpy(images), torch.from_numpy(labels))
 
 
-def _draw(labels: Labels, rng: np.random.Generator) -> NDArray[np.uint8]:
-    canvas = np.empty((len(labels), 3, SIDE, SIDE), np.float32)
-    canvas[:] = _colours(labels, rng)
-    for layer in (_gradient, _shape, _blob):
-        canvas += layer(labels, rng)[:, None] * (_colours(labels, rng) - canvas)
-    # Every byte is a draw: whole-range integers take a fifth of the time of a narrower range.
-    canvas += rng.integers(-128, 128, canvas.shape, np.int8) * np.float32(NOISE / 128)
-    return np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)
+def _draw(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
+    def uniform(low: float, high: float, *channels: int) -> Floats:
+        return (low + (high - low) * rng.random((len(labels), *channels, 1, 1))).astype(np.float32)
 
+    def grid(shift: float) -> tuple[Floats, Floats]:
+        # x (B, 1, 32) and y (B, 32, 1) in pixels, from points at most `shift` pixels off the middle.
+        axis = np.arange(SIDE, dtype=np.float32) - np.float32((SIDE - 1) / 2)
+        return axis - uniform(-shift, shift), axis[:, None] - uniform(-shift, shift)
 
-def _colours(labels: Labels, rng: np.random.Generator) -> Floats:
-    return (255 * rng.random((len(labels), 3, 1, 1))).astype(np.float32)
+    def cover(inside: Floats) -> Floats:
+        # A pixel's middle lies so many pixels inside: covered or not, with a ramp one pixel wide at the edge.
+        return (inside[:, None] + np.float32(0.5)).clip(0, 1)
 
-
-# Each layer is how much of each pixel it covers, 0 to 1, shape (B, 32, 32).
-def _gradient(labels: Labels, rng: np.random.Generator) -> Floats:
-    x, y = _grid(labels, 0, rng)
-    along: Floats = x * _uniform(labels, -1, 1, rng) + y * _uniform(labels, -1, 1, rng)
-    return _cover(along / np.float32(SIDE))
-
-
-def _shape(labels: Labels, rng: np.random.Generator) -> Floats:
-    x, y = _grid(labels, SHIFT, rng)
-    scale, tilt = _uniform(labels, *SCALE, rng), _uniform(labels, -TILT, TILT, rng)
+    canvas = np.full((len(labels), 3, SIDE, SIDE), uniform(0, 255, 3))
+    x, y = grid(0)
+    gradient = x * uniform(-1 / SIDE, 1 / SIDE) + y * uniform(-1 / SIDE, 1 / SIDE)
+    canvas += cover(gradient) * (uniform(0, 255, 3) - canvas)
+    x, y = grid(SHIFT)
+    scale, tilt = uniform(*SCALE), uniform(-TILT, TILT)
     length = scale * np.sqrt(1 + tilt * tilt)  # the rotation by arctan(tilt), without a sine
     u, v = (x + tilt * y) / length, (y - tilt * x) / length
     outside = np.empty_like(u)
     for label, shape in enumerate(SHAPES.values()):
         rows = labels == label
         outside[rows] = shape(u[rows], v[rows])
-    return _cover(-outside * scale) * _uniform(labels, *OPACITY, rng)
-
-
-def _blob(labels: Labels, rng: np.random.Generator) -> Floats:
-    x, y = _grid(labels, 12, rng)
-    return _cover(_uniform(labels, *BLOB, rng) - _disc(x, y, 0))
-
-
-def _grid(labels: Labels, shift: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Return x (B, 1, 32) and y (B, 32, 1) in pixels, from points at most `shift` pixels off the middle."""
-    axis = np.arange(SIDE, dtype=np.float32) - np.float32((SIDE - 1) / 2)
-    return axis - _uniform(labels, -shift, shift, rng), axis[:, None] - _uniform(labels, -shift, shift, rng)
-
-
-def _uniform(labels: Labels, low: float, high: float, rng: np.random.Generator) -> Floats:
-    return (low + (high - low) * rng.random((len(labels), 1, 1))).astype(np.float32)
-
-
-def _cover(inside: Floats) -> Floats:
-    # A pixel's middle lies so many pixels inside: covered or not, with a ramp one pixel wide at the edge.
-    cover: Floats = np.clip(inside + np.float32(0.5), 0, 1)
-    return cover
+    canvas += cover(-outside * scale) * uniform(*OPACITY, 1) * (uniform(0, 255, 3) - canvas)
+    x, y = grid(12)
+    canvas += cover(uniform(*BLOB) - _disc(x, y, 0)) * (uniform(0, 255, 3) - canvas)
+    # Every byte is a draw: whole-range integers take a fifth of the time of a narrower range.
+    canvas += rng.integers(-128, 128, canvas.shape, np.int8) * np.float32(NOISE / 128)
+    return np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)

@@ -9,15 +9,9 @@ from torch import Tensor
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
 
-# The usual shift for 32-pixel images (He et al. 2015, section 4.2): up to 4 pixels each way.
-MAX_SHIFT_PIXELS = 4
-
 
 def normalize(images: Tensor) -> Tensor:
-    """Return bytes (uint8, shape (B, 3, H, W)) with zero mean and unit variance per channel: float32, about -2 to 2.
-
-    One multiplication and one subtraction; the memory format stays.
-    """
+    """Return bytes (B, 3, H, W) as float32 with zero mean and unit variance per channel; the memory format stays."""
     scale, shift = _scale_and_shift(images.device)
     return images.float().mul_(scale).sub_(shift)
 
@@ -37,37 +31,33 @@ def _scale_and_shift(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def flip_and_shift(images: Tensor) -> Tensor:
-    """Flip each image (shape (B, C, H, W), any type) with probability 1/2, then shift it by up to 4 pixels each way.
+    """Flip each image (B, C, H, W) with probability 1/2, then shift it by up to 4 pixels each way, by its own draws.
 
-    Every image draws for itself. What a shift uncovers is filled by reflection at the border (the border pixel itself
-    is not repeated), so that no black edge tells the network about the augmentation.
+    What a shift uncovers is filled by reflection, so that no black edge tells the network about the augmentation.
     """
     flip = torch.randint(2, (len(images),), device=images.device)
-    shift = torch.randint(-MAX_SHIFT_PIXELS, MAX_SHIFT_PIXELS + 1, (2, len(images)), device=images.device)
-    return crop(images, flip.bool(), shift[0], shift[1])
+    # The usual shift for 32-pixel images (He et al. 2015, section 4.2).
+    down, right = torch.randint(-4, 5, (2, len(images)), device=images.device)
+    return crop(images, flip.bool(), down, right)
 
 
 def crop(images: Tensor, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Flip each image and move the frame over it: one gather for the whole batch.
+    """Mirror images (B, C, H, W) left to right and move the frame over them: one gather, into channels_last format.
 
     Args:
-        images: shape (B, C, H, W), any type.
-        flip: bool, shape (B,): mirror this image left to right first.
-        down: int64, shape (B,): pixels by which the frame moves down; less than H in size.
-        right: int64, shape (B,): pixels by which the frame moves right; less than W in size.
-
-    Returns:
-        Same shape and type, in channels_last memory format.
+        images: Any type.
+        flip: bool, shape (B,): which are mirrored, before the frame moves.
+        down: int64, shape (B,): pixels, less than H in size.
+        right: int64, shape (B,): pixels, less than W in size.
     """
     height, width = images.shape[-2:]
-    rows = _reflect(torch.arange(height, device=images.device) + down[:, None], height)  # (B, H)
-    columns = _reflect(torch.arange(width, device=images.device) + right[:, None], width)  # (B, W)
+    rows = _reflect(torch.arange(height, device=images.device) + down[:, None], height - 1)  # (B, H)
+    columns = _reflect(torch.arange(width, device=images.device) + right[:, None], width - 1)  # (B, W)
     columns = torch.where(flip[:, None], width - 1 - columns, columns)
     image = torch.arange(len(images), device=images.device)
     moved = images.permute(0, 2, 3, 1)[image[:, None, None], rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
     return moved.permute(0, 3, 1, 2)
 
 
-def _reflect(index: Tensor, size: int) -> Tensor:
-    index = index.abs()  # positions outside 0 to size - 1 come back inside, mirrored at the first and the last
-    return torch.where(index >= size, 2 * (size - 1) - index, index)
+def _reflect(index: Tensor, last: int) -> Tensor:
+    return last - (last - index.abs()).abs()  # positions outside 0 to last come back inside, mirrored there

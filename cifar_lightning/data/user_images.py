@@ -26,12 +26,16 @@ SIZE = (32, 32)
 def read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor | InputError]]:
     """Yield each file with its image (see `read`) or what is wrong with it, in the order of `paths`.
 
-    Args:
-        paths: Files, taken as they are, and folders, searched by suffix with all folders below them, sorted. Hidden
-            files and folders are skipped, links to folders not followed. A folder without images is yielded itself.
+    Folders are searched by suffix, with all folders below them, sorted; hidden files and folders are skipped, links to
+    folders not followed. A folder without images is yielded itself.
     """
     for path in paths:
-        for file in _search(path):
+        try:
+            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and not file.is_dir())
+        except OSError:  # a name too long, say: `read` will find out
+            below = []
+        shown = [file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+        for file in shown or [path]:
             try:
                 yield file, read(file)
             except InputError as error:
@@ -39,18 +43,13 @@ def read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor | InputError]
 
 
 def read(path: Path) -> Tensor:
-    """Return an image as uint8, shape (3, 32, 32), RGB, 0 to 255.
-
-    Raises:
-        InputError: It is no regular file, not in a known format, damaged, cut short, or has more pixels than Pillow's
-            `MAX_IMAGE_PIXELS`, 89 million.
-    """
+    """Return an image as uint8, shape (3, 32, 32), RGB, 0 to 255; InputError if it can't be read or is too large."""
     try:
         if path.is_dir():
             raise OSError(errno.EISDIR, "no images in this folder")
         if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would block
             raise OSError(errno.EINVAL, "not a regular file")
-        with warnings.catch_warnings(action="ignore"):  # of what Pillow repairs by itself
+        with warnings.catch_warnings(action="ignore"):  # about what Pillow repairs by itself
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 return _convert(image)
@@ -61,14 +60,6 @@ def read(path: Path) -> Tensor:
     except Exception as error:  # on broken bytes Pillow's decoders raise anything, struct.error and KeyError included
         cause = getattr(error, "strerror", None) or "damaged or cut short"
     raise InputError(str(path), cause, f"give an image as {', '.join(FORMATS)}")
-
-
-def _search(path: Path) -> list[Path]:
-    try:
-        below = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and not file.is_dir())
-    except OSError:  # a name too long, say: `read` will find out
-        return [path]
-    return [file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts)] or [path]
 
 
 def _convert(image: Image.Image) -> Tensor:

@@ -14,7 +14,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from cifar_lightning.data.image_set import ImageSet
+from cifar_lightning.data import ImageSet
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.models.metrics import LossAndAccuracy
 from cifar_lightning.runs.checkpoint import architecture

@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cifar_lightning.data.source import Source, data_root, resolve_source, tagged
+from cifar_lightning.data.datamodule import Source, data_root, resolve_source, tagged
 from cifar_lightning.errors import InputError
 from cifar_lightning.results.records import Point, Record
 from cifar_lightning.results.store import is_link

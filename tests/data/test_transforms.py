@@ -31,10 +31,11 @@ def test_normalize_against_torchvision() -> None:
     images[0], images[1] = 0, 255
     slow = Compose([ToTensor(), Normalize(MEAN, STD)])
     expected = torch.stack([slow(image.permute(1, 2, 0).numpy()) for image in images])
-    result = normalize(images)
-    assert result.dtype == torch.float32
-    assert result.shape == images.shape
-    assert (result - expected).abs().max() <= 1e-6
+    for layout in (torch.contiguous_format, torch.channels_last):
+        result = normalize(images.to(memory_format=layout))
+        assert result.dtype == torch.float32
+        assert result.is_contiguous(memory_format=layout)
+        assert (result - expected).abs().max() <= 1e-6
 
 
 @pytest.mark.cifar10
@@ -44,24 +45,17 @@ def test_mean_and_deviation_are_those_of_the_real_training_set(cifar10_root: Pat
     for channel in range(3):
         weights = np.bincount(images[:, channel].ravel(), minlength=256) / images[:, channel].size
         mean = (weights * values).sum()
-        assert round(mean, 4) == MEAN[channel]
-        assert round(float(np.sqrt((weights * (values - mean) ** 2).sum())), 4) == STD[channel]
+        std = np.sqrt((weights * (values - mean) ** 2).sum())
+        assert (round(float(mean), 4), round(float(std), 4)) == (MEAN[channel], STD[channel])
 
 
 def test_denormalize_is_the_inverse() -> None:
     images = noise(8, 3, 32, 32)
     back = denormalize(normalize(images))
     assert back.dtype == torch.float32
-    assert torch.equal((back * 255).round().to(torch.uint8), images)
     assert (back - images / 255).abs().max() <= 1e-6
     assert denormalize(torch.full((1, 3, 2, 2), 9.0)).max() == 1
     assert denormalize(torch.full((1, 3, 2, 2), -9.0)).min() == 0
-
-
-def test_normalize_keeps_the_memory_format() -> None:
-    images = noise(4, 3, 8, 8)
-    assert normalize(images).is_contiguous()
-    assert normalize(images.to(memory_format=torch.channels_last)).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("change", [normalize, flip_and_shift, denormalize])
@@ -111,7 +105,6 @@ def test_draws_follow_the_seed() -> None:
     assert torch.equal(flip_and_shift(images), first)
     assert torch.equal(flip_and_shift(images), second)
     assert not torch.equal(first, second)
-    assert first.dtype == images.dtype
 
 
 class NoFloat64(TorchFunctionMode):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cifar_lightning.data import cifar10
-from tests.data.test_download import FILES, make_archive, md5, serving
+from tests.data.test_cifar10 import FILES, make_archive, md5, serving
 from tests.data.test_user_images import bomb
 from tests.faults.children import little_memory, nobody
 from tests.faults.steps import both, content, damaged, folder, pipe, removed, unreadable, written

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from cifar_lightning.data.image_set import ImageSet
+from cifar_lightning.data import ImageSet
 
 
 @pytest.fixture(autouse=True)

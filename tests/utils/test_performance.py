@@ -20,7 +20,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from torch import Tensor
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.data.image_set import ImageSet
+from cifar_lightning.data import ImageSet
 from cifar_lightning.models import MLP, ImageClassifier
 from cifar_lightning.utils import performance
 from tests.conftest import SMALL, Fit
