@@ -22,6 +22,7 @@ COLOURS = {"ink": "#1f2328", "grey": "#6e7781", "blue": "#0072b2", "orange": "#d
 INK, GREY, BLUE, ORANGE, GREEN = COLOURS.values()
 VERDICTS = {"reproduced": GREEN, "not reproduced": ORANGE, "open": GREY}
 LINES = {"equal epochs": BLUE, "equal updates": GREEN, "scaled rate": ORANGE, "ours": BLUE, "original": INK}
+Chart = alt.LayerChart | alt.FacetChart
 STAGES = {"train": ("as trained", GREEN), "train_clean": ("evaluation mode", BLUE), "val": ("validation", ORANGE)}
 DIVERGED = 4.0  # nats; guessing costs 2.3, so what is higher has diverged, and would flatten all else
 TEXT = {"labelColor": INK, "titleColor": INK, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal"}
@@ -50,17 +51,17 @@ def row(
     words = f"{name}: {number(found and found.mean, metric, sign=sign)}"
     words += f" ({between(found, metric, sign=sign)}, n = {found.n})" if found and found.low is not None else ""
     words += f", original {number(original, metric, sign=sign)}" if original is not None else ""
-    ends = {
-        "value": found and found.mean,
-        "low": found and found.low,
-        "high": found and found.high,
-        "original": original,
-    }
-    scaled = {key: None if end is None else end * (100 if metric.endswith("acc") else 1) for key, end in ends.items()}
+    ends = (
+        {"value": found.mean, "low": found.low, "high": found.high}
+        if found
+        else dict.fromkeys(("value", "low", "high"))
+    )
+    scale = 100 if metric.endswith("acc") else 1
+    scaled = {key: None if end is None else end * scale for key, end in (ends | {"original": original}).items()}
     return {"row": name, "colour": colour, "tip": words, "pooled": bool(found and found.pooled), **scaled}
 
 
-def forest(rows: list[dict[str, Any]], x: str, colours: dict[str, str], step: int = 17) -> alt.LayerChart:
+def forest(rows: list[dict[str, Any]], x: str, colours: dict[str, str], step: int = 17) -> Chart:
     """Draw dots with intervals (dashed: pooled SD), and the original as hollow diamonds; the axis is named `x`."""
     base = alt.Chart(pd.DataFrame(rows), width=300, height=alt.Step(step))
     base = base.encode(alt.Y("row:N", sort=None, title=None), _colour("colour", colours))
@@ -72,7 +73,7 @@ def forest(rows: list[dict[str, Any]], x: str, colours: dict[str, str], step: in
     )
 
 
-def sweep(rows: list[dict[str, Any]], x: str, *, log: bool) -> alt.LayerChart:
+def sweep(rows: list[dict[str, Any]], x: str, *, log: bool) -> Chart:
     """Draw best validation accuracy against a setting `x` of the rows, with intervals and a line per colour."""
     values, lines = sorted({row["x"] for row in rows}), {row["colour"]: LINES[row["colour"]] for row in rows}
     axis = alt.Axis(values=values, format="," if max(values) > 1 else "~g", grid=False)
@@ -88,7 +89,7 @@ def sweep(rows: list[dict[str, Any]], x: str, *, log: bool) -> alt.LayerChart:
     )
 
 
-def lines(rows: pd.DataFrame, colours: dict[str, str], y: str, top: float, size: tuple[int, int]) -> alt.LayerChart:
+def lines(rows: pd.DataFrame, colours: dict[str, str], y: str, top: float, size: tuple[int, int]) -> Chart:
     """Draw `value` over the epochs, of each `line` the mean over seeds, and faint the seeds."""
     seeds = rows.assign(tip=rows.line + ", seed " + rows.seed.astype(str), width=0.8)
     mean = rows.groupby(["line", "epoch"], as_index=False, sort=False).value.mean()
@@ -110,13 +111,13 @@ def lines(rows: pd.DataFrame, colours: dict[str, str], y: str, top: float, size:
     )
 
 
-def curves(rows: pd.DataFrame, metric: str, top: float) -> alt.LayerChart:
+def curves(rows: pd.DataFrame, metric: str, top: float) -> Chart:
     """Draw the loss or accuracy of one setting's rows of `tables.curves`: gap shaded, best epoch marked."""
     names = {f"{stage}/{metric}": name for stage, (name, _) in STAGES.items() if f"{stage}/{metric}" in rows}
     long = rows.melt(["seed", "epoch"], list(names), "line", "value").dropna().replace({"line": names})
     long["value"] *= 1 if metric == "loss" else 100
     mean = long.pivot_table("value", "epoch", "line", sort=False).reset_index()
-    best = mean.iloc[[rows.groupby("epoch")["val/acc"].mean().argmax()]]
+    best = mean[mean.epoch == rows.groupby("epoch")["val/acc"].mean().idxmax()]
     best = best.assign(
         tip=[
             f"best epoch: {epoch}, validation {value:.4g}"
@@ -130,7 +131,7 @@ def curves(rows: pd.DataFrame, metric: str, top: float) -> alt.LayerChart:
     return alt.layer(*([gap] if "evaluation mode" in mean else []), drawn, dot)
 
 
-def spark(rows: pd.DataFrame) -> alt.LayerChart:
+def spark(rows: pd.DataFrame) -> Chart:
     """Draw the loss curves of one setting without axes: blue training, orange validation images."""
     clean = "train_clean/loss" if "train_clean/loss" in rows else "train/loss"
     mean = rows.groupby("epoch", as_index=False)[[clean, "val/loss"]].mean()
@@ -144,7 +145,7 @@ def spark(rows: pd.DataFrame) -> alt.LayerChart:
     )
 
 
-def confusion(shares: pd.DataFrame) -> alt.LayerChart:
+def confusion(shares: pd.DataFrame) -> Chart:
     """Draw a confusion matrix of fractions: blue what is recognised, orange what is mistaken."""
     cells = shares.rename_axis("true").reset_index().melt("true", var_name="other", value_name="share")
     cells["right"] = cells.true == cells.other
@@ -155,13 +156,15 @@ def confusion(shares: pd.DataFrame) -> alt.LayerChart:
         alt.X("other:N", sort=None, title="taken for", axis=alt.Axis(labelAngle=-45)), alt.Y("true:N", sort=None)
     )
     colour = alt.condition("datum.right", alt.value(BLUE), alt.value(ORANGE))
-    rects = base.mark_rect().encode(color=colour, opacity=alt.Opacity("shade:Q", scale=None), description="tip:N")
-    return rects + base.mark_text(color=INK, fontSize=10, aria=False).encode(text="text:N")
+    rects: alt.Chart = base.mark_rect().encode(
+        color=colour, opacity=alt.Opacity("shade:Q", scale=None), description="tip:N"
+    )
+    return alt.layer(rects, base.mark_text(color=INK, fontSize=10, aria=False).encode(text="text:N"))
 
 
 def loss_top(losses: pd.DataFrame) -> float:
     """Return the top of a loss axis: the highest loss rounded up to a half, but for what has diverged."""
-    highest = losses.where(losses <= DIVERGED).max(axis=None)
+    highest = float(losses.where(losses <= DIVERGED).max().max())
     return DIVERGED if math.isnan(highest) else max(0.5, math.ceil(2 * highest) / 2)
 
 

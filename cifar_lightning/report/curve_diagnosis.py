@@ -55,11 +55,9 @@ def diagnose(curve: pd.DataFrame) -> Diagnosis:
         trained = curve[f"train/{name}"]
         curve[f"clean/{name}"] = curve.get(f"train_clean/{name}", trained).fillna(trained)
     jumps, gap, val = _jumps(curve), curve["clean/acc"] - curve["val/acc"], curve["val/loss"]
-    best = curve["val/acc"].idxmax()
-    ends = gap[best], gap.iloc[-1], val.iloc[-1] - val.min()
-    return Diagnosis(
-        *_verdict(curve, jumps), int(curve.epoch[best]), *map(float, ends), len(curve), curve.lr.max(), jumps
-    )
+    best = int(curve["val/acc"].argmax())
+    numbers = int(curve.epoch.iloc[best]), float(gap.iloc[best]), float(gap.iloc[-1]), float(val.iloc[-1] - val.min())
+    return Diagnosis(*_verdict(curve, jumps), *numbers, len(curve), float(curve.lr.max()), jumps)
 
 
 def summarize(seeds: Sequence[Diagnosis]) -> tuple[str, str]:
@@ -100,7 +98,7 @@ def _verdict(curve: pd.DataFrame, jumps: int) -> tuple[str, str]:
 
 
 def _overfitting(curve: pd.DataFrame) -> tuple[str, str] | None:
-    lowest, last = curve.loc[curve["val/loss"].idxmin()], curve.iloc[-1]
+    lowest, last = curve.iloc[int(curve["val/loss"].argmin())], curve.iloc[-1]
     if last["val/loss"] <= (1 + RISE) * lowest["val/loss"] or last["clean/loss"] >= lowest["clean/loss"]:
         return None
     return "overfitting", (

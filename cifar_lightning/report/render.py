@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cifar_lightning.report import charts, markdown, verdicts
-from cifar_lightning.report.claims import Claim, compare, original, select
+from cifar_lightning.report.claims import Claim, by_value, compare, original, select
 from cifar_lightning.report.curve_diagnosis import Diagnosis, diagnose, summarize
 from cifar_lightning.report.statistics import MAIN, POINT, Estimate, estimate, finished
 from cifar_lightning.results import tables
@@ -110,14 +111,14 @@ class Report:
             return None
         return found[key] - found[(minus,)] if minus else found[key]
 
-    def steps(self, experiment: str, setting: str) -> dict[Any, pd.DataFrame]:
+    def steps(self, experiment: str, setting: str) -> dict[float, pd.DataFrame]:
         """Return the runs of a sweep by value, in ascending order."""
-        rows = self.rows(experiment)
-        return dict(list(rows.groupby(setting))) if setting in rows else {}
+        return by_value(self.rows(experiment), setting)
 
     def settings(self) -> Iterator[tuple[str, str, pd.DataFrame, str, str]]:
         """Yield experiment, variant, runs, verdict and advice of each setting."""
-        for (experiment, variant), rows in self.table.groupby(POINT[:2], sort=False):
+        for key, rows in self.table.groupby(POINT[:2], sort=False):
+            experiment, variant = map(str, key)
             seeds = [self.diagnoses[experiment, variant, seed] for seed in rows.seed]
             yield experiment, variant, rows, *summarize(seeds)
 
@@ -202,15 +203,14 @@ class Report:
 
     def confusion_chart(self, model: str) -> Markup:
         """Return a network's confusion matrix, all seeds together."""
-        counts = sum(pd.DataFrame(test.confusion_matrix, test.classes, test.classes) for test in self.tests(model))
-        shares = counts.div(counts.sum(axis=1), axis=0)
-        mistaken = shares.stack().loc[lambda each: [true != other for true, other in each.index]]
-        right, (true, other) = (
-            sum(counts.loc[name, name] for name in counts) / counts.to_numpy().sum(),
-            mistaken.idxmax(),
-        )
-        words = f"{right:.1%} are recognised; most often {true} is taken for {other} ({mistaken.max():.1%})."
-        name = f"{model.upper()}, n = {len(self.tests(model))}"
+        tests = self.tests(model)
+        summed, classes = np.sum([test.confusion_matrix for test in tests], axis=0), tests[0].classes
+        shares = pd.DataFrame(summed / np.maximum(1, summed.sum(axis=1, keepdims=True)), classes, classes)
+        mistaken = shares.to_numpy() * (1 - np.eye(len(classes)))
+        true, other = np.unravel_index(mistaken.argmax(), mistaken.shape)
+        most = f"most often {classes[true]} is taken for {classes[other]} ({mistaken.max():.1%})"
+        words = f"{np.trace(summed) / summed.sum():.1%} are recognised; {most}."
+        name = f"{model.upper()}, n = {len(tests)}"
         chart = charts.confusion(shares).properties(title=name)
         return self.figure(f"confusion_{model}", chart, f"Confusion matrix, {name}: {words}")
 

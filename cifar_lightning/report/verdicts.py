@@ -4,11 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import pandas as pd
 
-from cifar_lightning.report.claims import comparable, original, select
+from cifar_lightning.report.claims import by_value, comparable, original, select
 from cifar_lightning.report.curve_diagnosis import Diagnosis
 from cifar_lightning.report.statistics import MAIN, POINT, Estimate, estimate
 
@@ -34,7 +33,7 @@ class Verdict:
 
     id: str
     text: str
-    verdict: Literal["supported", "not supported", "open"]
+    verdict: str  # supported, not supported or open
     why: str
     runs: pd.DataFrame
 
@@ -62,7 +61,7 @@ class Evidence:
     def sweep(self, experiment: str, setting: str, needed: Sequence[float] = ()) -> dict[float, pd.DataFrame]:
         """Return the runs of each value of a setting in ascending order; values that are needed are all there."""
         rows = self.find(experiment, needed=False)
-        found = dict.fromkeys(needed, rows[:0]) | dict(list(rows.groupby(setting)) if setting in rows else [])
+        found = dict.fromkeys(needed, rows[:0]) | by_value(rows, setting)
         self.missing += [f"{experiment} at {value:g}" for value, those in found.items() if those.empty]
         return dict(sorted(found.items()))
 

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from cifar_lightning.errors import InputError
-from cifar_lightning.results.records import Plan, Record
-from cifar_lightning.results.study_results import Study
+from cifar_lightning.results.records import Plan, Record, Study
 from cifar_lightning.utils import files
 
 PLAN, RESULT, TABLE = "plan.json", "result.json", "results.csv"

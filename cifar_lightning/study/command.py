@@ -11,8 +11,7 @@ from pathlib import Path
 
 from cifar_lightning.errors import Interrupted, check
 from cifar_lightning.results import store
-from cifar_lightning.results.records import Plan, Record
-from cifar_lightning.results.study_results import Study
+from cifar_lightning.results.records import Plan, Record, Study
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.layout import RunFolder
 from cifar_lightning.study import config as experiments
