@@ -51,14 +51,10 @@ def row(
     words = f"{name}: {number(found and found.mean, metric, sign=sign)}"
     words += f" ({between(found, metric, sign=sign)}, n = {found.n})" if found and found.low is not None else ""
     words += f", original {number(original, metric, sign=sign)}" if original is not None else ""
-    ends = (
-        {"value": found.mean, "low": found.low, "high": found.high}
-        if found
-        else dict.fromkeys(("value", "low", "high"))
-    )
-    scale = 100 if metric.endswith("acc") else 1
-    scaled = {key: None if end is None else end * scale for key, end in (ends | {"original": original}).items()}
-    return {"row": name, "colour": colour, "tip": words, "pooled": bool(found and found.pooled), **scaled}
+    scale, ends = 100 if metric.endswith("acc") else 1, (found.mean, found.low, found.high) if found else (None,) * 3
+    scaled = [None if end is None else end * scale for end in (*ends, original)]
+    shown = dict(zip(("value", "low", "high", "original"), scaled, strict=True))
+    return {"row": name, "colour": colour, "tip": words, "pooled": bool(found and found.pooled), **shown}
 
 
 def forest(rows: list[dict[str, Any]], x: str, colours: dict[str, str], step: int = 17) -> Chart:
@@ -91,24 +87,17 @@ def sweep(rows: list[dict[str, Any]], x: str, *, log: bool) -> Chart:
 
 def lines(rows: pd.DataFrame, colours: dict[str, str], y: str, top: float, size: tuple[int, int]) -> Chart:
     """Draw `value` over the epochs, of each `line` the mean over seeds, and faint the seeds."""
-    seeds = rows.assign(tip=rows.line + ", seed " + rows.seed.astype(str), width=0.8)
+    seeds = rows.assign(tip=rows.line + ", seed " + rows.seed.astype(str))
     mean = rows.groupby(["line", "epoch"], as_index=False, sort=False).value.mean()
-    last, axis = max(2, int(rows.epoch.max())), alt.Axis(tickCount=5, grid=False)
-    shown = [seeds] * (rows.seed.nunique() > 1) + [mean.assign(tip=mean.line, width=2.2)]
-    return alt.layer(
-        *(
-            alt.Chart(each, width=size[0], height=size[1])
-            .mark_line(strokeWidth=each.width.iloc[0])
-            .encode(
-                alt.X("epoch:Q", axis=axis, scale=alt.Scale(domain=[1, last], nice=False)),
-                alt.Y("value:Q", title=y, scale=alt.Scale(domain=[0, top], clamp=True, nice=False)),
-                _colour("line", {name: colours[name] for name in rows.line.unique()}),
-                detail="tip:N",
-                description="tip:N",
-            )
-            for each in shown
-        )
-    )
+    axis, x = alt.Axis(tickCount=5, grid=False), alt.Scale(domain=[1, max(2, int(rows.epoch.max()))], nice=False)
+    colour = _colour("line", {name: colours[name] for name in rows.line.unique()})
+    layers = []
+    for each, width in ((seeds, 0.8), (mean.assign(tip=mean.line), 2.2))[rows.seed.nunique() == 1 :]:
+        line = alt.Chart(each, width=size[0], height=size[1]).mark_line(strokeWidth=width)
+        value = alt.Y("value:Q", title=y, scale=alt.Scale(domain=[0, top], clamp=True, nice=False))
+        across = alt.X("epoch:Q", axis=axis, scale=x)
+        layers.append(line.encode(across, value, colour, detail="tip:N", description="tip:N"))
+    return alt.layer(*layers)
 
 
 def curves(rows: pd.DataFrame, metric: str, top: float) -> Chart:
@@ -118,12 +107,7 @@ def curves(rows: pd.DataFrame, metric: str, top: float) -> Chart:
     long["value"] *= 1 if metric == "loss" else 100
     mean = long.pivot_table("value", "epoch", "line", sort=False).reset_index()
     best = mean[mean.epoch == rows.groupby("epoch")["val/acc"].mean().idxmax()]
-    best = best.assign(
-        tip=[
-            f"best epoch: {epoch}, validation {value:.4g}"
-            for epoch, value in zip(best.epoch, best.validation, strict=True)
-        ]
-    )
+    best = best.assign(tip=f"best epoch: {best.epoch.iloc[0]:.0f}, validation {best.validation.iloc[0]:.4g}")
     drawn = lines(long, dict(STAGES.values()), "loss, nats" if metric == "loss" else "accuracy, %", top, (260, 130))
     x, y = alt.X("epoch:Q"), alt.Y("validation:Q")
     dot = alt.Chart(best).mark_point(filled=True, size=60, color=ORANGE, opacity=1).encode(x, y, description="tip:N")
@@ -134,14 +118,12 @@ def curves(rows: pd.DataFrame, metric: str, top: float) -> Chart:
 def spark(rows: pd.DataFrame) -> Chart:
     """Draw the loss curves of one setting without axes: blue training, orange validation images."""
     clean = "train_clean/loss" if "train_clean/loss" in rows else "train/loss"
-    mean = rows.groupby("epoch", as_index=False)[[clean, "val/loss"]].mean()
-    base = alt.Chart(mean, width=96, height=26).encode(alt.X("epoch:Q", axis=None))
-    y = {name: alt.Y(f"{name}:Q", axis=None, scale=alt.Scale(zero=False)) for name in (clean, "val/loss")}
+    long = rows.groupby("epoch", as_index=False)[[clean, "val/loss"]].mean().melt("epoch", var_name="line")
+    scale = alt.Scale(domain=[clean, "val/loss"], range=[BLUE, ORANGE])
     return alt.layer(
-        *(
-            base.mark_line(strokeWidth=1.6, aria=False, color=c).encode(each)
-            for each, c in zip(y.values(), (BLUE, ORANGE), strict=True)
-        )
+        alt.Chart(long, width=96, height=26)
+        .mark_line(strokeWidth=1.6, aria=False)
+        .encode(alt.X("epoch:Q", axis=None), alt.Y("value:Q", axis=None), alt.Color("line:N", legend=None, scale=scale))
     )
 
 
@@ -156,10 +138,8 @@ def confusion(shares: pd.DataFrame) -> Chart:
         alt.X("other:N", sort=None, title="taken for", axis=alt.Axis(labelAngle=-45)), alt.Y("true:N", sort=None)
     )
     colour = alt.condition("datum.right", alt.value(BLUE), alt.value(ORANGE))
-    rects: alt.Chart = base.mark_rect().encode(
-        color=colour, opacity=alt.Opacity("shade:Q", scale=None), description="tip:N"
-    )
-    return alt.layer(rects, base.mark_text(color=INK, fontSize=10, aria=False).encode(text="text:N"))
+    shade, text = alt.Opacity("shade:Q", scale=None), base.mark_text(color=INK, fontSize=10, aria=False)
+    return alt.layer(base.mark_rect().encode(shade, color=colour, description="tip:N"), text.encode(text="text:N"))
 
 
 def loss_top(losses: pd.DataFrame) -> float:

@@ -56,15 +56,15 @@ def diagnose(curve: pd.DataFrame) -> Diagnosis:
         curve[f"clean/{name}"] = curve.get(f"train_clean/{name}", trained).fillna(trained)
     jumps, gap, val = _jumps(curve), curve["clean/acc"] - curve["val/acc"], curve["val/loss"]
     best = int(curve["val/acc"].argmax())
-    numbers = int(curve.epoch.iloc[best]), float(gap.iloc[best]), float(gap.iloc[-1]), float(val.iloc[-1] - val.min())
-    return Diagnosis(*_verdict(curve, jumps), *numbers, len(curve), float(curve.lr.max()), jumps)
+    ends = float(gap.iloc[best]), float(gap.iloc[-1]), float(val.iloc[-1] - val.min())
+    verdict, why = _verdict(curve, jumps)
+    return Diagnosis(verdict, why, int(curve.epoch.iloc[best]), *ends, len(curve), float(curve.lr.max()), jumps)
 
 
 def summarize(seeds: Sequence[Diagnosis]) -> tuple[str, str]:
     """Return the verdict on a setting, with how many seeds have which, and what to try next for the commonest.
 
-    The advice costs no accuracy: fewer epochs are named only where every seed's best accuracy came early enough, and
-    then never fewer than the latest of them needed.
+    It costs no accuracy: fewer epochs are named only where every seed's best came early, and then no fewer than that.
     """
     counts = Counter(each.verdict for each in seeds).most_common()
     verdict = counts[0][0]

@@ -3,7 +3,6 @@
 import base64
 import re
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -89,9 +88,7 @@ class Report:
         self.counts = Counter(claim.verdict for claim in self.claims if claim.metric != "seconds")
         self.synthetic = sum(record.source != "cifar10" for record in study.records.values())
         self.pending = [point for point in study.plan.points if point.address not in study.records]
-        sizes = self.table[
-            self.table.experiment != "batch_size_updates"
-        ].images  # those are of fewer, as they are to be
+        sizes = self.table[self.table.experiment != "batch_size_updates"].images  # those train on fewer by design
         self.sizes = ", ".join(f"{size:,}" for size in sorted(set(sizes) - {original()["recipe"]["images"]}))
 
     def rows(self, experiment: str, variant: str | None = None) -> pd.DataFrame:
@@ -111,16 +108,9 @@ class Report:
             return None
         return found[key] - found[(minus,)] if minus else found[key]
 
-    def steps(self, experiment: str, setting: str) -> dict[float, pd.DataFrame]:
-        """Return the runs of a sweep by value, in ascending order."""
-        return by_value(self.rows(experiment), setting)
-
-    def settings(self) -> Iterator[tuple[str, str, pd.DataFrame, str, str]]:
-        """Yield experiment, variant, runs, verdict and advice of each setting."""
-        for key, rows in self.table.groupby(POINT[:2], sort=False):
-            experiment, variant = map(str, key)
-            seeds = [self.diagnoses[experiment, variant, seed] for seed in rows.seed]
-            yield experiment, variant, rows, *summarize(seeds)
+    def summary(self, rows: pd.DataFrame) -> tuple[str, str]:
+        """Return verdict and advice of a setting."""
+        return summarize([self.diagnoses[key] for key in rows[POINT].itertuples(index=False, name=None)])
 
     def tests(self, model: str) -> list[Test]:
         """Return the tests of a network's runs that have the classes of the first."""
@@ -167,14 +157,13 @@ class Report:
         everyone = self.curves[self.curves.experiment.isin(MAIN)].filter(regex=r"^(train|train_clean|val)/loss$")
         tops = {"loss": charts.loss_top(everyone), "acc": 100}
         chart = alt.vconcat(*(charts.curves(rows, metric, tops[metric]) for metric in metrics), spacing=8)
-        return self.figure(
-            "_".join([*metrics, experiment]), chart.properties(title=title(experiment)), "; ".join(parts)
-        )
+        name, shown = "_".join([*metrics, experiment]), chart.properties(title=title(experiment))
+        return self.figure(name, shown, "; ".join(parts))
 
     def sweep_chart(self, name: str, setting: str, lines: dict[str, str], *, log: bool = True) -> Markup:
         """Return best validation accuracy against a setting, a line per experiment, beside the original's."""
-        steps = [(line, x, rows) for each, line in lines.items() for x, rows in self.steps(each, setting).items()]
-        found = [(line, x, estimate(rows, ACC, self.table)) for line, x, rows in steps]
+        steps = {line: by_value(self.rows(each), setting) for each, line in lines.items()}
+        found = [(line, x, estimate(rows, ACC, self.table)) for line in steps for x, rows in steps[line].items()]
         theirs = [c for c in self.claims if c.experiment == name and setting in c.varied and not self.synthetic]
         found += [("original", c.varied[setting], Estimate(1, c.value)) for c in theirs]
         rows = [{"x": x, **charts.row(f"{line}, {x:g}", each, None, ACC, line)} for line, x, each in found]
@@ -184,21 +173,16 @@ class Report:
 
     def rate_chart(self) -> Markup:
         """Return the training losses of the learning-rate sweep, by which a rate is judged too high or too low."""
-        rows = (
-            self.curves.merge(self.rows("learning_rate")[[*POINT, "model.lr"]])
-            if "model.lr" in self.table
-            else self.table
-        )
-        rows = rows[rows.experiment == "learning_rate"].sort_values([*POINT[1:]])
-        if rows.empty:
+        runs = self.rows("learning_rate")
+        if runs.empty or "model.lr" not in runs:
             return Markup("")
+        rows = self.curves.merge(runs[[*POINT, "model.lr"]]).sort_values(["model.lr", "seed", "epoch"])
         loss = rows.get("train_clean/loss", rows["train/loss"]).fillna(rows["train/loss"])
         rows = rows.assign(line=rows["model.lr"].map("{:g}".format), value=loss)
         colours = dict(zip(rows.line.unique(), [*charts.COLOURS.values()] * 9, strict=False))
         ends = "; ".join(f"{line}: {those.value.iloc[-1]:.2f}" for line, those in rows.groupby("line", sort=False))
-        chart = charts.lines(
-            rows, colours, "training loss, evaluation mode", charts.loss_top(rows[["value"]]), (330, 230)
-        )
+        top, name = charts.loss_top(rows[["value"]]), "training loss, evaluation mode"
+        chart = charts.lines(rows, colours, name, top, (330, 230))
         return self.figure("learning_rate_loss", chart, f"Training loss over the epochs. At the end: {ends}")
 
     def confusion_chart(self, model: str) -> Markup:
