@@ -11,7 +11,7 @@ An MLP and a CNN on CIFAR-10. Commands:
   python -m cifar_lightning fit --config configs/cnn.yaml        train (configs/mlp.yaml: the MLP)
   python -m cifar_lightning fit --resume RUN                     resume a run that was stopped
   python -m cifar_lightning test --ckpt_path RUN/checkpoints/best.ckpt
-  python -m cifar_lightning predict --ckpt_path RUN/checkpoints/best.ckpt --data.images my_pictures/
+  python -m cifar_lightning predict --ckpt_path RUN/checkpoints/best.ckpt --data.images my_images/
   python -m cifar_lightning validate --ckpt_path RUN/checkpoints/best.ckpt
   python -m cifar_lightning benchmark                            measure the speed of `fit` on this machine
   python -m cifar_lightning study --config configs/study.yaml    run all experiments and write a report

@@ -1,14 +1,14 @@
-"""What ends a command: each becomes one line on stderr and an exit status."""
+"""Exceptions that end a command: each becomes one line on stderr and an exit status."""
 
 import re
 import signal
 
-# What PyTorch says on CPU, CUDA and MPS, which have no exception in common.
+# The words of PyTorch on CPU, CUDA and MPS, which have no exception in common.
 NO_MEMORY = "(?i)out of memory|can't allocate memory|not enough memory"
 
 
 class ReportedError(Exception):
-    """Something to say in one line, `field: cause; remedy`, and nothing more.
+    """Something to report in one line, `field: cause; remedy`, and nothing more.
 
     Args:
         field: The setting, the file or the metric, named as the person wrote it: `dropout`, `logs/best.ckpt`.
@@ -23,7 +23,7 @@ class ReportedError(Exception):
         self.field, self.cause, self.remedy = field, cause, remedy
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
-        """What it takes to send it to another process."""
+        """Pickle the arguments, to send it to another process."""
         return type(self), (self.field, self.cause, self.remedy)
 
 
@@ -38,12 +38,12 @@ class RunError(ReportedError, RuntimeError):
 
 
 class Interrupted(BaseException):  # no Exception: nothing on its way may take it for a failure
-    """A signal asked the program to end. Exit status 128 more than its number: 130 for Ctrl-C, 143 for SIGTERM.
+    """A signal asked the program to end. Exit status 128 + its number: 130 for Ctrl-C, 143 for SIGTERM.
 
     Args:
         signum: The signal.
         cause: What was saved, if anything.
-        remedy: How to go on.
+        remedy: How to resume.
     """
 
     def __init__(self, signum: int, cause: str = "stopped at once", remedy: str = "start it again") -> None:
@@ -52,11 +52,11 @@ class Interrupted(BaseException):  # no Exception: nothing on its way may take i
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory ran out."""
+    """Return whether an exception says that memory ran out."""
     return isinstance(error, MemoryError) or bool(re.search(NO_MEMORY, str(error)))
 
 
 def check(holds: bool, field: str, value: object, allowed: str) -> None:
-    """Raises an `InputError` that names the field, the value and what is allowed, unless `holds`."""
+    """Raise an `InputError` that names the field, the value and what is allowed, unless `holds`."""
     if not holds:
         raise InputError(field, f"{value!r} is not possible", f"use {allowed}")

@@ -1,1 +1,1 @@
-"""What `fit` costs a step, beside the loop that people write, a bare loop and the arithmetic alone."""
+"""The speed of `fit` beside a baseline, a bare loop and the arithmetic alone."""

@@ -1,195 +1,121 @@
-"""`python -m cifar_lightning benchmark`: gives the turns, and gathers what comes of them."""
+"""`python -m cifar_lightning benchmark`: gives the turns and gathers what they took."""
 
 import argparse
 import contextlib
 import json
-import multiprocessing
 import os
 import shlex
 import signal
 import sys
 import tempfile
-import traceback
 from collections.abc import Sequence
-from contextlib import ExitStack
-from multiprocessing.connection import Connection
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
-from cifar_lightning.benchmark.startup import startup
-from cifar_lightning.benchmark.stopped import StoppedError
-from cifar_lightning.benchmark.table import startup_table, summary, table
-from cifar_lightning.errors import InputError
+from cifar_lightning.benchmark.tables import MEANINGS, summarize, table
+from cifar_lightning.errors import InputError, Interrupted, RunError, check
+from cifar_lightning.utils import files
 from cifar_lightning.utils.environment import hardware, software
+from cifar_lightning.utils.one_line_parser import OneLineParser
 
-REPORT = (["--model=MLP"], ["--model=CNN"])  # their default arguments are the report's settings
-PATIENCE_SECONDS = 10
-ORDER = ("plain", "ours", "loop", "limit")
+REPORT_MODELS = ("--model=MLP", "--model=CNN")  # their default arguments are the report's settings
+PROGRAM = [sys.executable, "-m", "cifar_lightning.benchmark.training_loops"]
 
 
 def benchmark(args: Sequence[str]) -> int:
-    """Compares, prints a table, writes a file.
-
-    Args:
-        args: What stands after `benchmark`.
-
-    Returns:
-        Exit status.
-    """
-    options, flags = parser().parse_known_args(args)
-    check(options, flags)
+    """Compare the variants, print a table per model, write a JSON file; return the exit status."""
+    options, flags = _parse(args)
     named = any(flag.split("=")[0] in ("--config", "-c", "--model") for flag in flags)
-    results: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "cifar_lightning", "benchmark", *args]),
-        "hardware": hardware(),
-        "software": software(),
-        "models": [],
-    }
+    command = shlex.join(["python", "-m", "cifar_lightning", "benchmark", *args])
+    results: dict[str, Any] = {"command": command, "hardware": hardware(), "software": software(), "models": []}
     try:
-        for setting in [flags] if named else [[*model, *flags] for model in REPORT]:
-            results["models"].append(compare(setting, options.rounds))
-            print(table(results["models"][-1]), flush=True)
-            save(results, options.output)
-        if options.starts:
-            results["startup"] = startup(flags if named else [*REPORT[-1], *flags], options.starts)
-            print(startup_table(results["startup"]), flush=True)
-            save(results, options.output)
-    except StoppedError as stop:
-        return int(stop.args[0])
+        for given in [flags] if named else [[model, *flags] for model in REPORT_MODELS]:
+            results["models"].append(compare(given, options.rounds))
+            print(f"\n{table(results['models'][-1])}\n", flush=True)
+            files.replace(options.output, f"{json.dumps(results, indent=1)}\n".encode())
     except KeyboardInterrupt:
         kept = f"what was finished is in {options.output}" if results["models"] else "nothing is written"
-        print(f"error: interrupted: {kept}; fewer turns are --rounds 1", file=sys.stderr)
-        return 130
+        raise Interrupted(signal.SIGINT, kept, "--rounds 1 takes the least time") from None
     print(f"written to {options.output}")
     return 0
 
 
-def save(results: dict[str, Any], output: Path) -> None:
-    """Writes what there is so far; what was in the file stays until the new is whole."""
-    whole = output.with_name(f".{output.name}.tmp")
-    try:
-        whole.write_text(json.dumps(results, indent=1) + "\n")
-        whole.replace(output)
-    except OSError as error:
-        whole.unlink(missing_ok=True)
-        raise InputError("output", f"{output} can't be written ({error.strerror})", "name another file") from None
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command's own flags; all others are for `fit`."""
-    own = argparse.ArgumentParser(
+def _parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return this command's options and the flags for `fit`; raises an `InputError` before anything runs."""
+    parser = OneLineParser(
         "python -m cifar_lightning benchmark",
-        description="Times `fit` beside the loop that people write, a bare loop, and the arithmetic alone, in turns.",
+        description="Time `fit` beside the loop that people write, a bare loop and the arithmetic alone, in turns.",
         epilog="Every other flag is for `fit`: --config configs/quick.yaml, --data.batch_size 10. Without --config and "
         "--model it is the MLP and the CNN of the report. What only a Trainer does (accumulate or clip gradients, "
         "leave batches out) only `fit` does here. On two CPU cores a round takes three to five minutes.",
         allow_abbrev=False,
-        exit_on_error=False,
     )
-    own.add_argument("--rounds", type=int, default=3, help="Turns that each way gets, of one epoch; at least 1.")
-    own.add_argument("--starts", type=int, default=3, help="How often start-up is timed; 0 leaves it out.")
-    own.add_argument("--output", type=Path, default=Path("benchmark.json"), help="Where the figures go.")
-    return own
-
-
-def check(options: argparse.Namespace, flags: list[str]) -> None:
-    """Raises an `InputError` before anything is run for nothing."""
-    if options.rounds < 1:
-        raise InputError("rounds", f"{options.rounds}", "use 1 or more")
-    if options.starts < 0:
-        raise InputError("starts", f"{options.starts}", "use 0 or more")
+    parser.add_argument("--rounds", type=int, default=3, help="epochs of each variant, by turns; at least 1")
+    parser.add_argument("--output", type=Path, default=Path("benchmark.json"), help="the JSON file to write")
+    options, flags = parser.parse_known_args(args)
+    check(options.rounds >= 1, "rounds", options.rounds, "1 or more")
     folder = options.output.absolute().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK) or options.output.is_dir():
-        raise InputError("output", f"{options.output} can't be written", "name a file in a folder that exists")
-    if any(flag.split("=")[0] == "--ckpt_path" for flag in flags):
-        raise InputError("ckpt_path", "a run that goes on would be changed by it", "give its --config instead")
+    writable = folder.is_dir() and os.access(folder, os.W_OK) and not options.output.is_dir()
+    check(writable, "output", str(options.output), "a file in a folder that exists")
+    if any(flag.split("=")[0] in ("--ckpt_path", "--resume") for flag in flags):
+        raise InputError("ckpt_path", "a run that is resumed would be changed", "give its --config instead")
+    return options, flags
 
 
 def compare(flags: list[str], rounds: int) -> dict[str, Any]:
-    """Has the four ways take turns, so that a machine that slows down slows all of them.
-
-    Args:
-        flags: What `fit` is given.
-        rounds: Turns for each.
-
-    Returns:
-        See `table.summary`.
-    """
-    with ExitStack() as stack:
+    """Let the variants take turns of one epoch, so that a machine that slows down slows all; see `tables.summarize`."""
+    with contextlib.ExitStack() as stack:
         logs = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-"))
+        # One epoch more than rounds: its start is the end of the last.
         flags = [*flags, f"--logs={logs}", "--name=run", f"--trainer.max_epochs={rounds + 1}"]
-        ways = {"loop": stack.enter_context(Way("loop", flags))}  # the first to refuse a setting
-        setting: dict[str, Any] = ways["loop"].answer()
-        ways |= {name: stack.enter_context(Way(name, flags)) for name in ORDER if name not in ways}
-        turns: dict[str, list[Any]] = {name: [] for name in ORDER}
+        variants: dict[str, Variant] = {}
+        setting: dict[str, Any] = {}
+        for name in MEANINGS:  # one by one: the first refuses a setting for all, and no start-up slows an epoch
+            _show_progress(f"starting {name}")
+            variants[name] = stack.enter_context(Variant(name, flags))
+            setting |= variants[name].answer()
+        epochs: dict[str, list[Any]] = {name: [] for name in MEANINGS}
         for number in range(1, rounds + 1):
-            for name in ORDER:
-                progress(f"{setting['model']} round {number}/{rounds}: {name}")
-                turns[name].append(ways[name].turn())
-        progress("")
-        return summary(setting, turns)
+            for name in MEANINGS:
+                _show_progress(f"{setting['model']} round {number}/{rounds}: {name}")
+                epochs[name].append(variants[name].answer())
+        _show_progress("")
+        return summarize(setting, epochs)
 
 
-def progress(words: str) -> None:
-    """Says what is going on, in one line that the next overwrites; nothing where nobody looks."""
+def _show_progress(text: str) -> None:
     if sys.stderr.isatty():
-        print(f"\r{words:40}\r", end="", file=sys.stderr, flush=True)
+        print(f"\r{text:40}\r", end="", file=sys.stderr, flush=True)
 
 
-class Way:
-    """A process that trains in one of the ways, a turn at a time."""
+class Variant(Popen[bytes]):
+    """A process that trains in one of the variants: first it gets ready, then each turn is an epoch."""
 
     def __init__(self, name: str, flags: list[str]) -> None:
-        # spawn: each begins as a fresh program does, without what this process has imported or set.
-        context = multiprocessing.get_context("spawn")
-        self.connection, there = context.Pipe()
-        self.name, self.process = name, context.Process(target=_start, args=(name, there, flags))
-        # A Ctrl-C reaches every process of a terminal: it is for this one, which ends the others.
-        here = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self.process.start()
-        signal.signal(signal.SIGINT, here)
-        there.close()
+        self.name = name
+        command = [*PROGRAM, name, *flags, *(arg for arg in sys.argv if arg == "--debug")]
+        # A session of its own: a Ctrl-C is for this process alone, which then ends the others.
+        super().__init__(command, stdin=PIPE, stdout=PIPE, bufsize=0, start_new_session=True)
 
-    def __enter__(self) -> "Way":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.connection.close()  # which ends it, unless it is in the middle of something
-        self.process.join(timeout=0 if kind else PATIENCE_SECONDS)
-        self.process.kill()
-        self.process.join()
-
-    def turn(self) -> Any:
-        """Gives it a turn and waits for the end of it."""
-        with contextlib.suppress(OSError):  # it has ended: `answer` says how
-            self.connection.send("go")
-        return self.answer()
+    def __exit__(self, *error: Any) -> None:
+        self.kill()
+        self.wait()  # the folder of its run goes next
+        super().__exit__(*error)
 
     def answer(self) -> Any:
-        """What it sends next; raises `StoppedError` if it has ended instead."""
-        try:
-            return self.connection.recv()
-        except (EOFError, OSError):
-            self.process.join()
-        status = self.process.exitcode or 0
+        """Give it a turn and return what it sends; if it ends instead, having printed why, end with its status."""
+        assert self.stdin
+        assert self.stdout
+        with contextlib.suppress(BrokenPipeError):  # it has ended: the status below tells how
+            self.stdin.write(b"\n")
+        if line := self.stdout.readline():
+            return json.loads(line)
+        status = self.wait()
         if status < 0:
-            cause = f"ended by signal {-status}, for want of memory perhaps"
-            print(f"error: {self.name}: {cause}; try a smaller --data.batch_size", file=sys.stderr)
-            raise StoppedError(1)
+            cause = f"ended by signal {-status}, perhaps for lack of memory"
+            raise RunError(self.name, cause, "try a smaller --data.batch_size")
         if status == 0:
             cause = "these settings end `fit` before its epochs are over"
             raise InputError("trainer", cause, "leave out fast_dev_run, max_steps and max_time")
-        raise StoppedError(status)
-
-
-def _start(name: str, connection: Connection, flags: list[str]) -> None:
-    """Where the process of a way begins; only there is PyTorch imported."""
-    from cifar_lightning.benchmark.training_loops import start
-    from cifar_lightning.cli.app import report_error
-
-    try:
-        start(name, connection, flags)
-    except Exception as error:
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        sys.exit(report_error(error))
+        raise SystemExit(status)

@@ -1,47 +1,41 @@
-"""Dropout and augmentation that depend on the seed, the epoch and the step alone."""
+"""Random draws (dropout, augmentation) that depend on the seed, the epoch and the step alone."""
 
+from types import ModuleType
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.utils.seeding import derive
 
 
 class EpochSeed(Callback):
-    """Seeds every device's generator anew at the start of each epoch.
+    """Seed every device's generator anew at the start of each epoch; last of what draws when training starts.
 
-    So an epoch draws the same whether the run came to it or began with it. For a run that goes on in the middle of one,
-    a checkpoint holds the generators' states. It must come after whatever draws when training starts.
+    So an epoch draws the same numbers whether the run came to it or began with it. For resuming in the middle of one, a
+    checkpoint holds the generators' states, uint8.
     """
 
     def __init__(self) -> None:
-        self.device = torch.device("cpu")
-        self._restored: dict[str, Tensor] = {}
+        self._generators: dict[str, ModuleType] = {"cpu": torch}
+        self._saved: dict[str, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws on where the checkpoint was."""
-        self.device = pl_module.device
-        for kind, state in self._restored.items():
-            if kind == "cpu":
-                torch.set_rng_state(state)
-            elif kind == self.device.type:
-                getattr(torch, kind).set_rng_state(state)  # torch.cuda, torch.mps
-        self._restored = {}
+        """Restore the generators' states of a checkpoint."""
+        if (kind := pl_module.device.type) in ("cuda", "mps"):
+            self._generators[kind] = getattr(torch, kind)  # torch.cuda, torch.mps
+        for kind in self._saved.keys() & self._generators.keys():
+            self._generators[kind].set_rng_state(self._saved[kind])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seeds the epoch."""
+        """Seed all generators by the run's seed and the epoch."""
         torch.manual_seed(derive(CIFAR10DataModule.of(trainer).seed, "epoch", trainer.current_epoch))
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the CPU's generator and of the device's, uint8."""
-        states = {"cpu": torch.get_rng_state()}
-        if self.device.type in ("cuda", "mps"):
-            states[self.device.type] = getattr(torch, self.device.type).get_rng_state()
-        return states
+        """Return the state of the CPU's generator and of the device's."""
+        return {kind: generator.get_rng_state() for kind, generator in self._generators.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keeps the states until training starts."""
-        self._restored = state_dict
+        """Keep the states until training starts: draws before it must not move them."""
+        self._saved = state_dict

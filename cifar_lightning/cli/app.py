@@ -40,17 +40,12 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
     except BrokenPipeError:  # the reader of our output, `head` say, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        return _interrupted(Interrupted(signal.SIGINT))
-    except Interrupted as interrupted:
-        return _interrupted(interrupted)
-    except SystemExit as stop:  # Lightning ends so after Ctrl-C
-        if not isinstance(stop.__context__, KeyboardInterrupt):
+    except BaseException as error:
+        if interrupted := _interruption(error):
+            print(f"error: {interrupted}", file=sys.stderr)
+            return interrupted.status
+        if not isinstance(error, Exception):
             raise
-        return _interrupted(Interrupted(signal.SIGINT))
-    except Exception as error:
-        if signum := _signal_behind(error):
-            return _interrupted(Interrupted(signum))
         if "--debug" in args:
             traceback.print_exc()
         return report_error(error)
@@ -79,19 +74,15 @@ def lightning(args: Sequence[str]) -> int:
     return 1 if refused else 0
 
 
-def _signal_behind(error: BaseException | None) -> int:
-    """The signal whose exception a library turned into an error of its own; 0 if there was none."""
-    while error := error and (error.__cause__ or error.__context__):
+def _interruption(error: BaseException | None) -> Interrupted | None:
+    """Find the signal that ended a command: Lightning and extension modules turn its exception into others."""
+    while error:
         if isinstance(error, Interrupted):
-            return error.status - 128
+            return error
         if isinstance(error, KeyboardInterrupt):
-            return signal.SIGINT
-    return 0
-
-
-def _interrupted(interrupted: Interrupted) -> int:
-    print(f"error: {interrupted}", file=sys.stderr)
-    return interrupted.status
+            return Interrupted(signal.SIGINT)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextlib.contextmanager

@@ -1,159 +1,159 @@
-"""The command line: LightningCLI with this project's defaults, and checkpoints that need nothing beside them."""
+"""The LightningCLI of this project: its defaults, and checkpoints that need nothing beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from cifar_lightning.cli import guards, run_parts
-from cifar_lightning.cli import starting_point as resume
-from cifar_lightning.cli.argv import check_values, join_images, last_value, values_of, without
+from cifar_lightning.cli import blame, callback_lists, starting_point, validation
 from cifar_lightning.cli.config_files import check_yaml
-from cifar_lightning.cli.starting_point import Origin
-from cifar_lightning.cli.validation import check_continues, check_evaluates, check_fits, check_goes_on, differences
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.source import Source, data_root, settle
+from cifar_lightning.data.source import Source, data_root, resolve_source, tagged
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.base import check_batch_norm
 from cifar_lightning.runs.checkpoint import Checkpoint
 from cifar_lightning.runs.checkpoint_io import DurableCheckpoints
+from cifar_lightning.runs.layout import RunFolder
 from cifar_lightning.runs.logger import RunLogger
-from cifar_lightning.runs.recovery import repair
-from cifar_lightning.utils import performance as speed
+from cifar_lightning.runs.recovery import purge_step, repair
+from cifar_lightning.utils import files, performance
+
+
+class SaveConfig(SaveConfigCallback):
+    """Leaves config.yaml in the folder of a run that trains, and in no other."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it when training starts, whole or not at all."""
+        if stage == "fit" and trainer.loggers and trainer.log_dir:
+            text: str = self.parser.dump(self.config, skip_unset=False)
+            files.replace(RunFolder(Path(trainer.log_dir)).config, text.encode())
 
 
 class CLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict`; the last three take everything from the checkpoint."""
 
-    origin: Origin | None = None
-    blamed: Path | None = None  # for wrong settings: the checkpoint, where no others were given
+    start: starting_point.StartingPoint | None = None
+    blamed: Path | None = None  # for wrong settings: the checkpoint, where the person gave none
     source: Source | None = None
     why_precision = ""
 
     def __init__(self, args: Sequence[str]) -> None:
-        # A configuration or a checkpoint names classes: only ours and Lightning's are ever imported.
-        set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=["cifar_lightning", "lightning.pytorch"])
+        # A person may name any class of their own; jsonargparse's list of what runs code by itself is enforced.
+        set_parsing_settings(import_path_denylist=[])
         keep_raising = {"exit_on_error": False}
-        commands = {name: dict(keep_raising) for name in self.subcommands()}
         super().__init__(
             ImageClassifier,
             CIFAR10DataModule,
             subclass_mode_model=True,
-            save_config_callback=run_parts.SaveConfig,
-            save_config_kwargs={"overwrite": True},  # a run that goes on, to more epochs say
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},  # which would refuse to overwrite: a run that resumes
             args=list(args),
-            # Flags for an optimiser would silently replace the model's own.
+            # Flags for an optimizer would silently replace the model's own.
             auto_configure_optimizers=False,
             # Its way of saving constructor arguments names code to run on loading; ours are plain values.
             load_from_checkpoint_support=False,
             trainer_defaults={"max_epochs": 50, "devices": 1, "num_sanity_val_steps": 0, "enable_model_summary": False},
-            parser_kwargs={"prog": "python -m cifar_lightning"} | keep_raising | commands,
+            parser_kwargs={
+                "prog": "python -m cifar_lightning",
+                **keep_raising,
+                **{name: dict(keep_raising) for name in self.subcommands()},
+            },
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The seed, the run's folder."""
+        """Add the seed and the run's folder."""
         parser.add_argument("--seed_everything", type=int, default=0, help="Seed of weights, order, masks; 0 or more.")
         parser.add_argument("--logs", type=str, default="logs", help="Folder of all runs.")
         help_name = "The run goes to LOGS/NAME/version_N; null is the name of the configuration file."
         parser.add_argument("--name", type=str | None, default=None, help=help_name)
-        help_resume = "Folder of a run that `fit` goes on with, from its newest whole checkpoint; needs no config."
+        help_resume = "Folder of a run that `fit` resumes, from its newest whole checkpoint; needs no config."
         parser.add_argument("--resume", type=str | None, default=None, help=help_resume)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """One seed for everything."""
+        """Link one seed to everything."""
         parser.link_arguments("seed_everything", "data.seed")
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """As Lightning's, less the arguments that this program decides."""
+        """Return Lightning's, minus the arguments that this program decides."""
         decided = {"weights_only", "verbose", "return_predictions"}
         return {name: skipped | decided for name, skipped in LightningCLI.subcommands().items()}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Puts the checkpoint's configuration before what was given, so that what was given wins."""
-        command, given = args[0], join_images(args[1:])
-        allowed = f"one of {', '.join(self.subcommands())}, before its flags"
-        check(not command.startswith("-"), "command", command, allowed)
-        check_values(given)
-        for file in values_of(("-c", "--config"), given):
+        """Put the checkpoint's configuration before what was given, so that what was given wins."""
+        command = args[0]
+        commands = ", ".join(self.subcommands())
+        check(not command.startswith("-"), "command", command, f"one of {commands}, before its flags")
+        if command not in self.subcommands():
+            raise InputError(command, "no such command", f"use one of {commands}, benchmark, study, report")
+        given, rest = starting_point.read_arguments(args[1:])
+        for file in given.config:
             check_yaml(Path(file))
-        self.origin = resume.find(command, given, lambda words: self._last_run(parser, words))
-        settings = any(word.startswith(("--model", "--data", "--trainer", "--config", "-c")) for word in given)
-        self.blamed = self.restored.path if self.restored and not settings else None
-        if self.origin:
-            given = [*self.origin.settings, *without("--ckpt_path", given)]
-        with guards.blaming_the_checkpoint(self.blamed):
-            self.config = parser.parse_args([command, *given])
+        if not {"-h", "--help"} & set(rest):
+            self.start = starting_point.find(command, given, lambda: self._last_run(parser, rest))
+        self.blamed = self.restored.path if self.restored and not rest else None
+        with blame.settings_of(self.blamed):
+            self.config = parser.parse_args([command, *(self.start.settings if self.start else []), *rest])
         config = self.config[command]
-        for name in ("ckpt_path", "resume"):
-            if config[name] != last_value(f"--{name}", given):
+        for name in ("ckpt_path", "resume"):  # their flags were taken out above
+            if config[name] is not None:
                 raise InputError(name, f"{config[name]} stands in a file", f"give it as the flag --{name}")
-        config.ckpt_path = str(self.restored.path) if self.restored else None
         check(0 <= config.seed_everything < 2**32, "seed_everything", config.seed_everything, "0 to 4294967295")
-
-    def instantiate_classes(self) -> None:
-        """Makes Trainer, model and data."""
-        with guards.blaming_the_checkpoint(self.blamed):
-            super().instantiate_classes()
 
     @property
     def restored(self) -> Checkpoint | None:
-        """What the command starts from."""
-        return self.origin.checkpoint if self.origin else None
+        """The checkpoint that the command starts from."""
+        return self.start.checkpoint if self.start else None
 
-    def _last_run(self, parser: LightningArgumentParser, given: Sequence[str]) -> Path | None:
-        """The newest run of the name that was given."""
-        config = parser.parse_args(["fit", *given])["fit"]
-        self._settle(config)
-        return resume.last_run(Path(config.logs) / run_parts.tagged_name(config))
+    def _last_run(self, parser: LightningArgumentParser, args: Sequence[str]) -> RunFolder | None:
+        config = parser.parse_args(["fit", *args])["fit"]
+        return starting_point.last_run(self._runs(config))
 
-    def _parse_ckpt_path(self) -> None:
-        """Nothing: Lightning would put the checkpoint's settings over explicit flags, here that is done already."""
-
-    def before_instantiate_classes(self) -> None:
-        """Settles what the run's folder and config.yaml must tell truly: its name and where its images are from."""
-        config = self.config[self.subcommand]
-        steps = config.trainer.accumulate_grad_batches
-        check(steps >= 1, "trainer.accumulate_grad_batches", steps, "1 or more")
-        self._settle(config)
-        if self.origin and self.subcommand == "fit":
-            check_goes_on(config)
-        if self.origin is None:
-            guards.check_logs(Path(config.logs) / run_parts.tagged_name(config))
-        if config.trainer.precision is None and config.trainer.plugins is None:
-            config.trainer.precision, self.why_precision = speed.best_precision(config.trainer.accelerator)
-
-    def _settle(self, config: Any) -> None:
-        """Puts the real thing where `auto` and null stood: the source of images, the name of the run."""
+    def _runs(self, config: Any) -> Path:
+        """Resolve what names a run, and return the folder of all runs of that name."""
         if self.source is None:
-            self.source = settle(config.data.source, data_root(config.data.root), config.data.mirrors)
+            self.source = resolve_source(config.data.source, data_root(config.data.root), config.data.mirrors)
         config.data.source = self.source
-        if self.origin and config.name is None:
-            config.name = self.origin.run.resolve().parent.name.removesuffix("-synthetic")
-        elif config.name == "":
-            raise InputError("name", "it is empty", "name the run, or leave --name out")
+        check(config.name != "", "name", config.name, "a name, or leave --name out")
+        if config.name is None and self.start:
+            config.name = self.start.run.path.resolve().parent.name.removesuffix("-synthetic")
         elif config.name is None:
             stems = [Path(str(file)).stem for file in config.config or []]
             config.name = "-".join(stems) or config.model.class_path.rsplit(".", 1)[-1].lower()
+        return Path(config.logs) / tagged(config.name, self.source)
+
+    def before_instantiate_classes(self) -> None:
+        """Resolve what config.yaml must tell truly: the run's name, where its images are from, its precision."""
+        config = self.config[self.subcommand]
+        runs = self._runs(config)
+        if self.start is None:
+            validation.check_logs(runs)
+        validation.check_trainer(config.trainer, resumes=bool(self.start and self.subcommand == "fit"))
+        if config.trainer.precision is None and config.trainer.plugins is None:
+            config.trainer.precision, self.why_precision = performance.best_precision(config.trainer.accelerator)
+
+    def instantiate_classes(self) -> None:
+        """Make Trainer, model and data."""
+        with blame.settings_of(self.blamed):
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Gives the Trainer its run folder, its callbacks and its way to write checkpoints."""
-        config, folder = self.config_init[self.subcommand], self.origin.run if self.origin else None
+        """Give the Trainer its run folder, its callbacks and its way to write checkpoints."""
+        config = self.config_init[self.subcommand]
         if config.trainer.logger in (None, True):
-            kwargs["logger"] = run_parts.logger(config, str(self.subcommand), folder)
-        if config.trainer.profiler is None:
-            kwargs["profiler"] = speed.NoProfiler()
-        ours = (
-            run_parts.evaluators(config, folder)
-            if self.subcommand != "fit"
-            else run_parts.watchers(config, self.why_precision)
-        )
+            kwargs["logger"] = self.subcommand in ("fit", "test") and self._logger(config)
+        if self.subcommand == "fit":
+            ours = callback_lists.training(config.trainer, self.why_precision)
+        else:
+            assert self.start is not None, "what evaluates has a checkpoint"
+            ours = callback_lists.evaluation(config.trainer, self.start.run.path)
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *ours]
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
@@ -166,42 +166,61 @@ class CLI(LightningCLI):
         check(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1: batches are cut for one device")
         return trainer
 
+    def _logger(self, config: Any) -> RunLogger:
+        if self.start is None:
+            return RunLogger(config.logs, tagged(config.name, config.data.source))
+        run = self.start.run
+        purge = purge_step(run, self.restored) if self.subcommand == "fit" else None
+        return RunLogger(str(run.path), "", run=run.path, purge_step=purge)
+
     def after_instantiate_classes(self) -> None:
-        """Checks that things fit together, and says what came from where."""
+        """Check that things fit together, and print what comes from the checkpoint."""
         if self.subcommand == "fit":
             check_batch_norm(self.model, self.datamodule.batch_size)
-        if self.origin is None or self.restored is None:
+        if self.start is None or self.restored is None:
             return
         config = self.config[str(self.subcommand)].as_dict()
-        check_fits(self.restored, self.model)
-        given = [f"{name} {now} (there: {was})" for name, (was, now) in differences(self.restored, config).items()]
+        validation.check_fits(self.restored, self.model)
+        changed = validation.changes(self.restored, config)
         if self.subcommand == "fit":
-            check_continues(self.restored, config, again=self.origin.again)
-            dumped = self._parser("fit").dump(self.config["fit"], skip_unset=False)
-            given += resume.changed_trainer(self.origin.run, dumped)
+            validation.check_resumes(self.restored, config, may_be_done=self.start.may_be_done)
+            dumped = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))["fit"]
+            changed |= validation.trainer_changes(self.start.run, dumped["trainer"])
         else:
-            check_evaluates(self.restored, str(self.subcommand), config)
-        where = "model and data as there" + (f", but for {', '.join(given)}" if given else "")
+            validation.check_evaluates(self.restored, str(self.subcommand), config)
+        given = ", ".join(f"{name} {now} (there: {was})" for name, (was, now) in changed.items())
+        where = "model and data as there" + (f", but for {given}" if given else "")
         print(f"{self.restored.path}: {type(self.model).__name__} {self.restored.progress}; {where}")
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Trains in a folder that no other process trains in, put right first if a run goes on there."""
-        if subcommand != "fit" or not isinstance(self.trainer.logger, RunLogger):
-            return self._run_it(subcommand)
+    def fit(self, **_: Any) -> None:
+        """Train, in a folder that no other process trains in, repaired first if the run resumes."""
+        logger = self.trainer.logger
+        if not isinstance(logger, RunLogger):
+            return self._run(self.trainer.fit)
         self.datamodule.prepare_data()  # before there is a folder: without data there is no run
-        with guards.own(self.trainer, new=self.origin is None) as folder:
-            if self.origin:
-                self.config_init["fit"].ckpt_path = repair(self.origin.run, self.restored)
+        with blame.locked_run(Path(logger.log_dir), self.trainer, new=self.start is None):
+            if self.start is None:
+                return self._run(self.trainer.fit)
             if self.restored and self.restored.is_done(self.trainer.max_epochs):
-                return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
-            return self._run_it(subcommand)
+                repair(self.start.run, self.restored)
+                return print(f"{logger.log_dir}: all epochs are done; for more give a larger --trainer.max_epochs")
+            # To disk: that points of the event files are stale must be known after the repair, too.
+            logger.save()
+            return self._run(self.trainer.fit, repair(self.start.run, self.restored))
 
-    def _run_it(self, subcommand: str) -> None:
-        path = self.restored.path if self.restored else None
-        with speed.still_heap(), guards.naming_the_batch_size(self.trainer), guards.blaming_the_input(path):
-            super()._run_subcommand(subcommand)
+    def validate(self, **_: Any) -> None:
+        """Measure loss and accuracy on the validation set."""
+        self._run(self.trainer.validate, verbose=False)
 
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Leaves printing and keeping of results to the callbacks."""
-        own: dict[str, dict[str, Any]] = {"predict": {"return_predictions": False}, "fit": {}}
-        return super()._prepare_subcommand_kwargs(subcommand) | own.get(subcommand, {"verbose": False})
+    def test(self, **_: Any) -> None:
+        """Measure loss and accuracy on the test set."""
+        self._run(self.trainer.test, verbose=False)
+
+    def predict(self, **_: Any) -> None:
+        """Classify images."""
+        self._run(self.trainer.predict, return_predictions=False)
+
+    def _run(self, command: Callable[..., object], checkpoint: Path | None = None, **more: Any) -> None:
+        path = checkpoint or (self.restored.path if self.restored else None)
+        with performance.still_heap(), blame.running(self.trainer, path):
+            command(self.model, datamodule=self.datamodule, ckpt_path=path, **more)

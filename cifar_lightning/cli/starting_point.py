@@ -1,137 +1,135 @@
-"""What a command starts from: a checkpoint, or a run that goes on in its own folder, put right before it does."""
+"""The checkpoint or the run that a command starts from, found in its arguments before jsonargparse parses the rest."""
 
 import json
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import yaml
-
-from cifar_lightning.cli.argv import last_value, without
-from cifar_lightning.cli.config_files import check_yaml
+from cifar_lightning.cli.config_files import check_yaml, flat, load_yaml
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.runs import metrics_csv
-from cifar_lightning.runs.checkpoint import Checkpoint, newest, read_checkpoint, run_folder
-from cifar_lightning.runs.layout import RunFolder
+from cifar_lightning.runs.checkpoint import Checkpoint, newest, read_checkpoint
+from cifar_lightning.runs.layout import VERSION, RunFolder
 
-# Settings of a Trainer that change nothing in what it computes.
-INDIFFERENT = ("max_epochs", "enable_progress_bar", "logger", "enable_checkpointing", "log_every_n_steps", "profiler")
+# All that a checkpoint may have imported on its own word: it may come from anywhere.
+OURS = "cifar_lightning.models."
 
 
-class Origin(NamedTuple):
-    """What a command starts from.
+@dataclass(frozen=True)
+class StartingPoint:
+    """The run that a command evaluates or resumes."""
 
-    Attributes:
-        run: The folder of a run that is tested, or goes on.
-        checkpoint: Of that run; None if it was stopped in its first epoch.
-        settings: Words to put before what was given.
-        again: Whether a run goes on that may turn out to be done.
+    run: RunFolder
+    checkpoint: Checkpoint | None  # None if it was stopped in its first epoch
+    settings: list[str]  # arguments to put before what was given, which thus wins
+    may_be_done: bool  # whether it resumes only to find that it has no epochs left
+
+
+def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
+    """Take `--ckpt_path` and `--resume` out: Lightning would put the checkpoint's settings over explicit flags.
+
+    Returns:
+        What these give, and `logs`, `name`, `model` and all `config` files, which stay; and the other arguments, with
+        several files behind `--data.images` (a shell expands `*.png`) as one list.
+
+    Raises:
+        argparse.ArgumentError: No value follows a flag.
     """
+    taken, seen, images = (ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False) for _ in range(3))
+    for parser, flags in ((taken, ("--ckpt_path", "--resume")), (seen, ("--logs", "--name", "--model"))):
+        for flag in flags:
+            parser.add_argument(flag)
+    seen.add_argument("--config", "-c", action="append", default=[])
+    images.add_argument("--data.images", nargs="+", dest="images", default=[])
+    given, rest = taken.parse_known_args(args)
+    seen.parse_known_args(rest, given)
+    found, others = images.parse_known_args(rest)
+    return given, [*others, f"--data.images={json.dumps(found.images)}"] if len(found.images) > 1 else rest
 
-    run: Path
-    checkpoint: Checkpoint | None
-    settings: list[str]
-    again: bool
 
-
-def find(command: str, given: Sequence[str], last_run: Callable[[Sequence[str]], Path | None]) -> Origin | None:
-    """Finds the checkpoint or the run that was asked for.
+def find(command: str, given: Namespace, last: Callable[[], RunFolder | None]) -> StartingPoint | None:
+    """Find the checkpoint or the run that was asked for.
 
     Args:
-        command: What to do with it.
-        given: The words behind the command.
-        last_run: The newest run of the name that such words give.
+        command: `fit`, `validate`, `test` or `predict`.
+        given: As `read_arguments` returns it.
+        last: Returns the newest run of the name that was given.
 
     Raises:
         InputError: It is not there, not whole, or not for this command.
     """
-    path, folder = last_value("--ckpt_path", given), last_value("--resume", given)
+    path, folder = given.ckpt_path, given.resume
     for name, value in (("ckpt_path", path), ("resume", folder)):
         check(value != "", name, value, "a path")
     check(path is None or folder is None, "resume", folder, "either this or --ckpt_path")
-    if command in ("validate", "test", "predict"):
-        check(folder is None, "resume", folder, "--ckpt_path: only `fit` goes on with a run")
+    if command != "fit":
+        check(folder is None, "resume", folder, "--ckpt_path: only `fit` resumes a run")
         if path is None:
             remedy = "give --ckpt_path RUN/checkpoints/best.ckpt"
             raise InputError("ckpt_path", f"{command} needs a checkpoint", remedy)
     if folder is not None:
-        for flag in ("--logs", "--name"):
-            check(
-                last_value(flag, given) is None, flag[2:], last_value(flag, given), "none: a run goes on in its folder"
-            )
-        return from_run(Path(folder))
+        for name in ("logs", "name"):
+            check(getattr(given, name) is None, name, getattr(given, name), "none: a run resumes in its folder")
+        return from_run(RunFolder(Path(folder)), given)
     if command == "fit" and path == "last":
-        last = last_run(without("--ckpt_path", given))
-        if last is None:
-            print("nothing to go on with: starts a new run")
-        return from_run(last, configured=True) if last else None
+        if run := last():
+            return from_run(run, given, configured=True)
+        print("nothing to resume: starts a new run")
+        return None
     if path is None:
         return None
-    origin = from_checkpoint(Path(path))
-    if command == "fit" and not (origin.checkpoint and origin.checkpoint.resumable):
-        raise InputError(path, "written by an older version, it holds too little to go on from", "start a new run")
-    return origin
+    checkpoint = read_checkpoint(Path(path))
+    if command == "fit" and not checkpoint.resumable:
+        raise InputError(path, "written by an older version, it holds too little to resume from", "start a new run")
+    return StartingPoint(RunFolder.of_checkpoint(checkpoint.path), checkpoint, _settings(checkpoint, given), False)
 
 
-def from_checkpoint(path: Path) -> Origin:
-    """Takes everything from a checkpoint alone.
-
-    Raises:
-        InputError: It is not there, or not whole.
-    """
-    checkpoint = read_checkpoint(path)
-    return Origin(run_folder(path), checkpoint, ["--config", json.dumps(checkpoint.config)], again=False)
-
-
-def from_run(folder: Path, *, configured: bool = False) -> Origin:
-    """Takes the newest whole checkpoint of a run, and the rest from its config.yaml.
-
-    Args:
-        folder: Of the run.
-        configured: The rest is given again, as it was to begin with.
+def from_run(run: RunFolder, given: Namespace, *, configured: bool = False) -> StartingPoint:
+    """Take the newest whole checkpoint of a run, and the rest from its config.yaml, unless that is `configured` again.
 
     Raises:
         InputError: There is no run in that folder, or none of its checkpoints is whole.
     """
-    config, settings = folder / "config.yaml", []
-    if not config.is_file() and not (folder / "checkpoints").is_dir():
-        raise InputError("resume", f"{folder} is not the folder of a run", "name one: logs/cnn/version_0, say")
-    if config.is_file() and not configured:
+    if not run.config.is_file() and not run.checkpoints.is_dir():
+        raise InputError("resume", f"{run.path} is not the folder of a run", "name one: logs/cnn/version_0, say")
+    settings, config = [], run.config if run.config.is_file() and not configured else None
+    if config:
         check_yaml(config)
         settings += ["--config", str(config)]
-        root = (yaml.safe_load(config.read_text()).get("data") or {}).get("root")
+        root = flat(load_yaml(config)).get("data.root")
         if isinstance(root, str) and not Path(root).is_dir():  # it is gone, or the run came from another machine
             settings += ["--data.root=null"]
-    checkpoint, broken = newest(folder)
+    checkpoint, broken = newest(run)
     for error in broken:
         print(f"not using {error.field}: {error.cause}", file=sys.stderr)
     if checkpoint:
-        # config.yaml last: where a run was told to go on for more epochs, it knows before the next checkpoint does.
-        settings = ["--config", json.dumps(checkpoint.config), *settings]
-        return Origin(folder, checkpoint, settings, again=True)
+        # config.yaml last: where a run was told to train more epochs, it knows before the next checkpoint does.
+        return StartingPoint(run, checkpoint, [*_settings(checkpoint, given, config), *settings], True)
     if broken:
-        raise InputError("resume", f"no checkpoint in {folder} is whole", "start a new run")
-    if len(metrics_csv.read(RunFolder(folder).metrics)) > 1:  # so their checkpoints were not to be kept
-        raise InputError("resume", f"{folder} has no checkpoint, only curves", "start a new run")
-    print(f"{folder}: no epoch was finished; starts from the beginning")
-    return Origin(folder, None, settings, again=True)
+        raise InputError("resume", f"no checkpoint in {run.path} is whole", "start a new run")
+    if len(metrics_csv.read(run.metrics)) > 1:  # so its checkpoints were not to be kept
+        raise InputError("resume", f"{run.path} has no checkpoint, only curves", "start a new run")
+    print(f"{run.path}: no epoch was finished; starts from the beginning")
+    return StartingPoint(run, None, settings, True)
 
 
-def last_run(runs: Path) -> Path | None:
-    """The newest of the runs of one name, in a folder of `version_N`; None if it has nothing to go on from."""
-    versions = sorted(runs.glob("version_*"), key=lambda path: int(path.name[8:]) if path.name[8:].isdigit() else -1)
-    return versions[-1] if versions and any(versions[-1].glob("checkpoints/*.ckpt")) else None
+def _settings(checkpoint: Checkpoint, given: Namespace, config: Path | None = None) -> list[str]:
+    """Return the configuration that a checkpoint carries, as arguments; its model only if that is of this project."""
+    settings, theirs = checkpoint.config, checkpoint.architecture
+    if not theirs.startswith(OURS):
+        files = [Path(file) for file in (*given.config, *([config] if config else []))]
+        if theirs not in [given.model, *(flat(load_yaml(file)).get("model.class_path") for file in files)]:
+            remedy = "name it with --model or --config RUN/config.yaml, if you trust it"
+            raise InputError(str(checkpoint.path), f"its model {theirs} is not of this project", remedy)
+        settings = {name: value for name, value in settings.items() if name != "model"}
+    return ["--config", json.dumps(settings)]
 
 
-def changed_trainer(run: Path, config: str) -> list[str]:
-    """Settings of the Trainer that a run does not go on with as it began, in words: `trainer.x 2 (there: 1)`.
-
-    Args:
-        run: Its folder.
-        config: What it goes on with, in the words of config.yaml.
-    """
-    file = run / "config.yaml"
-    there, now = (yaml.safe_load(text)["trainer"] for text in (file.read_text() if file.is_file() else config, config))
-    changed = [name for name in now if name not in INDIFFERENT and there.get(name) != now[name]]
-    return [f"trainer.{name} {now[name]} (there: {there.get(name)})" for name in changed]
+def last_run(runs: Path) -> RunFolder | None:
+    """Return the newest of the runs of one name; None if it has no checkpoint to resume from."""
+    numbers = ((path.name.removeprefix(VERSION), path) for path in runs.glob(f"{VERSION}*"))
+    versions = sorted((int(text), path) for text, path in numbers if text.isdigit())
+    run = RunFolder(versions[-1][1]) if versions else None
+    return run if run and any(run.checkpoints.glob("*.ckpt")) else None

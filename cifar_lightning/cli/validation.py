@@ -1,44 +1,57 @@
-"""Whether a checkpoint and the settings of a command go together."""
+"""Whether a checkpoint, a run's folder and the settings of a command go together."""
 
+import contextlib
+import os
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from cifar_lightning.cli.config_files import load_yaml
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.runs.checkpoint import Checkpoint, architecture
+from cifar_lightning.runs.layout import RunFolder
+
+# Settings of a Trainer that change nothing in what it computes.
+INDIFFERENT = ("max_epochs", "enable_progress_bar", "logger", "enable_checkpointing", "log_every_n_steps", "profiler")
+
+Changes = dict[str, tuple[Any, Any]]  # a setting to its value there and its value now
 
 
-def differences(checkpoint: Checkpoint, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings of seed, model and data that are not the checkpoint's: name to (its value, the value now)."""
-    kept, found = checkpoint.config, {}
+def changes(checkpoint: Checkpoint, config: dict[str, Any]) -> Changes:
+    """Return the settings of seed, model and data that differ from the checkpoint's."""
+    kept = checkpoint.config
     groups = {
         "": (kept, {"seed_everything": config["seed_everything"]}),
         "model.": (kept["model"]["init_args"], config["model"]["init_args"]),
         "data.": (kept["data"], config["data"]),
     }
-    for prefix, (there, now) in groups.items():
-        for name, value in now.items():
-            if name in there and name != "root" and _plain(there[name]) != _plain(value):
-                found[prefix + name] = (there[name], value)
-    return found
+    both = {
+        prefix + name: tuple(list(x) if isinstance(x, tuple) else x for x in (there[name], value))
+        for prefix, (there, now) in groups.items()
+        for name, value in now.items()
+        if name in there and name != "root"
+    }
+    return {name: (there, now) for name, (there, now) in both.items() if there != now}
 
 
-def check_continues(checkpoint: Checkpoint, config: dict[str, Any], *, again: bool) -> None:
-    """Raises an `InputError` unless training can go on under these settings: the same run, with epochs left to do.
+def trainer_changes(run: RunFolder, now: dict[str, Any]) -> Changes:
+    """Return the settings of the Trainer that differ from a run's config.yaml."""
+    there = load_yaml(run.config)["trainer"] if run.config.is_file() else now
+    changed = (name for name, x in now.items() if name not in INDIFFERENT and there.get(name) != x)
+    return {f"trainer.{name}": (there.get(name), now[name]) for name in changed}
 
-    Args:
-        checkpoint: What it goes on from.
-        config: All that `fit` goes on with.
-        again: Whether there may be no epochs left: a run that is told to go on until it is done, and is.
-    """
-    for name, (there, now) in differences(checkpoint, config).items():
-        raise InputError(name, f"{now!r}, but the run that goes on has {there!r}", "leave it out, or start a new run")
+
+def check_resumes(checkpoint: Checkpoint, config: dict[str, Any], *, may_be_done: bool) -> None:
+    """Raise an `InputError` unless `fit` resumes the same run with these settings, and has epochs left to train."""
+    for name, (there, now) in changes(checkpoint, config).items():
+        raise InputError(name, f"{now!r}, but the run to resume has {there!r}", "leave it out, or start a new run")
     steps = config["trainer"]["max_steps"]
     if steps not in (None, -1) and not checkpoint.midway:  # Lightning would end the epoch once more
-        cause = f"{steps}, but a run that counts steps goes on exactly only in the middle of an epoch"
+        cause = f"{steps}, but a run that counts steps resumes exactly only in the middle of an epoch"
         raise InputError("trainer.max_steps", cause, "give --trainer.max_steps -1 and how many epochs")
-    epochs, schedule = config["trainer"]["max_epochs"], config["model"]["init_args"]["schedule"]
-    if 0 <= (epochs or 0) < checkpoint.epochs + (not again):
+    epochs, schedule = config["trainer"]["max_epochs"], config["model"]["init_args"].get("schedule", "constant")
+    if 0 <= (epochs or 0) < checkpoint.epochs + (not may_be_done):
         cause = f"{epochs}, but {checkpoint.path} has done {checkpoint.epochs}"
         raise InputError("trainer.max_epochs", cause, "give more, or test the checkpoint")
     if schedule != "constant" and epochs != checkpoint.max_epochs:
@@ -47,7 +60,7 @@ def check_continues(checkpoint: Checkpoint, config: dict[str, Any], *, again: bo
 
 
 def check_evaluates(checkpoint: Checkpoint, command: str, config: dict[str, Any]) -> None:
-    """Raises an `InputError` unless these settings leave a command of evaluation something of the same kind to do."""
+    """Raise an `InputError` unless these settings leave images of the same kind to evaluate."""
     there, now = checkpoint.config["data"]["source"], config["data"]["source"]
     if there != now:
         raise InputError("data.source", f"{now}, but the checkpoint was trained on {there}", "leave it out")
@@ -55,27 +68,37 @@ def check_evaluates(checkpoint: Checkpoint, command: str, config: dict[str, Any]
         raise InputError("data.val_size", "0 leaves nothing to validate on", "give --data.val_size 10000")
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
 def check_fits(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Raises an `InputError` unless the checkpoint is of this architecture, its weights the same by name and shape."""
+    """Raise an `InputError` unless the checkpoint is of this architecture, its weights the same by name and shape."""
     remedy = f"leave out --config and --model: {checkpoint.path} knows its own"
     if architecture(model) != checkpoint.architecture:
         cause = f"{architecture(model)} was asked for, the checkpoint holds {checkpoint.architecture}"
         raise InputError("model", cause, remedy)
-    theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
-    ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    differing = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
-    if differing:
-        name = differing[0]
-        cause = f"{name} is {theirs.get(name, 'absent')} in the checkpoint, {ours.get(name, 'absent')} in this model"
-        raise InputError("model", cause, remedy)
+    there, here = ({n: tuple(x.shape) for n, x in w.items()} for w in (checkpoint.weights, model.state_dict()))
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            cause = f"{name} is {there.get(name, 'absent')} in the checkpoint, {here.get(name, 'absent')} in this model"
+            raise InputError("model", cause, remedy)
 
 
-def check_goes_on(config: Any) -> None:
-    """Raises an `InputError` if a run can't go on in its folder with these settings of the Trainer."""
-    check(not config.trainer.fast_dev_run, "trainer.fast_dev_run", True, "false: this run goes on")
-    own = config.trainer.logger in (None, True, False)
-    check(own, "trainer.logger", "another logger", "this program's own: this run goes on")
+def check_trainer(trainer: Any, *, resumes: bool) -> None:
+    """Raise an `InputError` for settings of the Trainer that can't be."""
+    steps = trainer.accumulate_grad_batches
+    check(steps >= 1, "trainer.accumulate_grad_batches", steps, "1 or more")
+    if resumes:
+        check(not trainer.fast_dev_run, "trainer.fast_dev_run", True, "false: this run resumes")
+        own = trainer.logger in (None, True, False)
+        check(own, "trainer.logger", "another logger", "this program's own: this run resumes")
+
+
+def check_logs(folder: Path) -> None:
+    """Raise an `InputError` unless a run can have its folder in there."""
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            folder.lstat()  # raises if the name is too long
+        there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    except OSError as error:
+        raise InputError("logs", f"{folder}: {error.strerror}", "name another with --logs") from error
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        cause = "can't be written to" if there.is_dir() else "is not a folder"
+        raise InputError("logs", f"{there} {cause}", "name another with --logs")

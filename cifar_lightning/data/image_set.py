@@ -1,4 +1,4 @@
-"""What every source of data gives: images and their labels, as two tensors."""
+"""Images and labels as two tensors: the form in which every source gives its data."""
 
 from typing import NamedTuple
 
@@ -7,17 +7,12 @@ from torch import Tensor
 
 
 class ImageSet(NamedTuple):
-    """Images and labels, row by row.
-
-    Attributes:
-        images: uint8, shape (N, 3, 32, 32), RGB, 0 to 255.
-        labels: int64, shape (N,), 0 to 9.
-    """
+    """Images (uint8, shape (N, 3, 32, 32), RGB, 0 to 255) and their labels (int64, shape (N,), 0 to 9)."""
 
     images: Tensor
     labels: Tensor
 
     def take(self, rows: Tensor) -> "ImageSet":
-        """The images in these rows (int64, shape (M,)), in this order."""
+        """Return the images in these rows (int64, shape (M,)), in this order."""
         # index_select copies whole rows: 0.05 ms for a batch of 100, in place of 0.22 for images[rows].
         return ImageSet(torch.index_select(self.images, 0, rows), torch.index_select(self.labels, 0, rows))

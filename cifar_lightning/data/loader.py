@@ -11,42 +11,29 @@ from cifar_lightning.utils.seeding import derive
 
 
 def steps_per_epoch(images: int, batch_size: int, limit: int | float = 1.0) -> int:
-    """Return the number of training steps per epoch, the one place where it is computed.
+    """Return the number of training steps per epoch: the one place where it is computed.
 
     Args:
         images: Training images, 0 or more.
         batch_size: Images per step, at least 1; a remainder of one image is left out.
-        limit: Lightning's `limit_train_batches`: an int is a number of batches, a float a fraction, rounded down.
+        limit: As Lightning's `limit_train_batches`: an int is a number of batches, a float a fraction, rounded down.
     """
     steps = -(-_trained_on(images, batch_size) // batch_size)
     return min(steps, limit) if isinstance(limit, int) else int(steps * limit)
 
 
 def _trained_on(images: int, batch_size: int) -> int:
-    # A training batch of one has no variance to normalise by: batch norm refuses it, so a remainder of one is left
+    # A training batch of one has no variance to normalize by: batch norm refuses it, so a remainder of one is left
     # out, a different image each epoch. Evaluation leaves nothing out.
     return images - (batch_size > 1 and images % batch_size == 1)
 
 
-class Rows(Dataset[ImageSet]):
-    """An image set that is indexed by a whole batch of row numbers at a time."""
-
-    def __init__(self, images: ImageSet) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images.labels)
-
-    def __getitem__(self, rows: Tensor) -> ImageSet:
-        return self.images.take(rows)
-
-
 class Batches(Sampler[Tensor]):
-    """Row numbers, a batch at a time.
+    """Row numbers, a batch at a time: int64, shape (B,).
 
     Args:
         size: Number of images.
-        batch_size: Images a batch; the last one may be smaller.
+        batch_size: Images per batch; the last one may be smaller.
         seed: Shuffles: the order is a function of seed and epoch alone. None keeps the order and every image.
     """
 
@@ -55,11 +42,11 @@ class Batches(Sampler[Tensor]):
         self._done = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the permutation; the Trainer calls it before each epoch."""
+        """Choose the permutation; the Trainer calls it before each epoch."""
         self.epoch = epoch
 
     def skip(self, epoch: int, batches: int) -> None:
-        """Leaves out the first batches of one epoch, which have been trained on already."""
+        """Leave out the first batches of one epoch, which have been trained on already."""
         self._done = epoch, batches
 
     @property
@@ -83,8 +70,21 @@ class Batches(Sampler[Tensor]):
             yield from torch.split(order, self.batch_size)[self.skipped :]
 
 
+class Rows(Dataset[ImageSet]):
+    """An image set that is indexed by a whole batch of row numbers at a time."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images.labels)
+
+    def __getitem__(self, rows: Tensor) -> ImageSet:
+        return self.images.take(rows)
+
+
 class BatchLoader(DataLoader[ImageSet]):
-    """A DataLoader that goes on in the middle of an epoch, in the way that the Trainer looks for in checkpoints."""
+    """A DataLoader that resumes in the middle of an epoch, by the methods that the Trainer looks for."""
 
     sampler: Batches
     given = 0
@@ -96,26 +96,25 @@ class BatchLoader(DataLoader[ImageSet]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches were given out."""
+        """Return the epoch, and how many of its batches were given out."""
         return {"epoch": self.sampler.epoch, "batches": self.given}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Leaves those batches out if that epoch comes again."""
+        """Leave those batches out if that epoch comes again."""
         self.sampler.skip(state_dict["epoch"], state_dict["batches"])
 
 
 def batch_loader(
     images: ImageSet, batch_size: int, *, seed: int | None = None, num_workers: int = 0, pin_memory: bool = False
 ) -> BatchLoader:
-    """A DataLoader over whole batches.
+    """Return a DataLoader over whole batches.
 
     Args:
-        images: What to load from; it stays in memory as bytes.
-        batch_size: Images a batch, at least 1.
-        seed: Shuffle by this seed; None keeps the order.
-        num_workers: Processes that cut the slices; the order does not depend on it. 0 is fastest: a slice takes less
-            time to cut than to send.
-        pin_memory: Page-locked batches; speeds up the copy to a CUDA device.
+        images: Images to load from; they stay in memory as bytes.
+        batch_size: Images per batch, at least 1.
+        seed: Shuffles; None keeps the order.
+        num_workers: Processes that cut the slices. 0 is fastest: a slice takes less time to cut than to send.
+        pin_memory: Page-locked batches, which speeds up the copy to a CUDA device.
     """
     return BatchLoader(
         Rows(images),

@@ -1,4 +1,4 @@
-"""Where the images come from: the official files, put there if need be, or the stand-in."""
+"""The source of the images, CIFAR-10 or the stand-in. No torch here: importing it takes a study's plan a second."""
 
 import os
 import sys
@@ -12,42 +12,24 @@ Source = Literal["cifar10", "synthetic", "auto"]
 
 
 def data_root(root: str | None) -> Path:
-    """The folder of the data: `root`, else the environment variable CIFAR10_ROOT, else `data`."""
+    """Return the data folder: `root`, else the environment variable CIFAR10_ROOT, else `data`."""
     return Path(root or os.environ.get("CIFAR10_ROOT") or "data").expanduser()
 
 
-def prepare(source: Source, root: Path, mirrors: Sequence[str]) -> tuple[Source, str]:
-    """Downloads CIFAR-10 if it is wanted and not there, and settles `auto`.
-
-    Returns:
-        `cifar10` or `synthetic`, and why `auto` had to take the synthetic stand-in (else nothing).
-
-    Raises:
-        InputError: There is no CIFAR-10, and nothing else would do.
-    """
-    if source == "synthetic":
-        return source, ""
-    from cifar_lightning.data.download import ensure  # here, because requests takes 0.2 s to import
+def resolve_source(source: Source, root: Path, mirrors: Sequence[str]) -> Source:
+    """Resolve `auto`, downloading CIFAR-10 if it is missing, and print why if it has to be the synthetic stand-in."""
+    if source != "auto":
+        return source
+    from cifar_lightning.data.cifar10 import ensure
 
     try:
         ensure(root, mirrors)
     except InputError as error:
-        if source == "auto":
-            return "synthetic", error.cause
-        raise
-    return "cifar10", ""
-
-
-def settle(source: Source, root: Path, mirrors: Sequence[str]) -> Source:
-    """Makes `auto` one of the others, and says aloud if it has to be the stand-in."""
-    if source != "auto":
-        return source
-    settled, reason = prepare(source, root, mirrors)
-    if reason:
-        print(f"{reason}: using the synthetic stand-in instead of CIFAR-10", file=sys.stderr)
-    return settled
+        print(f"{error.cause}: using the synthetic stand-in instead of CIFAR-10", file=sys.stderr)
+        return "synthetic"
+    return "cifar10"
 
 
 def tagged(name: str, source: Source) -> str:
-    """The name of a run, which tells where its images are from."""
+    """Return the name of a run, marked if its images are the stand-in."""
     return f"{name}-synthetic" if source == "synthetic" else name

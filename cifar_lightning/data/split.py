@@ -1,4 +1,4 @@
-"""Which training images validate: a stratified draw with a generator of its own."""
+"""The validation images: a stratified draw from the training set, with a generator of its own."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,7 @@ SPLIT_SEED = 20_100_408
 
 
 def stratified_split(labels: Tensor, val_size: int) -> tuple[Tensor, Tensor]:
-    """Sets `val_size` images aside for validation, the same number of every class.
-
-    Args:
-        labels: int64, shape (N,).
-        val_size: Images to set aside, 0 to N.
+    """Set `val_size` images (0 to N) aside for validation, the same number of every class.
 
     Returns:
         Row numbers of the training and of the validation images, int64, ascending, together all N.
@@ -24,20 +20,16 @@ def stratified_split(labels: Tensor, val_size: int) -> tuple[Tensor, Tensor]:
 
 
 def stratified_sample(labels: Tensor, size: int) -> Tensor:
-    """Draws `size` rows, the same number of every class as far as they last; always the same rows.
+    """Draw `size` rows, the same number of every class as far as they last; always the same rows.
 
-    Where the classes do not divide `size`, the first ones give one row more. A smaller sample is part of every larger
-    one.
+    Where the classes do not divide `size`, the first ones give one row more. A smaller sample is part of a larger one.
 
     Args:
         labels: int64, shape (N,).
-        size: Rows to draw, 0 to N.
+        size: Rows to draw, 0 to N; any other is a ValueError.
 
     Returns:
         Row numbers, int64, shape (size,), ascending.
-
-    Raises:
-        ValueError: There are fewer rows.
     """
     if not 0 <= size <= len(labels):
         raise ValueError(f"{size} of {len(labels)} rows can't be drawn")

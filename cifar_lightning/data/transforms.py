@@ -1,4 +1,4 @@
-"""What happens to a batch on the device: augmentation on the bytes, then normalisation. Plain functions."""
+"""Augmentation of a batch's bytes and normalization, as plain functions on the device."""
 
 import functools
 
@@ -14,16 +14,18 @@ MAX_SHIFT_PIXELS = 4
 
 
 def normalize(images: Tensor) -> Tensor:
-    """Bytes to zero mean and unit variance a channel, as one multiplication and one addition.
+    """Return bytes (uint8, shape (B, 3, H, W)) with zero mean and unit variance per channel: float32, about -2 to 2.
 
-    Args:
-        images: uint8, shape (B, 3, H, W).
-
-    Returns:
-        float32, same shape and memory format, about -2 to 2.
+    One multiplication and one subtraction; the memory format stays.
     """
     scale, shift = _scale_and_shift(images.device)
     return images.float().mul_(scale).sub_(shift)
+
+
+def denormalize(images: Tensor) -> Tensor:
+    """Invert `normalize`, to show what a network saw: float32, shape (B, 3, H, W), 0 to 1."""
+    scale, shift = _scale_and_shift(images.device)
+    return ((images + shift) / (255 * scale)).clamp_(0, 1)
 
 
 @functools.cache
@@ -34,31 +36,11 @@ def _scale_and_shift(device: torch.device) -> tuple[Tensor, Tensor]:
         return (1 / (255 * std)).to(device), (mean / std).to(device)
 
 
-def denormalize(images: Tensor) -> Tensor:
-    """The inverse of `normalize`, to look at what a network saw.
-
-    Args:
-        images: float32, shape (B, 3, H, W).
-
-    Returns:
-        float32, same shape, 0 to 1.
-    """
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
-    return (images * std + mean).clamp_(0, 1)
-
-
 def flip_and_shift(images: Tensor) -> Tensor:
-    """Flips each image left to right with probability 1/2, then shifts it by up to 4 pixels each way.
+    """Flip each image (shape (B, C, H, W), any type) with probability 1/2, then shift it by up to 4 pixels each way.
 
     Every image draws for itself. What a shift uncovers is filled by reflection at the border (the border pixel itself
     is not repeated), so that no black edge tells the network about the augmentation.
-
-    Args:
-        images: shape (B, C, H, W), any type.
-
-    Returns:
-        Same shape and type.
     """
     flip = torch.randint(2, (len(images),), device=images.device)
     shift = torch.randint(-MAX_SHIFT_PIXELS, MAX_SHIFT_PIXELS + 1, (2, len(images)), device=images.device)
@@ -66,7 +48,7 @@ def flip_and_shift(images: Tensor) -> Tensor:
 
 
 def crop(images: Tensor, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Flips and moves the frame over each image: one gather for the whole batch.
+    """Flip each image and move the frame over it: one gather for the whole batch.
 
     Args:
         images: shape (B, C, H, W), any type.
@@ -87,6 +69,5 @@ def crop(images: Tensor, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
-    """Positions outside 0 to size - 1 come back inside, mirrored at the first and the last."""
-    index = index.abs()
+    index = index.abs()  # positions outside 0 to size - 1 come back inside, mirrored at the first and the last
     return torch.where(index >= size, 2 * (size - 1) - index, index)

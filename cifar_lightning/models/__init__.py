@@ -1,4 +1,4 @@
-"""The architectures: one file each, on the base class that they share."""
+"""The architectures, one file each, and their base class."""
 
 from cifar_lightning.models.base import ImageClassifier
 from cifar_lightning.models.cnn import CNN

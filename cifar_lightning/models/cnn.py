@@ -10,20 +10,15 @@ from cifar_lightning.errors import check
 from cifar_lightning.models.base import NUM_CLASSES, ImageClassifier
 from cifar_lightning.models.layers.pooling import ReLUDropoutMaxPool
 
-SIDE_PIXELS = 32
-
 
 class CNN(ImageClassifier):
     """Blocks of 3x3 convolution, batch norm, ReLU, dropout and 2x2 max-pooling, then one linear layer.
 
     Args:
         channels: Output channels of each block, at most five blocks: each halves the 32 pixels of a side.
-        batch_norm: Normalises each channel over the batch (Ioffe & Szegedy 2015).
+        batch_norm: Normalize each channel over the batch (Ioffe & Szegedy 2015).
         dropout: Probability of zeroing an activation in training, 0 to 1; at 0 there is no such layer.
-        **optimization: As `ImageClassifier` takes them.
-
-    Raises:
-        InputError: A value is out of range.
+        **optimization: As in `ImageClassifier`.
     """
 
     def __init__(
@@ -33,7 +28,7 @@ class CNN(ImageClassifier):
         check(len(channels) <= 5 and all(c >= 1 for c in channels), "channels", channels, "up to five numbers above 0")
         check(0 <= dropout <= 1, "dropout", dropout, "a fraction from 0 to 1")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        inputs, side = 3, SIDE_PIXELS
+        inputs, side = 3, 32  # channels, pixels
         for i, outputs in enumerate(channels, start=1):
             layers[f"conv{i}"] = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
             if batch_norm:

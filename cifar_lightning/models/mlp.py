@@ -9,8 +9,6 @@ from cifar_lightning.errors import check
 from cifar_lightning.models.base import NUM_CLASSES, ImageClassifier
 from cifar_lightning.models.layers.dropout import Dropout
 
-PIXELS = 3 * 32 * 32
-
 
 class MLP(ImageClassifier):
     """3072 -> 512 -> 10: linear, batch norm, ReLU and dropout in each hidden layer, then one linear layer.
@@ -18,12 +16,9 @@ class MLP(ImageClassifier):
     Args:
         width: Units in each hidden layer, 1 to 1,000,000.
         depth: Hidden layers, at least 0.
-        batch_norm: Normalises each hidden unit over the batch (Ioffe & Szegedy 2015).
+        batch_norm: Normalize each hidden unit over the batch (Ioffe & Szegedy 2015).
         dropout: Probability of zeroing a hidden unit in training, 0 to 1; at 0 there is no such layer.
-        **optimization: As `ImageClassifier` takes them.
-
-    Raises:
-        InputError: A value is out of range.
+        **optimization: As in `ImageClassifier`.
     """
 
     def __init__(
@@ -34,7 +29,7 @@ class MLP(ImageClassifier):
         check(depth >= 0, "depth", depth, "0 or more")
         check(0 <= dropout <= 1, "dropout", dropout, "a fraction from 0 to 1")
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-        inputs = PIXELS
+        inputs = 3 * 32 * 32  # channels, rows, columns
         for i in range(1, depth + 1):
             number = i if depth > 1 else ""  # the report's one relu and one dropout have none
             layers[f"fc{i}"] = nn.Linear(inputs, width)

@@ -157,8 +157,8 @@ class Report:
         everyone = self.curves[self.curves.experiment.isin(MAIN)].filter(regex=r"^(train|train_clean|val)/loss$")
         tops = {"loss": charts.loss_top(everyone), "acc": 100}
         chart = alt.vconcat(*(charts.curves(rows, metric, tops[metric]) for metric in metrics), spacing=8)
-        name, shown = "_".join([*metrics, experiment]), chart.properties(title=title(experiment))
-        return self.figure(name, shown, "; ".join(parts))
+        name, shown = "curves" if len(metrics) > 1 else metrics[0], chart.properties(title=title(experiment))
+        return self.figure(f"{name}_{experiment}", shown, "; ".join(parts))
 
     def sweep_chart(self, name: str, setting: str, lines: dict[str, str], *, log: bool = True) -> Markup:
         """Return best validation accuracy against a setting, a line per experiment, beside the original's."""

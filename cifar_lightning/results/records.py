@@ -7,11 +7,11 @@ folder `EXPERIMENT/NAME/`, whose `result.json` is a `Record`. `store.py` writes 
 import base64
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
-SCHEMA = 2
+SCHEMA: Final = 2
 NEEDED = {"epoch", "epoch_seconds", "val/acc"}  # in every row: the report counts on them
 
 
@@ -61,8 +61,8 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     folder: str  # of this record, below the study's; what `fit` left is in version_0 there
     seed: int  # of weights, order and masks
     source: str  # of the images: cifar10 or synthetic
-    # The parsed configuration, dotted: model.dropout (model.class_path names the architecture). Of the Trainer only what
-    # differs from its defaults, and nothing of the machine.
+    # The parsed configuration, dotted: model.dropout (model.class_path names the architecture). Of the Trainer only the
+    # settings that differ from its defaults, and nothing of the machine.
     settings: dict[str, Any]
     parameters: int = 0
     images_per_epoch: int = 0  # trained on

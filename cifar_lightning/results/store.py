@@ -145,6 +145,10 @@ def _as(kind: type[Content], path: Path, content: Any) -> Content:
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
-        cause, _, field = str(error).partition(" - at `$")
-        place = f"{field.strip('.`')}: {cause}" if field else cause
-        raise InputError(str(path), f"not a {kind.__name__.lower()} of a study ({place})", AGAIN) from None
+        raise InputError(str(path), f"not a {kind.__name__.lower()} of a study ({fault(error)})", AGAIN) from None
+
+
+def fault(error: msgspec.ValidationError) -> str:
+    """Return the place and the cause: "points[0].epochs: Expected `int` >= 1"."""
+    cause, _, place = str(error).partition(" - at `$")
+    return f"{place.strip('.`')}: {cause}" if place else cause

@@ -1,4 +1,4 @@
-"""How the Trainer writes and reads checkpoints."""
+"""The CheckpointIO plugin of the Trainer."""
 
 import io
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class DurableCheckpoints(TorchCheckpointIO):
     """Writes checkpoints that survive the process and a power cut, and reads none but whole ones of plain values."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Writes a checkpoint to disk, and only then gives it its name."""
+        """Write a checkpoint to disk, and only then give it its name."""
         buffer, path = io.BytesIO(), Path(path)
         torch.save(checkpoint, buffer)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,5 +25,5 @@ class DurableCheckpoints(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Reads one to the CPU; nothing but tensors and plain values, whatever is asked for."""
+        """Read one to the CPU: tensors and plain values alone, whatever is asked for."""
         return load(Path(path))

@@ -1,55 +1,37 @@
 """The files of a run: every name stands here, once."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 BEST, LAST, PREVIOUS, INTERRUPTED = "best.ckpt", "last.ckpt", "previous.ckpt", "interrupted.ckpt"
 NEW = "new.ckpt"  # a checkpoint that is on disk and has not got its name yet
-
 EVENTS = "events.out.tfevents.*"
-VERSION = "version_"  # what `fit` names a run's folder: version_0, version_1
+VERSION = "version_"  # a run's folder is LOGS/NAME/version_N
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """Paths of what a run leaves.
+    """Paths of the files that a run leaves in its folder.
 
     Attributes:
-        path: The folder: LOGS/NAME/version_N.
+        path: The folder.
+        config: All settings, for `fit --config`.
+        metrics: The curves, a row per epoch.
+        test: Results of `test`.
+        predictions: Results of `predict`.
+        checkpoints: The folder of checkpoints.
     """
 
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """All settings, for `fit --config`."""
-        return self.path / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        """The curves, a row per epoch."""
-        return self.path / "metrics.csv"
-
-    @property
-    def test(self) -> Path:
-        """Results of `test`."""
-        return self.path / "test.json"
-
-    @property
-    def predictions(self) -> Path:
-        """Results of `predict`."""
-        return self.path / "predictions.csv"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of checkpoints."""
-        return self.path / "checkpoints"
-
-    def checkpoint(self, name: str) -> Path:
-        """One of them: BEST, LAST, PREVIOUS, INTERRUPTED or NEW."""
-        return self.checkpoints / name
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config, self.metrics = path / "config.yaml", path / "metrics.csv"
+        self.test, self.predictions = path / "test.json", path / "predictions.csv"
+        self.checkpoints = path / "checkpoints"
 
     @classmethod
-    def of_checkpoint(cls, path: Path) -> "RunFolder":
-        """The run that a checkpoint belongs to; the folder it lies in, if it was copied elsewhere."""
+    def of_checkpoint(cls, path: Path) -> Self:
+        """Return the run that a checkpoint belongs to: the folder it lies in, if it was copied elsewhere."""
         return cls(path.parent.parent if path.parent.name == "checkpoints" else path.parent)
+
+    def checkpoint(self, name: str) -> Path:
+        """Return the path of BEST, LAST, PREVIOUS, INTERRUPTED or NEW."""
+        return self.checkpoints / name

@@ -10,7 +10,11 @@ Row = dict[str, float]
 
 
 def read(path: Path) -> list[Row]:
-    """Read the rows, without the empty cells; none where there is no file."""
+    """Return the rows without their empty cells; none where there is no file.
+
+    Raises:
+        ValueError: The file holds something else.
+    """
     if not path.is_file():
         return []
     with path.open(newline="") as file:

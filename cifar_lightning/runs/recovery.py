@@ -1,54 +1,88 @@
-"""Bring a run's folder to where its checkpoint is, whatever moment it was killed at."""
+"""Bring a run's folder to the state of its checkpoint, at whatever moment the run was killed."""
 
 import sys
 from pathlib import Path
 
 from cifar_lightning.errors import InputError
-from cifar_lightning.runs import events, metrics_csv
+from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import Checkpoint, read_checkpoint
-from cifar_lightning.runs.layout import NEW, RunFolder
+from cifar_lightning.runs.layout import BEST, EVENTS, INTERRUPTED, LAST, NEW, PREVIOUS, RunFolder
 from cifar_lightning.utils import files
 
-# So that what is wrong with it can be looked into, and the next checkpoint does not push out the one before it.
+# Kept, so that it can be looked into, and so that the next checkpoint does not push out the whole one before it.
 DAMAGED = ".damaged"
 
-# So that a run which goes back to an earlier epoch does not find the later ones again that it has left.
+# A run that returns to an earlier epoch must not find the later ones again that it has left.
 LATER = ".later"
 
 
-def repair(folder: Path, checkpoint: Checkpoint | None) -> Path | None:
-    """Brings curves and leftovers of a run to where its checkpoint is, whatever moment it was killed at.
-
-    Args:
-        folder: Of the run; this process must have it to itself.
-        checkpoint: What it goes on from.
+def repair(run: RunFolder, checkpoint: Checkpoint | None) -> Path | None:
+    """Repair the folder of a run that resumes from a checkpoint, or (None) from the beginning, and has it locked.
 
     Returns:
         Where the checkpoint is now.
 
     Raises:
-        InputError: The checkpoint has been replaced since.
+        InputError: The checkpoint has been replaced since it was read, before the folder was locked.
     """
-    rows, steps = (checkpoint.rows, checkpoint.steps) if checkpoint else ([], 0)
-    if checkpoint and read_checkpoint(checkpoint.path).steps != steps:  # it was read before the folder was ours alone
-        raise InputError(str(folder), "another process has just trained here", "start again")
+    if checkpoint and read_checkpoint(checkpoint.path).steps != checkpoint.steps:
+        raise InputError(str(run.path), "another process has just trained here", "start again")
     if checkpoint:
-        _set_aside_others(folder, checkpoint)
-    for leftover in [*folder.glob(files.TEMPORARY), *folder.glob(f"checkpoints/{files.TEMPORARY}")]:
+        _set_aside_others(run, checkpoint)
+    for leftover in [*run.path.glob(files.TEMPORARY), *run.checkpoints.glob(files.TEMPORARY)]:
         leftover.unlink()
-    events.repair(folder, rows, steps)
-    if rows:
-        metrics_csv.write(RunFolder(folder).metrics, rows)
+    if not checkpoint or not checkpoint.rows:
+        run.metrics.unlink(missing_ok=True)
     else:
-        RunFolder(folder).metrics.unlink(missing_ok=True)
+        metrics_csv.write(run.metrics, checkpoint.rows)
     if checkpoint and checkpoint.path.name == NEW:
-        return settle(checkpoint.path, rows)
+        return settle(checkpoint.path, checkpoint.rows)
     return checkpoint.path if checkpoint else None
 
 
-def _set_aside_others(run: Path, checkpoint: Checkpoint) -> None:
-    """Leaves no checkpoint of a run that is damaged, or further on than the one that it goes on from."""
-    for path in sorted((run / "checkpoints").glob("*.ckpt")):
+def purge_step(run: RunFolder, checkpoint: Checkpoint | None) -> int | None:
+    """Return the step from which a new event file must hide what earlier ones hold; None if they hold nothing stale.
+
+    An epoch's row is in metrics.csv before it is in the event file, and there before the checkpoint: where metrics.csv
+    has no more rows than the checkpoint, nor has the event file. TensorBoard takes a step for an epoch here; what a
+    model logs at later *steps* would be hidden too, so nothing is purged without need.
+    """
+    if not any(run.path.glob(EVENTS)):
+        return None
+    if checkpoint is None:
+        return 0
+    try:
+        stale = len(metrics_csv.read(run.metrics)) > len(checkpoint.rows)
+    except (ValueError, OSError):  # damaged: then nothing is known
+        stale = True
+    return len(checkpoint.rows) + 1 if stale else None
+
+
+def settle(new: Path, rows: list[metrics_csv.Row]) -> Path:
+    """Give the checkpoint of an epoch its names; if that was cut off, it is done again from the start.
+
+    Args:
+        new: The checkpoint, beside those of the epochs before.
+        rows: The history up to it.
+
+    Returns:
+        `last.ckpt`.
+    """
+    folder, last = new.parent, new.with_name(LAST)
+    *before, now = [row.get("val/acc") for row in rows]
+    if now is not None and now > max((acc for acc in before if acc is not None), default=float("-inf")):
+        files.link(new, folder / BEST)
+    if last.exists():
+        last.replace(folder / PREVIOUS)
+    new.replace(last)
+    (folder / INTERRUPTED).unlink(missing_ok=True)
+    files.sync(folder)
+    return last
+
+
+def _set_aside_others(run: RunFolder, checkpoint: Checkpoint) -> None:
+    """Rename the checkpoints of a run that are damaged, or further on than the one it resumes from."""
+    for path in sorted(run.checkpoints.glob("*.ckpt")):
         if path == checkpoint.path:
             continue
         try:
@@ -58,25 +92,3 @@ def _set_aside_others(run: Path, checkpoint: Checkpoint) -> None:
         if suffix:
             print(f"sets aside {path} as {path.name}{suffix}", file=sys.stderr)
             path.replace(f"{path}{suffix}")
-
-
-def settle(new: Path, rows: list[dict[str, float]]) -> Path:
-    """Gives the checkpoint of an epoch its names; where that was cut off, it is done again from the start.
-
-    Args:
-        new: The checkpoint, beside those of the epochs before.
-        rows: The history up to it.
-
-    Returns:
-        `last.ckpt`.
-    """
-    folder, last = new.parent, new.with_name("last.ckpt")
-    *before, now = [row.get("val/acc") for row in rows]
-    if now is not None and now > max((acc for acc in before if acc is not None), default=float("-inf")):
-        files.link(new, folder / "best.ckpt")
-    if last.exists():
-        last.replace(folder / "previous.ckpt")
-    new.replace(last)
-    (folder / "interrupted.ckpt").unlink(missing_ok=True)
-    files.sync_folder(folder)
-    return last

@@ -1,4 +1,4 @@
-"""Has cells run: here in processes of this machine, in turn. Another launcher may send them elsewhere."""
+"""Execute runs: here in processes of this machine. Another executor may send them elsewhere."""
 
 import io
 import multiprocessing
@@ -11,33 +11,33 @@ from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
-from cifar_lightning.study.cells import Cell
+from cifar_lightning.study.plan import Run
 
 
-class Said(NamedTuple):
-    """A line that a cell printed."""
+class Printed(NamedTuple):
+    """A line that a run printed."""
 
-    cell: Cell
+    run: Run
     line: str
 
 
 class Ended(NamedTuple):
-    """A cell's end: the exit status, negative for the signal that it died of."""
+    """A run's end: the exit status, negative for the signal that it died of."""
 
-    cell: Cell
+    run: Run
     status: int
 
 
-Events = Generator[Said | Ended, None, None]
+Events = Generator[Printed | Ended, None, None]
 
 
-class Launcher(Protocol):
-    """Runs cells, in whatever order and wherever: `worker.perform` of each, with the study's folder in reach."""
+class Executor(Protocol):
+    """Executes runs in whatever order and wherever: `worker.execute` of each, with the study's folder in reach."""
 
-    def __call__(self, cells: Sequence[Cell], study: Path) -> Events:
-        """Yields what the cells say, and each one's end. Closing it stops those that run; they can go on later."""
+    def __call__(self, runs: Sequence[Run]) -> Events:
+        """Yield what the runs print, and each one's end. Closing it stops them; they can be resumed later."""
         ...
 
 
@@ -51,23 +51,22 @@ class Local:
 
     workers: int = 1
 
-    def __call__(self, cells: Sequence[Cell], study: Path) -> Events:
-        """As `Launcher`."""
-        waiting, running = list(reversed(cells)), dict[Connection, _Child]()
+    def __call__(self, runs: Sequence[Run]) -> Events:
+        """As `Executor`."""
+        waiting, running = list(reversed(runs)), dict[Connection, _Child]()
         try:
             while waiting or running:
                 while waiting and len(running) < self.workers:
-                    child = _Child(waiting.pop(), study, self._threads())
+                    child = _Child(waiting.pop(), self._threads())
                     running[child.output] = child
-                for output in wait(list(running)):
-                    assert isinstance(output, Connection)
+                for output in cast(list[Connection], wait(list(running))):
                     child = running[output]
                     yield from child.lines()
                     if child.status is not None:
                         del running[output]
-                        yield Ended(child.cell, child.status)
+                        yield Ended(child.run, child.status)
         finally:
-            stop(list(running.values()))
+            _stop(list(running.values()))
 
     def _threads(self) -> int | None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -76,7 +75,7 @@ class Local:
 
 
 def context() -> Any:
-    """Where processes come from: on Linux a server that imports once and forks.
+    """Return where processes come from: on Linux a server that imports once, in the background, and forks.
 
     Elsewhere each imports for itself: Apple's libraries do not survive a fork.
     """
@@ -95,53 +94,10 @@ def context() -> Any:
 
 
 def begin(target: Any, *args: Any) -> Any:
-    """Starts a process that does not hear Ctrl-C: that is for this one, which ends the others."""
+    """Start a process that does not hear Ctrl-C: that is for this one, which ends the others."""
     process = context().Process(target=_begin, args=(str(Path.cwd()), dict(os.environ), target, *args))
     process.start()
     return process
-
-
-def stop(children: Sequence["_Child"]) -> None:
-    """Has processes save and end; a second Ctrl-C meanwhile kills them."""
-    if children:
-        print("stopping: what runs saves first (again: at once)", file=sys.stderr)
-    try:
-        for child in children:
-            child.process.terminate()
-        for child in children:
-            while child.status is None:  # what it says must be read, or it would wait to say it
-                list(child.lines())
-    finally:
-        for child in children:
-            child.process.kill()
-            child.process.join()
-
-
-class _Child:
-    """The process of a cell.
-
-    Args:
-        cell: What it does.
-        study: The study's folder.
-        threads: That it computes with; None is as many as a `fit` alone would take.
-    """
-
-    def __init__(self, cell: Cell, study: Path, threads: int | None) -> None:
-        self.cell, self._rest = cell, b""
-        self.status: int | None = None
-        self.output, there = context().Pipe(duplex=False)
-        self.process = begin(_live, (self.output, there), threads, cell, study)
-        there.close()
-
-    def lines(self) -> Iterator[Said]:
-        """The whole lines that have come; once there will be no more, the status is set."""
-        data = os.read(self.output.fileno(), 65536)
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        if not data:
-            self.process.join()
-            self.status = self.process.exitcode
-            whole.append(self._rest)
-        yield from (Said(self.cell, line.decode(errors="replace")) for line in whole if line.strip())
 
 
 def _begin(folder: str, environment: dict[str, str], target: Any, *args: Any) -> None:
@@ -155,17 +111,38 @@ def _begin(folder: str, environment: dict[str, str], target: Any, *args: Any) ->
 
 
 def _follow() -> None:
-    """Ends this process, in order, when the one that started it is gone."""
+    """End this process, in order, when the one that started it is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _live(pipe: tuple[Connection, Connection], threads: int | None, cell: Cell, study: Path) -> None:
+class _Child:
+    """The process of a run, which computes with so many threads; None is as many as a `fit` alone would take."""
+
+    def __init__(self, run: Run, threads: int | None) -> None:
+        self.run, self._rest = run, b""
+        self.status: int | None = None
+        self.output, there = context().Pipe(duplex=False)
+        self.process = begin(_execute, (self.output, there), threads, run)
+        there.close()
+
+    def lines(self) -> Iterator[Printed]:
+        """Yield the whole lines that have come; once there will be no more, the status is set."""
+        data = os.read(self.output.fileno(), 65536)
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        if not data:
+            self.process.join()
+            self.status = self.process.exitcode
+            whole.append(self._rest)
+        yield from (Printed(self.run, line.decode(errors="replace")) for line in whole if line.strip())
+
+
+def _execute(pipe: tuple[Connection, Connection], threads: int | None, run: Run) -> None:
     import torch
 
-    from cifar_lightning.study.worker import perform
+    from cifar_lightning.study.worker import execute
 
     # The end that is read from stays open here, too: if its reader is killed, what is printed on the way to an orderly
     # end must not fail.
@@ -177,4 +154,20 @@ def _live(pipe: tuple[Connection, Connection], threads: int | None, cell: Cell, 
         sys.stdout.reconfigure(line_buffering=True)  # a pipe would get it in blocks
     if threads:
         torch.set_num_threads(threads)
-    sys.exit(perform(cell, study))
+    sys.exit(execute(run))
+
+
+def _stop(children: Sequence[_Child]) -> None:
+    """Have processes save and end; a second Ctrl-C meanwhile kills them."""
+    if children:
+        print("stopping: what runs saves first (again: at once)", file=sys.stderr)
+    try:
+        for child in children:
+            child.process.terminate()
+        for child in children:
+            while child.status is None:  # what it prints must be read, or it would wait to print it
+                list(child.lines())
+    finally:
+        for child in children:
+            child.process.kill()
+            child.process.join()

@@ -3,14 +3,16 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cifar_lightning import models
 from cifar_lightning.cli.config_files import flat
-from cifar_lightning.cli.dry_run import DryRun
-from cifar_lightning.data.loader import steps_per_epoch
+from cifar_lightning.errors import InputError
+
+if TYPE_CHECKING:  # Lightning takes seconds to import: first see whether the command and its file are right
+    from cifar_lightning.cli.dry_run import DryRun
 
 # Bump it with any change after which the same configuration and seed give other losses: of initialization, order of the
 # batches, augmentation, optimizer, a metric. No old run serves a new study then. tests/study/test_identity.py holds the
@@ -24,13 +26,15 @@ NOT_CONTENT = {
     *("data.root", "data.source", "data.seed", "data.num_workers", "data.mirrors", "data.images"),
     "trainer.accelerator",
 }
-LIMIT, EPOCHS = "trainer.limit_train_batches", "trainer.max_epochs"
+LIMIT, EPOCHS, MODELS = "trainer.limit_train_batches", "trainer.max_epochs", "cifar_lightning.models."
 
 Settings = Mapping[str, Any]
 
 
 @cache
-def _reader() -> tuple[DryRun, Settings]:
+def _reader() -> "tuple[DryRun, Settings]":
+    from cifar_lightning.cli.dry_run import DryRun
+
     # LightningCLI parses only what it then builds: one dry run of a small network, for its parser, takes 0.3 s. With it
     # a configuration is parsed in 0.05 s.
     small = ["--model=MLP", "--data.source=synthetic", "--trainer.accelerator=cpu", f"--logs={tempfile.gettempdir()}"]
@@ -38,7 +42,7 @@ def _reader() -> tuple[DryRun, Settings]:
     return reader, _parse(reader, ["--model=MLP"])
 
 
-def _parse(reader: DryRun, flags: Sequence[str]) -> Settings:
+def _parse(reader: "DryRun", flags: Sequence[str]) -> Settings:
     reader.parse_arguments(reader.parser, ["fit", *flags])
     return flat(reader.config["fit"].as_dict())
 
@@ -52,20 +56,35 @@ def parse(flags: Sequence[str]) -> Settings:
     return _parse(_reader()[0], flags)
 
 
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Name the point of a study whose settings `fit` refuses; raise its `InputError`."""
+    try:
+        yield
+    except Exception as error:
+        from cifar_lightning.cli.error_messages import explain
+
+        message = explain(error)
+        if message.status != InputError.status:
+            raise
+        cause, _, remedy = message.text.partition("; ")
+        raise InputError(where, cause, remedy) from error
+
+
 def content(settings: Settings) -> dict[str, Any]:
     """Return those of all settings that decide a run's metrics.
 
     Of the Trainer only those that differ from the parser's defaults, so that another version of Lightning, with more
     of them, orphans no run.
     """
-    defaults = _reader()[1]
-    kept = {key: value for key, value in settings.items() if key.startswith(("model.", "data.", "trainer."))}
-    found = {
-        key: value
-        for key, value in kept.items()
-        if key not in NOT_CONTENT and (key == EPOCHS or not key.startswith("trainer.") or value != defaults.get(key))
-    }
-    found["model.class_path"] = _short(found["model.class_path"])
+    found, defaults = {EPOCHS: settings[EPOCHS]}, _reader()[1]
+    for key, value in settings.items():
+        if key.startswith("trainer.") and value == defaults.get(key):
+            continue
+        if key.startswith(("model.", "data.", "trainer.")) and key not in NOT_CONTENT:
+            found[key] = value
+    if found["model.class_path"].startswith(MODELS):  # one name, in whatever file the class is
+        found["model.class_path"] = MODELS + found["model.class_path"].rpartition(".")[2]
     plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
     return plain
 
@@ -91,15 +110,11 @@ def address(settings: Settings, seed: int, source: str, *, beginning: bool = Fal
 
 def _limit(settings: Settings) -> int | None:
     """The number of steps that an epoch is limited to; None where that is no limit."""
-    limit, batch, images = settings.get(LIMIT), settings["data.batch_size"], settings["data.train_size"]
+    from cifar_lightning.data.loader import steps_per_epoch
+
+    limit, batch = settings.get(LIMIT), settings["data.batch_size"]
     if limit is None or batch < 1:  # what can't be is for `fit` to refuse
         return None
-    images = images or 50_000 - settings["data.val_size"]
+    images = settings["data.train_size"] or 50_000 - settings["data.val_size"]
     steps = steps_per_epoch(images, batch, limit)
     return steps if steps < steps_per_epoch(images, batch) else None
-
-
-def _short(class_path: str) -> str:
-    """One name of a class that has several: `cifar_lightning.models.MLP`, wherever in there it is defined."""
-    name = class_path.rpartition(".")[2]
-    return f"{models.__name__}.{name}" if class_path.startswith(models.__name__) else class_path

@@ -1,138 +1,213 @@
-"""From experiments to the runs that they take: each a plain `fit`, known by its content."""
+"""From experiments to points and runs: each run a plain `fit`, known by its content, made once for all its points."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
-from functools import cache, partial
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
-from cifar_lightning.cli.config_files import flat, load_yaml
-from cifar_lightning.data.source import Source, data_root, settle
-from cifar_lightning.errors import check
+from cifar_lightning.data.source import Source, data_root, resolve_source, tagged
+from cifar_lightning.errors import InputError
 from cifar_lightning.results.records import Point, Record
-from cifar_lightning.study.cells import Cell, label, make_cell
+from cifar_lightning.results.store import is_link
+from cifar_lightning.runs.layout import VERSION, RunFolder
+from cifar_lightning.study import identity
 from cifar_lightning.study.config import Experiment
-from cifar_lightning.study.identity import code_version, content_address
+from cifar_lightning.study.identity import EPOCHS, RECIPE, naming
+
+TAG_DIGITS = 8
+LABEL_BYTES = 150  # a name may have 255 in all
 
 
-class Grid(NamedTuple):
-    """All of a study.
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that a study asks for."""
 
-    Attributes:
-        points: Every place, in the order of the configuration.
-        cells: The runs that they take, each once.
-        places: The folder that each point's run would have, were it its experiment's alone; with the run's address.
-    """
+    study: Path  # the study's folder
+    experiment: str  # that it has its folder in
+    label: str  # what varies there, as text
+    flags: tuple[str, ...]  # its configuration, for `fit`
+    settings: Mapping[str, Any]  # the content of that
+    seed: int
+    source: Source
+    test: bool  # whether the test set is asked
 
-    points: list[Point]
-    cells: list[Cell]
-    places: dict[Path, str]
+    @cached_property
+    def address(self) -> str:
+        """Its identity."""
+        return identity.address(self.settings, self.seed, self.source)
+
+    @property
+    def beginning(self) -> str:
+        """The identity of all runs of which the shorter is the beginning of the longer."""
+        return identity.address(self.settings, self.seed, self.source, beginning=True)
+
+    @property
+    def epochs(self) -> int:
+        """How many it has."""
+        return int(self.settings[EPOCHS])
+
+    @property
+    def ending(self) -> str:
+        """Of its folder's name, wherever that is."""
+        return f"seed={self.seed},{self.address[:TAG_DIGITS]}"
+
+    @property
+    def folder(self) -> Path:
+        """Of its record, below the study's."""
+        return Path(self.experiment) / tagged(f"{self.label}{self.ending}", self.source)
+
+    @property
+    def files(self) -> RunFolder:
+        """What `fit` makes there."""
+        return RunFolder(self.study / self.folder / f"{VERSION}0")
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of the `fit`, which tags the name itself."""
+        place = ["--logs", str(self.study / self.experiment), "--name", f"{self.label}{self.ending}"]
+        return ["fit", *self.flags, f"--{EPOCHS}", str(self.epochs), "--seed_everything", str(self.seed), *place]
+
+    def lasting(self, epochs: int) -> "Run":
+        """Return the run of so many epochs that is otherwise the same."""
+        return replace(self, settings={**self.settings, EPOCHS: epochs})
+
+    @property
+    def command(self) -> str:
+        """Repeats it by hand."""
+        return shlex.join(["python", "-m", "cifar_lightning", *self.arguments])
+
+    def record(self, **result: Any) -> Record:
+        """Return its record with a result."""
+        return Record(
+            address=self.address,
+            command=self.command,
+            folder=str(self.folder),
+            seed=self.seed,
+            source=self.source,
+            settings=dict(self.settings),
+            **result,
+        )
 
 
-class Wanted(NamedTuple):
-    """What a point asks for.
+class Layout(NamedTuple):
+    """All of a study."""
 
-    Attributes:
-        cell: Its own run.
-        varied: What varies there.
-        lasting: The run of so many epochs that is otherwise the same.
-    """
-
-    cell: Cell
-    varied: dict[str, Any]
-    lasting: Callable[[int], Cell]
+    points: list[Point]  # in the order of the configuration
+    runs: list[Run]  # that serve them, each once
+    links: dict[Path, Path]  # where else a run is to be seen: in the experiment of each point that it serves
 
 
-def grid(experiments: Mapping[str, Experiment], output: Path, there: Iterable[Record] = ()) -> Grid:
-    """Lays the grid out.
+def plan(experiments: Mapping[str, Experiment], study: Path, records: Iterable[Record] = ()) -> Layout:
+    """Lay out the points, and the runs that serve them.
+
+    A run serves every point that needs its beginning; finished runs serve before those that are still to be made, the
+    shortest first. A test is asked of a run of exactly so many epochs.
 
     Args:
         experiments: By name.
-        output: The study's folder.
-        there: Records of runs that have been made, for whatever experiments.
+        study: The study's folder.
+        records: Of runs that were made there, for whatever experiments.
     """
-    wanted = list(_wanted(experiments, output, code_version()))
-    longest, done, own = dict[str, int](), _lengths(there), dict[str, Cell]()
-    for cell, _, _ in wanted:
-        own.setdefault(cell.address, cell)
-        content = _beginning_of(cell)
-        longest[content] = max(longest.get(content, 0), cell.epochs)
-    points, cells, places = [], dict[str, Cell](), dict[Path, str]()
-    for cell, varied, lasting in wanted:
-        content = _beginning_of(cell)
-        enough = [epochs for epochs in done.get(content, ()) if epochs >= cell.epochs]
-        other = lasting(min(enough, default=longest[content]))
-        serving = cell if cell.test else own.get(other.address, other)
-        first = cells.get(serving.address, serving)
-        cells[serving.address] = replace(first, test=serving.test or first.test)
-        places[cell.folder] = serving.address
+    requests, lengths = list(_requests(experiments, study)), _finished(records)
+    own, longest = dict[str, Run](), dict[str, int]()
+    for run, _ in requests:
+        own.setdefault(run.address, run)
+        longest[run.beginning] = max(longest.get(run.beginning, 0), run.epochs)
+    points, serving = [], dict[str, Run]()
+    for run, varied in requests:
+        enough = [epochs for epochs in lengths.get(run.beginning, ()) if epochs >= run.epochs]
+        serves = run if run.test else run.lasting(min(enough, default=longest[run.beginning]))
+        first = serving.get(serves.address) or own.get(serves.address, serves)
+        serving[serves.address] = replace(first, test=serves.test or first.test)
         points.append(
             Point(
-                experiment=cell.experiment,
-                variant=label(varied) or cell.experiment,
+                experiment=run.experiment,
+                variant=label(varied) or run.experiment,
                 varied=varied,
-                seed=cell.seed,
-                epochs=cell.epochs,
-                address=serving.address,
+                seed=run.seed,
+                epochs=run.epochs,
+                address=serves.address,
             )
         )
-    return Grid(points, list(cells.values()), places)
+    runs = {address: _located(run) for address, run in serving.items()}
+    places = {run.folder: runs[point.address].folder for (run, _), point in zip(requests, points, strict=True)}
+    return Layout(points, list(runs.values()), {place: home for place, home in places.items() if place != home})
 
 
-def _beginning(settings: Mapping[str, Any], epochs: int, seed: int, source: str, code: str) -> str:
-    """What runs have in common of which a shorter one is the beginning of a longer one, bit for bit.
-
-    It is where the learning rate is constant. The longer one then serves both, if no test of the shorter one is wanted.
-    """
-    constant = settings.get("model.schedule", "constant") == "constant"
-    return content_address(settings, 0 if constant else epochs, seed, source, code)
-
-
-def _beginning_of(cell: Cell) -> str:
-    return _beginning(cell.settings, cell.epochs, cell.seed, cell.source, cell.code)
+def show_links(layout: Layout, study: Path) -> None:
+    """Link a run that several experiments share into the folder of each, so that TensorBoard shows it there."""
+    for path in (study / place for place in (*layout.links, *(run.folder for run in layout.runs))):
+        if is_link(path, study):  # to another run perhaps, or in the place of one that has its own now
+            path.unlink()
+    for place, home in layout.links.items():
+        with suppress(OSError):  # it is there, or the file system has no links
+            (study / place).parent.mkdir(parents=True, exist_ok=True)
+            (study / place).symlink_to(Path("..") / home)
 
 
-def _lengths(records: Iterable[Record]) -> dict[str, list[int]]:
-    """How many epochs runs have that have had them all, by how they begin."""
-    found: dict[str, list[int]] = {}
+def _finished(records: Iterable[Record]) -> dict[str, list[int]]:
+    """How many epochs the finished runs have, by their beginning."""
+    lengths: dict[str, list[int]] = {}
     for record in records:
-        epochs, code = record.settings.get("trainer.max_epochs"), record.environment.get("code")
-        if code and isinstance(epochs, int) and len(record.rows) >= epochs:
-            content = _beginning(record.settings, epochs, record.seed, record.source, code)
-            found.setdefault(content, []).append(epochs)
-    return found
+        epochs = record.settings.get(EPOCHS, 0)
+        if record.environment.get("recipe") == RECIPE and len(record.rows) >= epochs:
+            beginning = identity.address(record.settings, record.seed, record.source, beginning=True)
+            lengths.setdefault(beginning, []).append(epochs)
+    return lengths
 
 
-def _wanted(experiments: Mapping[str, Experiment], output: Path, code: str) -> Iterator[Wanted]:
-    settled = cache(_settled)  # once, or a day with a bad network would ask at every point
+def _requests(experiments: Mapping[str, Experiment], study: Path) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Yield the run of each point alone, and what varies there."""
+    resolve = cache(resolve_source)  # once, or a day with a bad network would ask at every point
     for name, experiment in experiments.items():
-        base = flat(load_yaml(Path(experiment.base)))
+        known = set[str]()
         for varied in experiment.variants():
-            given = {**experiment.set, **varied}
-            asked, root, mirrors = _asked(f"experiment {name}", base | given)
-            source = settled(asked, root, mirrors)
-            settings = base | given | {"data.source": source}
+            given, where = {**experiment.set, **varied}, f"experiment {name}, {label(varied)}".rstrip(", ")
+            with naming(where):
+                settings = identity.parse(_flags(experiment.base, given))
+            asked, root = settings["data.source"], data_root(settings["data.root"])
+            source = resolve(asked, root, tuple(settings["data.mirrors"]))
             if asked == "auto":  # so that the command does the same on a day without a network
                 given["data.source"] = source
+            short = label(varied).replace("/", "_").encode()[:LABEL_BYTES].decode(errors="ignore")
             for seed in experiment.seeds:
-                lasting = partial(make_cell, name, experiment, output, seed, given, settings, code)
-                yield Wanted(lasting(experiment.epochs), varied, lasting)
+                run = Run(
+                    study=study,
+                    experiment=name,
+                    label=f"{short}," if short else "",
+                    flags=tuple(_flags(experiment.base, given)),
+                    settings={**identity.content(settings), EPOCHS: experiment.epochs},
+                    seed=seed,
+                    source=source,
+                    test=experiment.test,
+                )
+                if run.address in known:
+                    raise InputError(where, "the same run as that of another value", "give each value once")
+                known.add(run.address)
+                yield run, varied
 
 
-def _asked(where: str, settings: Mapping[str, Any]) -> tuple[Source, str | None, tuple[str, ...]]:
-    """Where the images are to come from; looked at here already, as it is used before `fit` sees it."""
-    asked: Source = settings.get("data.source", "cifar10")
-    root, mirrors = settings.get("data.root"), settings.get("data.mirrors")
-    check(asked in get_args(Source), f"{where}, data.source", asked, " or ".join(get_args(Source)))
-    check(root is None or isinstance(root, str), f"{where}, data.root", root, "the name of a folder")
-    urls = mirrors is None or (isinstance(mirrors, list) and all(isinstance(each, str) for each in mirrors))
-    check(urls, f"{where}, data.mirrors", mirrors, "a list of addresses")
-    return asked, root, tuple(mirrors or ())
+def _located(run: Run) -> Run:
+    """The run where it is on disk already, begun when the configuration was another one, say."""
+    for path in sorted(run.study.glob(f"*/*{tagged(run.ending, run.source)}")):
+        if not is_link(path, run.study):
+            name = path.name.removesuffix(tagged(run.ending, run.source))
+            return replace(run, experiment=path.parent.name, label=name)
+    return run
 
 
-def _settled(asked: Source, root: str | None, mirrors: tuple[str, ...]) -> Source:
-    if asked != "auto":
-        return asked
-    from cifar_lightning.data.cifar10 import MIRRORS  # here, because PyTorch takes a second to import
+def _flags(base: str, given: Mapping[str, Any]) -> list[str]:
+    return ["--config", base, *(word for key, value in given.items() for word in (f"--{key}", _text(value)))]
 
-    return settle(asked, data_root(root), mirrors or MIRRORS)
+
+def label(varied: Mapping[str, Any]) -> str:
+    """Return what varies as text: `batch_size=10,lr=0.001`."""
+    return ",".join(f"{key.rpartition('.')[2]}={_text(value)}" for key, value in varied.items())
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,115 +1,109 @@
-"""A look at all cells before any is run: whether `fit` takes their settings, and how long they would take."""
+"""Preflight: before any run is made, whether `fit` takes the settings of all, and how long each would take."""
 
-import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from statistics import median
+from timeit import repeat
 from typing import Any
 
 from cifar_lightning.errors import InputError, RunError, check
-from cifar_lightning.study.cells import Cell
 from cifar_lightning.study.executor import begin, context
+from cifar_lightning.study.plan import Run
 
-STEPS = 3  # the median of so many is taken, after one that does not count
+STEPS = 4  # the first does not count, of the others the median is taken
 MOST_IMAGES = 200  # in a probe's batch: more take as much longer
 
 
-def survey(cells: Sequence[Cell]) -> dict[str, float]:
-    """Looks at cells, in a process of its own.
+def preflight(runs: Sequence[Run]) -> dict[str, float]:
+    """Build every run, in a process of its own, and time some steps of each kind.
 
     Returns:
-        Seconds that an epoch would take, by address; 0 where that can't be told, as a run may not fit in memory.
+        Seconds per epoch, by address; 0 where that can't be told, as a run may not fit in memory.
 
     Raises:
         InputError: `fit` would refuse one.
     """
-    found, waiting = dict[str, float](), list(cells)
+    found, waiting = dict[str, float](), list(runs)
     while waiting:
-        for seconds in _answers(tuple(waiting)):
+        for seconds in _answers(waiting[:]):
             found[waiting.pop(0).address] = seconds
         if waiting:  # the system has killed the process, for want of memory perhaps; it would kill the run alone
             found[waiting.pop(0).address] = 0.0
     return found
 
 
-def _answers(cells: Sequence[Cell]) -> Iterator[float]:
-    """Seconds of an epoch, cell by cell, for as long as the process lives."""
+def _answers(runs: Sequence[Run]) -> Iterator[float]:
+    """Seconds per epoch, run by run, for as long as the process lives."""
     here, there = context().Pipe(duplex=False)
-    process = begin(_survey, there, cells)
+    process = begin(_answer, there, runs)
     there.close()
+    begun = False
     try:
-        _begun(here)
-        for _ in cells:
+        begun = here.recv()
+        for _ in runs:
             seconds: float | InputError = here.recv()
             if isinstance(seconds, InputError):
                 raise seconds
             yield seconds
     except EOFError:
-        return
+        if not begun:
+            raise RunError("study", "the process of its preflight has ended", "start it again") from None
     finally:
         process.kill()
         process.join()
 
 
-def _begun(connection: Connection) -> None:
-    try:
-        connection.recv()
-    except EOFError:
-        raise RunError("study", "the process that looks at its cells has ended", "start it again") from None
-
-
-def _survey(connection: Connection, cells: Sequence[Cell]) -> None:
+def _answer(connection: Connection, runs: Sequence[Run]) -> None:
     from cifar_lightning.cli.warning_filters import be_quiet
     from cifar_lightning.utils.performance import prepare
 
     be_quiet()
     prepare()
     with suppress(BrokenPipeError):  # who asked is gone
-        connection.send("begun")
+        connection.send(True)
         try:
-            for seconds in survey_here(cells):
+            for seconds in seconds_per_epoch(runs):
                 connection.send(seconds)
         except InputError as error:
             connection.send(error)
 
 
-def survey_here(cells: Sequence[Cell]) -> Iterator[float]:
-    """Seconds of an epoch, cell by cell, as `survey`, but in this process."""
-    from cifar_lightning.cli.error_messages import explain
+def seconds_per_epoch(runs: Sequence[Run]) -> Iterator[float]:
+    """Yield what `preflight` returns, run by run, computed in this process."""
+    from cifar_lightning.study.identity import naming
 
     known: dict[tuple[Any, ...], tuple[float, float]] = {}
-    for cell in cells:
+    for run in runs:
+        seconds = 0.0
         try:
-            seconds = _epoch(cell, known)
-        except Exception as error:
-            message = explain(error)
-            if message.status == InputError.status:
-                cause, _, remedy = message.text.partition("; ")
-                raise InputError(f"experiment {cell.experiment}, {cell.name}", cause, remedy) from error
-            seconds = 0.0  # `fit` will fail of it, too, and the others will not
+            with naming(f"experiment {run.experiment}, {run.label}{run.ending}"):
+                seconds = _epoch(run, known)
+        except InputError:
+            raise
+        except Exception:
+            pass  # `fit` will fail of it, too, and the others will not
         yield seconds
 
 
-def _epoch(cell: Cell, known: dict[tuple[Any, ...], tuple[float, float]]) -> float:
-    """Seconds of an epoch; steps like those of a cell before are not timed again."""
+def _epoch(run: Run, known: dict[tuple[Any, ...], tuple[float, float]]) -> float:
+    """Seconds per epoch; steps like those of a run before are not timed again."""
     from cifar_lightning.cli.dry_run import DryRun
 
-    setting = DryRun(list(cell.command))
-    data, model = setting.datamodule, setting.model
-    _check(setting.config["fit"])
+    dry = DryRun(run.arguments)
+    _check(dry.config["fit"])
+    data = dry.datamodule
     batch = min(data.batch_size, MOST_IMAGES)
-    kind = (repr(model), setting.trainer.precision, batch)
+    kind = (repr(dry.model), dry.trainer.precision, batch)
     if kind not in known:
-        known[kind] = _step(setting, batch)
+        known[kind] = _step(dry, batch)
     train, evaluate = known[kind]
-    steps = math.ceil(setting.images_per_epoch / data.batch_size)
     evaluated = data.val_size + data.train_clean_size
-    return float(steps * train * data.batch_size / batch + evaluated * evaluate)
+    return float(dry.steps_per_epoch * train * data.batch_size / batch + evaluated * evaluate)
 
 
 def _check(config: Any) -> None:
-    """Refuses what ends before its epochs are over, or has epochs without a validation: they could not be compared."""
+    """Refuse what ends before its epochs are over, or has epochs without a validation: they could not be compared."""
     data, trainer = config.data, config.trainer
     check(data.val_size > 0, "data.val_size", data.val_size, "1 or more: a study compares on validation images")
     every = trainer.check_val_every_n_epoch
@@ -122,16 +116,15 @@ def _check(config: Any) -> None:
         check(trainer[name] in (None, True), f"trainer.{name}", trainer[name], f"the default: {what} are needed")
 
 
-def _step(setting: Any, batch: int) -> tuple[float, float]:
+def _step(dry: Any, batch: int) -> tuple[float, float]:
     """Seconds of a training step of so many images, and of evaluating one image."""
     import torch
     from torch.nn.functional import cross_entropy
 
-    setting.place()
-    model, precision = setting.model, setting.trainer.precision_plugin
-    optimizer = model.new_optimizer()
-    images = torch.randn(batch, 3, 32, 32, device=setting.device)
-    labels = torch.zeros(batch, dtype=torch.int64, device=setting.device)
+    dry.place()
+    model, precision, optimizer = dry.model, dry.trainer.precision_plugin, dry.model.new_optimizer()
+    images = torch.randn(batch, 3, 32, 32, device=dry.device)
+    labels = torch.zeros(batch, dtype=torch.int64, device=dry.device)
 
     def train() -> None:
         optimizer.zero_grad()
@@ -145,16 +138,6 @@ def _step(setting: Any, batch: int) -> tuple[float, float]:
             model(images.to(model.dtype)).sum().item()
 
     model.train()
-    training = _median(train)
+    training = median(repeat(train, number=1, repeat=STEPS)[1:])
     model.eval()
-    return training, _median(evaluate) / batch
-
-
-def _median(step: Any) -> float:
-    step()
-    times = []
-    for _ in range(STEPS):
-        started = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - started)
-    return sorted(times)[STEPS // 2]
+    return training, median(repeat(evaluate, number=1, repeat=STEPS)[1:]) / batch

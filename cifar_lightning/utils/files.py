@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY = ".*.tmp"
+LOCK = ".lock"
 
 
 def replace(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file so that at every moment, a power cut's included, either the old or the new one is there, whole.
+    """Write a file so that at every moment, a power cut included, either the old or the new one is there, whole.
 
     Args:
-        path: Where to; its folder must exist. A process that is killed leaves at most `.NAME.tmp` beside it, which the
-            next call overwrites.
+        path: Its folder must exist. A process that is killed leaves at most `.NAME.tmp` beside it, which the next call
+            overwrites.
         content: All of it.
 
     Raises:
-        OSError: It can't be written, the disk is full say; then the old file stands, and no temporary one.
+        OSError: It can't be written, for instance on a full disk; the old file stands, and no temporary one is left.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -30,16 +31,16 @@ def replace(path: Path, content: bytes | memoryview) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        error.filename = str(path)  # a full disk is told without one
+        error.filename = str(path)  # the error of a full disk carries no file name
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder (what was renamed, linked, removed) survive a power cut."""
-    if os.name != "posix":  # elsewhere a folder can't be opened
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder (renamed, linked, removed), survive a power cut."""
+    if path.is_dir() and os.name != "posix":  # there a folder can't be opened
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -47,7 +48,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """Gives a whole file a second name, over whatever had it; a copy where the file system has no links."""
+    """Give a whole file a second name, over whatever had it; a copy where the file system has no links."""
     if target.exists() and target.samefile(source):  # renaming one name of a file to another does nothing
         return None
     temporary = target.with_name(f".{target.name}.tmp")
@@ -60,53 +61,30 @@ def link(source: Path, target: Path) -> None:
     return None
 
 
-# A forked child (a DataLoader's worker) would share a lock, and keep it for a while after its parent was killed.
-_held: set[int] = set()
-
-
 @contextlib.contextmanager
 def locked(folder: Path, *, waiting: str | None = None) -> Iterator[None]:
-    """Has a folder to itself among the processes that ask for it in this way; a killed one lets go.
+    """Have a folder to oneself among the processes that ask for it in this way; a killed one lets go.
 
     Args:
-        folder: An existing folder; nothing is written into it.
-        waiting: What to say before waiting for another process that has it; None does not wait.
+        folder: An existing folder; a file `.lock` stands in it meanwhile.
+        waiting: Printed before waiting for another process that has the folder; None does not wait.
 
     Raises:
         BlockingIOError: Another process has it, and `waiting` is None.
     """
-    if os.name != "posix":
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    _held.add(descriptor)
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
     try:
-        _lock(descriptor, waiting)
+        lock.acquire(blocking=False)
+    except Timeout:
+        if waiting is None:
+            raise BlockingIOError(f"{folder} is locked") from None
+        print(waiting, file=sys.stderr)
+        lock.acquire()
+    try:
         yield
     finally:
-        _held.remove(descriptor)
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, waiting: str | None) -> None:
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if waiting is None:
-            raise
-        print(waiting, file=sys.stderr)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:  # a file system without locks
-        pass
-
-
-def _let_go() -> None:
-    for descriptor in _held:
-        os.close(descriptor)
-    _held.clear()
-
-
-if os.name == "posix":
-    os.register_at_fork(after_in_child=_let_go)
+        with contextlib.suppress(OSError):  # gone with its folder, or open in another process on Windows
+            (folder / LOCK).unlink()
+        lock.release()

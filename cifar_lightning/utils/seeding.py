@@ -1,13 +1,12 @@
-"""Every random choice is a function of the seed and of where it is made, not of what was drawn before it."""
+"""Seeds derived so that every random choice depends on where it is made, not on what was drawn before it."""
 
 import hashlib
 
 
 def derive(seed: int, purpose: str, index: int) -> int:
-    """Mixes a seed with what it is for and an index (an epoch, say) into a new one.
+    """Return a seed, 0 to 2**63 - 1, of a purpose and an index (an epoch, say); the same on every machine.
 
-    Returns:
-        0 to 2**63 - 1; the same on every machine. Different arguments give unrelated streams.
+    Different arguments give unrelated streams.
     """
     digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1

@@ -1,4 +1,4 @@
-"""A run that goes on under other conditions says so."""
+"""A run that resumes in another environment reports it."""
 
 from pathlib import Path
 
@@ -6,34 +6,37 @@ import pytest
 import torch
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.runs.checkpoint import load
 from cifar_lightning.utils import environment
 from tests.conftest import SMALL
 
 
-def test_other_threads_are_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.accelerator=cpu", f"--logs={tmp_path}"]
+def test_other_threads_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.accelerator=cpu", f"--logs={tmp_path / 'my logs'}"]
     assert main(["fit", *flags, "--trainer.max_epochs=1"]) == 0
-    run = str(tmp_path / "mlp-synthetic/version_0")
-    assert main(["fit", "--resume", run, "--trainer.max_epochs=2"]) == 0
+    assert capsys.readouterr().out.endswith(f"\n  tensorboard --logdir '{tmp_path / 'my logs'}'\n")
+    run = tmp_path / "my logs/mlp-synthetic/version_0"
+    # The key in checkpoints of earlier versions, and what records take from there.
+    assert load(run / "checkpoints/last.ckpt")["callbacks"]["Conditions"]["threads"] == 1
+    assert main(["fit", "--resume", str(run), "--trainer.max_epochs=2"]) == 0
     assert capsys.readouterr().err == ""
     torch.set_num_threads(2)
     try:
-        assert main(["fit", "--resume", run, "--trainer.max_epochs=3", "--trainer.gradient_clip_val=1"]) == 0
+        assert main(["fit", "--resume", str(run), "--trainer.max_epochs=3", "--trainer.gradient_clip_val=1"]) == 0
     finally:
         torch.set_num_threads(1)
     output = capsys.readouterr()
-    assert output.err == "goes on under other conditions, not bit for bit: threads 2 (was 1)\n"
+    assert output.err == "resumes in another environment, not bit for bit: threads 2 (was 1)\n"
     assert "but for trainer.gradient_clip_val 1" in output.out, output.out
 
 
 def test_every_pixel_counts() -> None:
-    images = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
-    labels = torch.zeros(3, dtype=torch.int64)
-    there = environment.describe(torch.device("cpu"), images, labels)
-    assert environment.differences(there, there) == []
+    images, labels = torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)
+    saved = environment.describe(torch.device("cpu"), images, labels)
+    assert environment.differences(saved, saved) == []
     for changed in (images, labels):
         changed.view(-1)[-1] = 1
         here = environment.describe(torch.device("cpu"), images, labels)
-        assert environment.differences(there, here) == [f"data {here['data']} (was {there['data']})"]
+        assert environment.differences(saved, here) == [f"data {here['data']} (was {saved['data']})"]
         changed.view(-1)[-1] = 0
-    assert environment.differences({}, there)[0] == f"python {there['python']} (was not recorded)"
+    assert environment.differences({}, saved)[0] == f"python {saved['python']} (was not recorded)"

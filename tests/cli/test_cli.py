@@ -1,6 +1,7 @@
 """What a person types, and what comes back."""
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ INPUT_ERRORS = {
     "no such accelerator": ([CNN, "--trainer.accelerator=foo"], ["foo", "cpu"]),
     "no model": ([], ["model", "configs/cnn.yaml"]),
     "no such model": (["--model=ResNet"], ["model", "ResNet", "CNN", "MLP"]),
-    "not ours to import": ([CNN, "--trainer.callbacks=os.system"], ["trainer.callbacks", "os.system", "not imported"]),
+    "no callback": ([CNN, "--trainer.callbacks=os.system"], ["trainer.callbacks", "os.system", "runs code by itself"]),
     "not a model": (["--model=os.system"], ["model", "os.system", "CNN", "MLP"]),
     "no such file": (["--config=nowhere.yaml"], ["nowhere.yaml", "no such file"]),
     "not YAML": (["--config=broken.yaml"], ["broken.yaml, line 3", "YAML"]),
@@ -46,7 +47,7 @@ INPUT_ERRORS = {
     "empty section": (["--config=empty.yaml"], ["empty.yaml, model.init_args", "nothing stands below it"]),
     "batch norm over one": (["--model=MLP", "--data.batch_size=1"], ["data.batch_size", "--model.batch_norm false"]),
     "no folder for runs": ([CNN, "--logs=list.yaml"], ["logs", "list.yaml is not a folder"]),
-    "no picture named": ([CNN, "--data.images="], ["data.images", "names of pictures"]),
+    "no picture named": ([CNN, "--data.images="], ["data.images", "names of images"]),
     "no such checkpoint": ([CNN, "--ckpt_path=nowhere.ckpt"], ["nowhere.ckpt", "no such checkpoint"]),
     "no data": (
         [CNN, "--data.mirrors=[]"],
@@ -91,7 +92,7 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_such_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train"]) == 2
-    assert "train: no such command; use one of 'fit', 'validate', 'test', 'predict'" in capsys.readouterr().err
+    assert "train: no such command; use one of fit, validate, test, predict" in capsys.readouterr().err
 
 
 def test_alone_it_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,3 +222,47 @@ def test_a_signal_inside_a_library_is_still_a_signal(
     monkeypatch.setattr(CLI, "before_instantiate_classes", interrupted)
     assert main(["fit", "--model=MLP", *SMALL]) == status
     assert capsys.readouterr().err.endswith(": stopped at once; start it again\n")
+
+
+OWN = """
+from lightning.pytorch import Callback
+from torch import nn
+from cifar_lightning.models import ImageClassifier
+
+class Hello(Callback):
+    def __init__(self, word: str = "hello"):
+        self.word = word
+    def on_fit_start(self, trainer, pl_module):
+        print(self.word)
+
+class Net(ImageClassifier):
+    def __init__(self, *, width: int = 4, **optimization):
+        super().__init__(**optimization)
+        self.network = nn.Sequential(nn.Flatten(), nn.Linear(3072, width), nn.Linear(width, 10))
+"""
+
+
+def test_own_classes_work_but_a_checkpoint_alone_imports_none(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("my_classes.py").write_text(OWN)
+    monkeypatch.syspath_prepend(empty_folder)
+    own = ["--model=my_classes.Net", "--model.width=5", "--trainer.callbacks+=my_classes.Hello"]
+    assert main(["fit", *own, "--trainer.callbacks.word=moin", *SMALL, "--trainer.max_epochs=1"]) == 0
+    assert "moin" in capsys.readouterr().out.splitlines()
+    run = Path("logs/net-synthetic/version_0")
+    best = f"--ckpt_path={run}/checkpoints/best.ckpt"
+    monkeypatch.delitem(sys.modules, "my_classes")
+    assert main(["test", best]) == 2
+    assert "its model my_classes.Net is not of this project; name it with --model" in capsys.readouterr().err
+    assert "my_classes" not in sys.modules
+    assert main(["test", best, f"--config={run}/config.yaml"]) == 0
+    assert main(["fit", f"--resume={run}", "--trainer.max_epochs=2"]) == 0
+
+
+@pytest.mark.parametrize("command", ["fit", "test", "predict"])
+def test_help_needs_nothing(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "--ckpt_path" in capsys.readouterr().out

@@ -6,33 +6,27 @@ import socket
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pooch
 import pytest
-import requests
 
-from cifar_lightning.data import cifar10, download
+from cifar_lightning.data import cifar10
 from cifar_lightning.errors import InputError
-from cifar_lightning.utils import files
 
 FILES = {name: name.encode() * 100 for name in (*cifar10.TRAIN, *cifar10.TEST, "batches.meta")}
 
 
-def make_archive(files: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
-    """A gzipped tar of files, and of symbolic links with their targets."""
+def make_archive(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-        for name, target in (links or {}).items():
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname = tarfile.SYMTYPE, target
-            tar.addfile(member)
     return buffer.getvalue()
 
 
@@ -44,27 +38,29 @@ def whole(root: Path) -> bool:
     return {path.name: path.read_bytes() for path in (root / cifar10.FOLDER).iterdir()} == FILES
 
 
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 @pytest.fixture
 def archive(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """A small archive that passes for the official one."""
-    content = make_archive({f"{cifar10.FOLDER}/{name}": content for name, content in FILES.items()})
-    monkeypatch.setattr(cifar10, "checksums", lambda: {name: md5(content) for name, content in FILES.items()})
-    monkeypatch.setattr(download, "ARCHIVE_MD5", md5(content))
+    """A small archive that passes for the official one, with one file more, as that has."""
+    members = {f"{cifar10.FOLDER}/{name}": content for name, content in FILES.items()}
+    content = make_archive({**members, f"{cifar10.FOLDER}/readme.html": b"", "elsewhere": b""})
+    monkeypatch.setattr(cifar10, "CHECKSUMS", {name: md5(content) for name, content in FILES.items()})
+    monkeypatch.setattr(cifar10, "ARCHIVE_MD5", md5(content))
     return content
 
 
 class Mirror(ThreadingHTTPServer):
-    """Answers /good, /wrong, /cut, /silent and /moved; everything else with 404. Remembers what was asked for."""
+    """Answers the paths in `Handler`, and everything else with 404; remembers what was asked for."""
 
     def __init__(self, archive: bytes) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.archive = archive
         self.asked: list[str] = []
-        self.closing = threading.Event()
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.server_port}"
+        self.go_on = threading.Event()  # for /slow and /silent
+        self.host = f"127.0.0.1:{self.server_port}"
 
     def urls(self, *paths: str) -> list[str]:
         return [f"http://{self.host}/{path}" for path in paths]
@@ -74,26 +70,20 @@ class Handler(BaseHTTPRequestHandler):
     server: Mirror
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        good = self.server.archive
-        status, length, content = {
-            "/good": (200, len(good), good),
-            "/wrong": (200, 6, b"<html>"),
-            "/cut": (200, len(good), good[:100]),
-            "/silent": (200, len(good), b""),
-            "/moved": (302, 0, b""),
-        }.get(self.path, (404, 0, b""))
-        self.send_response(status)
-        self.send_header("Content-Length", str(length))
-        if status == 302:
-            self.send_header("Location", "/good")
+        path, good = self.path, self.server.archive
+        self.server.asked.append(path)
+        content = {"/good": good, "/slow": good, "/wrong": b"<html>", "/cut": good[:100], "/silent": b""}.get(path)
+        if path == "/slow":
+            self.server.go_on.wait(10)
+        self.send_response(302 if path == "/moved" else 404 if content is None else 200)
+        self.send_header("Location", "/good")  # counts only if moved
+        self.send_header("Content-Length", str(len(good if path in ("/cut", "/silent") else content or b"")))
         self.end_headers()
-        self.wfile.write(content)
-        if self.path == "/silent":
-            self.server.closing.wait(10)
+        self.wfile.write(content or b"")
+        if path == "/silent":
+            self.server.go_on.wait(10)
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Stays silent."""
+    def log_message(self, format: str, *args: object) -> None: ...
 
 
 @contextlib.contextmanager
@@ -103,7 +93,7 @@ def serving(archive: bytes) -> Iterator[Mirror]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
-        server.closing.set()
+        server.go_on.set()
         server.shutdown()
         thread.join()
 
@@ -116,191 +106,132 @@ def mirror(archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 
 
 def test_a_whole_set_touches_neither_network_nor_disk(tmp_path: Path, mirror: Mirror) -> None:
-    (tmp_path / cifar10.FOLDER).mkdir()
-    for name, content in FILES.items():
-        (tmp_path / cifar10.FOLDER / name).write_bytes(content)
+    cifar10.ensure(tmp_path, mirror.urls("good"))
     before = tmp_path.stat().st_mtime_ns
-    download.ensure(tmp_path, mirror.urls("good"))
-    assert mirror.asked == []
+    cifar10.ensure(tmp_path, mirror.urls("good"))
+    assert whole(tmp_path)
+    assert mirror.asked == ["/good"]
     assert tmp_path.stat().st_mtime_ns == before
 
 
-def test_an_archive_in_the_folder_is_used_and_kept(tmp_path: Path, archive: bytes, mirror: Mirror) -> None:
-    (tmp_path / cifar10.ARCHIVE).write_bytes(archive)
-    download.ensure(tmp_path, mirror.urls("good"))
-    assert whole(tmp_path)
-    assert mirror.asked == []
-    assert (tmp_path / cifar10.ARCHIVE).read_bytes() == archive
-
-
-def test_a_truncated_archive_in_the_folder_is_told_and_kept(
-    tmp_path: Path, archive: bytes, mirror: Mirror, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("cut", [None, 100], ids=["whole", "truncated"])
+def test_an_archive_in_the_folder_is_used_if_whole_and_kept(
+    cut: int | None, tmp_path: Path, archive: bytes, mirror: Mirror, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / cifar10.ARCHIVE).write_bytes(archive[:100])
-    download.ensure(tmp_path, mirror.urls("good"))
+    (tmp_path / cifar10.ARCHIVE).write_bytes(archive[:cut])
+    cifar10.ensure(tmp_path, mirror.urls("good"))
     assert whole(tmp_path)
-    assert (tmp_path / cifar10.ARCHIVE).read_bytes() == archive[:100]
-    assert f"not using {tmp_path / cifar10.ARCHIVE}: wrong MD5" in capsys.readouterr().err
+    assert (tmp_path / cifar10.ARCHIVE).read_bytes() == archive[:cut]
+    assert mirror.asked == (["/good"] if cut else [])
+    assert (f"not using {cifar10.ARCHIVE}: wrong MD5" in capsys.readouterr().err) == bool(cut)
 
 
 def test_mirrors_are_tried_in_order_until_one_works(
     tmp_path: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "new" / "folder"
-    download.ensure(root, mirror.urls("absent", "wrong", "cut", "moved", "never"))
+    cifar10.ensure(root, mirror.urls("absent", "wrong", "cut", "moved", "never"))
     assert mirror.asked == ["/absent", "/wrong", "/cut", "/moved", "/good"]
     assert whole(root)
-    assert [path.name for path in root.iterdir()] == [cifar10.FOLDER]
+    assert names(root) == [cifar10.FOLDER]
+    # And no progress bar where there is no terminal.
     assert capsys.readouterr().err.splitlines() == [f"downloading CIFAR-10 (170 MB) from {mirror.host}"] * 4
 
 
-def test_one_error_says_all_that_was_tried(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "TIMEOUT", (1, 0.2))
+def test_one_error_names_all_that_was_tried(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar10, "TIMEOUT", (1, 0.2))
     with socket.socket() as unused:  # bound but not listening: it refuses connections
         unused.bind(("127.0.0.1", 0))
         nobody = f"127.0.0.1:{unused.getsockname()[1]}"
         (tmp_path / cifar10.ARCHIVE).write_bytes(b"")
+        urls = [f"http://{nobody}/", *mirror.urls("absent", "wrong", "cut", "silent"), "nowhere", "file:///etc/passwd"]
         with pytest.raises(InputError) as raised:
-            download.ensure(tmp_path, [f"http://{nobody}/", *mirror.urls("absent", "wrong", "cut", "silent")])
+            cifar10.ensure(tmp_path, urls)
     assert raised.value.field == "data.root"
     assert raised.value.cause == (
-        f"no CIFAR-10 in {tmp_path} (tried {cifar10.ARCHIVE}: wrong MD5, {nobody}: no connection, "
-        f"{mirror.host}: HTTP 404, {mirror.host}: wrong MD5, {mirror.host}: cut off, {mirror.host}: timed out)"
+        f"no CIFAR-10 in {tmp_path} (tried {cifar10.ARCHIVE}: wrong MD5, {nobody}: no connection, {mirror.host}: "
+        f"HTTP 404, {mirror.host}: wrong MD5, {mirror.host}: cut off, {mirror.host}: timed out, "
+        "nowhere: no HTTP address, file:///etc/passwd: no HTTP address)"
     )
     for way_out in (cifar10.ARCHIVE, "--data.root", "CIFAR10_ROOT", "--data.source synthetic"):
         assert way_out in raised.value.remedy
-    assert [path.name for path in tmp_path.iterdir()] == [cifar10.ARCHIVE]
+    assert names(tmp_path) == [cifar10.ARCHIVE]
 
 
 def test_a_flipped_bit_is_repaired_and_nothing_else_touched(tmp_path: Path, mirror: Mirror) -> None:
-    download.ensure(tmp_path, mirror.urls("good"))
+    cifar10.ensure(tmp_path, mirror.urls("good"))
     batch, other = tmp_path / cifar10.FOLDER / "data_batch_3", tmp_path / cifar10.FOLDER / "test_batch"
     notes = tmp_path / cifar10.FOLDER / "notes.txt"
     notes.write_text("mine")
     batch.write_bytes(bytes([batch.read_bytes()[0] ^ 1]) + batch.read_bytes()[1:])
     before = other.stat()
     with pytest.raises(InputError, match=r"data_batch_3 is damaged \(wrong MD5\) in "):
-        download.ensure(tmp_path, mirror.urls("absent"))
-    download.ensure(tmp_path, mirror.urls("good"))
+        cifar10.ensure(tmp_path, mirror.urls("absent"))
+    cifar10.ensure(tmp_path, mirror.urls("good"))
     assert batch.read_bytes() == FILES["data_batch_3"]
     assert notes.read_text() == "mine"
     assert other.stat() == before
 
 
-def test_links_and_odd_paths_in_an_archive_are_passed_over(
-    tmp_path: Path, archive: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root, secret = tmp_path / "root", tmp_path / "secret"
-    root.mkdir()
-    secret.write_bytes(FILES["test_batch"])
-    files = {f"{cifar10.FOLDER}/{name}": content for name, content in FILES.items() if name != "test_batch"}
-    files |= {"../escaped": b"", str(tmp_path / "absolute"): b"", f"{cifar10.FOLDER}/../test_batch": b"", "extra": b""}
-    evil = make_archive(files, {f"{cifar10.FOLDER}/test_batch": str(secret)})
-    monkeypatch.setattr(download, "ARCHIVE_MD5", md5(evil))
-    (root / cifar10.ARCHIVE).write_bytes(evil)
-    with pytest.raises(InputError, match="wrong MD5"):
-        download.ensure(root, [])
-    assert sorted(path.name for path in tmp_path.rglob("*")) == [cifar10.ARCHIVE, "root", "secret"]
-
-
-def test_of_two_at_once_one_downloads(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits = threading.Event()
-    lock, unpack = files._lock, download._unpack
-
-    def lock_slowly(descriptor: int, waiting: str | None) -> None:
-        if mirror.asked:  # the other one is at work
-            waits.set()
-        lock(descriptor, waiting)
-
-    def unpack_slowly(archive: Path, folder: Path) -> None:
-        assert waits.wait(timeout=10)
-        unpack(archive, folder)
-
-    monkeypatch.setattr(files, "_lock", lock_slowly)
-    monkeypatch.setattr(download, "_unpack", unpack_slowly)
+def test_of_two_at_once_one_downloads(tmp_path: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str]) -> None:
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(download.ensure, tmp_path, mirror.urls("good"))
-        while not mirror.asked:
-            time.sleep(0.01)
-        pool.submit(download.ensure, tmp_path, mirror.urls("good")).result()
+        first = pool.submit(cifar10.ensure, tmp_path, mirror.urls("slow"))
+        until(lambda: bool(mirror.asked))
+        second = pool.submit(cifar10.ensure, tmp_path, mirror.urls("slow"))
+        until(lambda: f"waiting for another process that fills {tmp_path}" in capsys.readouterr().err)
+        mirror.go_on.set()
         first.result()
+        second.result()
     assert whole(tmp_path)
-    assert mirror.asked == ["/good"]
-    assert [path.name for path in tmp_path.iterdir()] == [cifar10.FOLDER]
+    assert mirror.asked == ["/slow"]
+    assert names(tmp_path) == [cifar10.FOLDER]
 
 
-def test_what_a_killed_download_left_goes(tmp_path: Path, mirror: Mirror) -> None:
-    left = tmp_path / ".cifar-10-abc"
-    left.mkdir()
-    (left / "half").write_bytes(b"half")
-    download.ensure(tmp_path, mirror.urls("good"))
-    assert [path.name for path in tmp_path.iterdir()] == [cifar10.FOLDER]
+def until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 8
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
-def test_a_folder_that_was_made_for_nothing_goes(tmp_path: Path, mirror: Mirror) -> None:
+def test_the_rest_of_a_killed_download_is_removed(tmp_path: Path, mirror: Mirror) -> None:
+    (tmp_path / ".cifar-10-abc").mkdir()
+    (tmp_path / ".cifar-10-abc" / "half").write_bytes(b"half")
+    cifar10.ensure(tmp_path, mirror.urls("good"))
+    assert names(tmp_path) == [cifar10.FOLDER]
+
+
+@pytest.mark.parametrize("root", ["", "data"])
+def test_a_failed_download_leaves_nothing(root: str, tmp_path: Path, mirror: Mirror) -> None:
     with pytest.raises(InputError, match="no CIFAR-10"):
-        download.ensure(tmp_path / "data", mirror.urls("absent"))
-    assert list(tmp_path.iterdir()) == []
+        cifar10.ensure(tmp_path / root, mirror.urls("absent"))
+    assert names(tmp_path) == []
 
 
-def test_stopped_half_way_it_leaves_nothing(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(archive: Path, folder: Path) -> None:
-        (folder / "data_batch_1").write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(download, "_unpack", stop)
-    with pytest.raises(KeyboardInterrupt):
-        download.ensure(tmp_path, mirror.urls("good"))
-    assert list(tmp_path.iterdir()) == []
+FULL = OSError(errno.ENOSPC, "No space left on device")  # not blamed on the mirror
 
 
-def test_a_folder_that_cant_be_made(tmp_path: Path, mirror: Mirror) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(
-        InputError, match=r"^data\.root: .*file.data can't be written \(Not a directory\); name another"
-    ):
-        download.ensure(tmp_path / "file" / "data", mirror.urls("good"))
-    assert mirror.asked == []
-
-
-def test_a_full_disk_is_not_blamed_on_the_mirror(
-    tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("error", "seen"), [(KeyboardInterrupt("now"), "now"), (FULL, "can't be written .No space")])
+def test_ended_half_way_it_leaves_nothing(
+    error: BaseException, seen: str, tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(archive: Path, folder: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def unpack(archive: str, *_: object) -> None:
+        Path(archive).with_name("data_batch_1").write_bytes(b"half")
+        raise error
 
-    monkeypatch.setattr(download, "_unpack", full)
-    with pytest.raises(InputError, match="No space left"):
-        download.ensure(tmp_path, mirror.urls("good", "good"))
+    monkeypatch.setattr(pooch, "Untar", lambda *_, **__: unpack)
+    with pytest.raises((KeyboardInterrupt, InputError), match=seen):
+        cifar10.ensure(tmp_path, mirror.urls("good", "good"))
     assert mirror.asked == ["/good"]
+    assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("url", "target", "allowed"),
-    [
-        ("https://a.example/x", "http://a.example/x", False),
-        ("https://a.example/x", "HTTPS://b.example/x", True),
-        ("https://a.example/x", "/elsewhere", True),
-        ("https://a.example/x", "//b.example/x", True),
-        ("http://a.example/x", "http://b.example/x", True),
-    ],
-)
-def test_https_is_never_left(url: str, target: str, allowed: bool) -> None:
-    response = requests.Response()
-    response.status_code, response.url, response.headers["Location"] = 302, url, target
-    if allowed:
-        download._stay_on_https(response)
-    else:
-        with pytest.raises(requests.exceptions.InvalidSchema) as raised:
-            download._stay_on_https(response)
-        assert download._reason(raised.value) == "redirects away from https"
-
-
-def test_every_answer_on_the_way_is_checked(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    checked = []
-    monkeypatch.setattr(download, "_stay_on_https", lambda response, **_: checked.append(response.status_code))
-    download.ensure(tmp_path, mirror.urls("moved"))
-    assert checked == [302, 200]
+def test_a_folder_that_cannot_be_made(tmp_path: Path, mirror: Mirror) -> None:
+    (tmp_path / "file").touch()
+    cause = r"^data\.root: .*file.data can't be written \(Not a directory\); name another"
+    with pytest.raises(InputError, match=cause):
+        cifar10.ensure(tmp_path / "file" / "data", mirror.urls("good"))
+    assert mirror.asked == []
 
 
 def test_the_official_address_comes_last_and_all_use_https() -> None:

@@ -12,19 +12,26 @@ from cifar_lightning.data.split import stratified_sample, stratified_split
 BALANCED = torch.arange(50_000) % 10
 
 
-def sha256(rows: Tensor) -> str:
-    return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()
-
-
 def counts(labels: Tensor, rows: Tensor) -> list[int]:
     return torch.bincount(labels[rows], minlength=10).tolist()
 
 
-def test_a_thousand_of_each_class_validate() -> None:
-    labels = BALANCED[torch.randperm(50_000, generator=torch.Generator().manual_seed(1))]
+def check_rows(labels: Tensor, sha256: str) -> None:
     train, val = stratified_split(labels, 10_000)
     assert counts(labels, val) == [1_000] * 10
     assert counts(labels, train) == [4_000] * 10
+    # Another digest means another split: no metric would compare with an earlier one.
+    assert hashlib.sha256(val.numpy().astype("<i8").tobytes()).hexdigest() == sha256
+
+
+def test_the_rows_are_pinned() -> None:
+    check_rows(BALANCED, "c6a35043f073725d9884834629066d75b59438762ec850ad41138142fb0094b0")
+
+
+@pytest.mark.cifar10
+def test_the_rows_of_the_real_validation_set_are_pinned(cifar10_root: Path) -> None:
+    labels = cifar10.load(cifar10_root, train=True).labels
+    check_rows(labels, "5a6f2a2a6cdd2be896eebd192ce63c0c20121e6ee59d843a2fe5f70292d16c01")
 
 
 @pytest.mark.parametrize("val_size", [0, 1, 9, 10, 12_345, 49_990, 50_000])
@@ -41,58 +48,34 @@ def test_global_random_state_is_neither_used_nor_touched() -> None:
     torch.manual_seed(1)
     first = stratified_split(BALANCED, 10_000)
     torch.manual_seed(2)
-    torch.rand(17)
     state = torch.get_rng_state()
     second = stratified_split(BALANCED, 10_000)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(first[0], second[0])
-    assert torch.equal(first[1], second[1])
-
-
-def test_the_rows_are_pinned() -> None:
-    # Another digest means another split: no figure would compare with an earlier one.
-    _, val = stratified_split(BALANCED, 10_000)
-    assert sha256(val) == "c6a35043f073725d9884834629066d75b59438762ec850ad41138142fb0094b0"
-
-
-@pytest.mark.cifar10
-def test_the_rows_of_the_real_validation_set_are_pinned(cifar10_root: Path) -> None:
-    labels = cifar10.load(cifar10_root, train=True).labels
-    train, val = stratified_split(labels, 10_000)
-    assert counts(labels, val) == [1_000] * 10
-    assert counts(labels, train) == [4_000] * 10
-    assert sha256(val) == "5a6f2a2a6cdd2be896eebd192ce63c0c20121e6ee59d843a2fe5f70292d16c01"
+    assert all(map(torch.equal, first, second))
 
 
 def test_the_rows_are_drawn_from_everywhere() -> None:
     # 2,000 of 10,000 in each fifth of the file are expected; 6 standard deviations are 215.
     _, val = stratified_split(BALANCED, 10_000)
-    fifths = torch.bincount(val // 10_000, minlength=5)
-    assert len(fifths) == 5
-    assert (fifths - 2_000).abs().max() < 215
+    assert (torch.bincount(val // 10_000, minlength=5) - 2_000).abs().max() < 215
 
 
 def test_a_smaller_sample_is_part_of_every_larger_one() -> None:
     samples = [set(stratified_sample(BALANCED, size).tolist()) for size in (0, 3, 10, 17, 500, 501, 9_999, 50_000)]
-    for smaller, larger in pairwise(samples):
-        assert smaller < larger
+    assert all(smaller < larger for smaller, larger in pairwise(samples))
 
 
-def test_what_ten_does_not_divide_goes_to_the_first_classes() -> None:
-    assert counts(BALANCED, stratified_sample(BALANCED, 37)) == [4] * 7 + [3] * 3
-    assert counts(BALANCED, stratified_sample(BALANCED, 3)) == [1] * 3 + [0] * 7
-
-
-def test_nothing_asked_nothing_drawn() -> None:
-    train, val = stratified_split(BALANCED, 0)
-    assert val.shape == (0,)
-    assert val.dtype == torch.int64
-    assert torch.equal(train, torch.arange(50_000))
-
-
-def test_classes_of_different_size() -> None:
-    labels = torch.tensor([0] * 3 + [1] * 30)
-    assert counts(labels, stratified_sample(labels, 6))[:2] == [3, 3]
+@pytest.mark.parametrize(
+    ("labels", "size", "drawn"),
+    [
+        (BALANCED, 37, [4] * 7 + [3] * 3),  # the remainder goes to the first classes
+        (BALANCED, 3, [1] * 3 + [0] * 7),
+        (torch.tensor([0] * 3 + [1] * 30), 6, [3, 3] + [0] * 8),
+        (torch.tensor([0] * 3 + [1] * 30), 16, [3, 13] + [0] * 8),  # classes of different size
+    ],
+)
+def test_as_many_rows_of_every_class_as_there_are(labels: Tensor, size: int, drawn: list[int]) -> None:
+    assert counts(labels, stratified_sample(labels, size)) == drawn
 
 
 @pytest.mark.parametrize("size", [-1, 50_001])

@@ -70,11 +70,11 @@ def giant_gif(place: Place) -> None:
         "<HHHHB", 0, 0, 65535, 65535, 0) + b"\x08\x01\x00;")  # fmt: skip
 
 
-FORMATS = "give a picture as JPEG"
+FORMATS = "give an image as JPEG"
 # Name: how it is made, its file, what is said of it.
 BAD: dict[str, tuple[Step, str, str]] = {
-    "no bytes": (lambda place: place.write("bad.png", b""), "bad.png", "not a picture in a known format"),
-    "text": (lambda place: place.write("bad.png", "hello\n"), "bad.png", "not a picture in a known format"),
+    "no bytes": (lambda place: place.write("bad.png", b""), "bad.png", "not an image in a known format"),
+    "text": (lambda place: place.write("bad.png", "hello\n"), "bad.png", "not an image in a known format"),
     "cut png": (cut("png"), "bad.png", "cut short"),
     "cut jpeg": (cut("jpg"), "bad.jpg", "cut short"),
     "bomb": (lambda place: place.write("bad.png", bomb()), "bad.png", "more than 89,478,485 pixels"),
@@ -87,7 +87,7 @@ ABSENT: dict[str, tuple[Step, str, str]] = {
     "dangling link": (lambda place: Path("bad.png").symlink_to("nowhere"), "bad.png", "No such file"),
     "a link to itself": (lambda place: Path("bad.png").symlink_to("bad.png"), "bad.png", ""),
     "missing": (lambda place: None, "bad.png", "No such file"),
-    "a folder without pictures": (folder_of_text, "bad.png", "no pictures in this folder"),
+    "a folder without pictures": (folder_of_text, "bad.png", "no images in this folder"),
     "a name too long": (lambda place: None, "a" * 300 + ".png", "too long"),
 }
 ODD: dict[str, tuple[Step, str]] = {

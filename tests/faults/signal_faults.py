@@ -20,7 +20,7 @@ EARLY = {
     "in parsing": ("cifar_lightning.cli.lightning_cli:CLI.before_instantiate_classes", 1),
     "in setup": ("cifar_lightning.data.datamodule:CIFAR10DataModule.setup", 1),
 }
-SAVED = "go on with: python -m cifar_lightning fit --resume"
+SAVED = "resume with: python -m cifar_lightning fit --resume"
 
 
 def row(

@@ -117,7 +117,7 @@ MLP_ALONE = pytest.mark.parametrize("bench", ["mlp"], indirect=True)
 
 
 # Curves and metrics.csv are an epoch further than the checkpoint: the most there can be to put right.
-AHEAD = next(point for point in POINTS if point.name == "metrics.csv ahead of the checkpoint")
+AHEAD = next(point for point in POINTS if point.name == "curves ahead of the checkpoint")
 
 
 def kill_at(point: Point, bench: Bench, rng: random.Random) -> None:

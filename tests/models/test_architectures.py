@@ -1,13 +1,15 @@
+"""MLP and CNN: layers, sizes, settings, and what their functions depend on."""
+
 import copy
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cifar_lightning.errors import InputError
 from cifar_lightning.models import CNN, MLP, ImageClassifier
-from cifar_lightning.models.layers.pooling import ReLUDropoutMaxPool
+from tests.models.conftest import images, trainer
 
 Kind = type[CNN] | type[MLP]
 
@@ -28,21 +30,8 @@ LAYERS: list[tuple[Kind, dict[str, Any], str]] = [
 
 
 def layers_of(model: ImageClassifier) -> dict[str, nn.Module]:
-    """What computes, in order: layers that hold no others."""
+    """Layers that hold no others, in order."""
     return {name: layer for name, layer in model.network.named_modules() if not list(layer.children())}
-
-
-def parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
-def images(count: int, seed: int = 0) -> Tensor:
-    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.manual_seed(0)
 
 
 @pytest.mark.parametrize(("kind", "settings", "layers"), LAYERS)
@@ -53,8 +42,6 @@ def test_layers(kind: Kind, settings: dict[str, Any], layers: str, batch_norm: b
     model = kind(**settings, batch_norm=batch_norm, dropout=dropout)
     expected = [name for name in layers.split() if not name.split(".")[-1].startswith(absent or "nothing")]
     assert list(layers_of(model)) == expected
-    outermost = list(dict.fromkeys(name.split(".")[0] for name in expected))
-    assert [name for name, _ in model.network.named_children()] == outermost
     # What stays is not changed by what goes.
     whole = {name: str(layer) for name, layer in layers_of(kind(**settings)).items()}
     assert all(whole[name] == str(layer) for name, layer in layers_of(model).items())
@@ -83,22 +70,21 @@ def test_layers(kind: Kind, settings: dict[str, Any], layers: str, batch_norm: b
     ],
 )
 def test_parameters(model: ImageClassifier, count: int) -> None:
-    assert parameters(model) == parameters(model.network) == count
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in model.network.parameters()) == count
 
 
 def test_sizes_of_the_layers() -> None:
-    model = CNN(dropout=0.3)
-    conv = model.network.get_submodule("conv2")
-    assert isinstance(conv, nn.Conv2d)
+    model: Any = CNN(dropout=0.3)
+    conv = model.network.conv2
     assert (conv.in_channels, conv.out_channels, conv.kernel_size, conv.padding) == (64, 128, (3, 3), (1, 1))
     assert [layer.p for layer in layers_of(model).values() if isinstance(layer, nn.Dropout)] == [0.3, 0.3]
-    x, shapes = images(2), []
-    for layer in layers_of(model).values():
-        x = layer(x)
-        shapes.append(tuple(x.shape[1:]))
-    assert shapes == [(64, 32, 32)] * 4 + [(64, 16, 16)] + [(128, 16, 16)] * 4 + [(128, 8, 8), (8192,), (10,)]
-    pools = [layer for layer in model.network.children() if isinstance(layer, ReLUDropoutMaxPool)]
-    assert [tuple(pool(torch.ones(2, 3, 32, 32)).shape[1:]) for pool in pools] == [(3, 16, 16)] * 2
+    for layers in (layers_of(model), dict(model.network.named_children())):  # one by one, and the pools as one
+        x, shapes = images(2), []
+        for layer in layers.values():
+            x = layer(x)
+            shapes.append(tuple(x.shape[1:]))
+        blocks = [(64, 32, 32), (64, 16, 16), (128, 16, 16), (128, 8, 8), (8192,), (10,)]
+        assert list(dict.fromkeys(shapes)) == blocks
 
 
 @BOTH
@@ -111,36 +97,39 @@ def test_repr_is_the_network_alone(kind: Kind) -> None:
     assert found == [name.split(".")[-1] for name, _ in model.network.named_modules() if name]
 
 
-def test_hyper_parameters_are_plain_and_complete() -> None:
-    cnn = {"channels": [8, 16], "batch_norm": False, "dropout": 0.25}
-    assert dict(CNN(channels=[8, 16], batch_norm=False, dropout=0.25).hparams) == OPTIMIZATION | cnn
-    mlp = {"width": 512, "depth": 1, "batch_norm": True, "dropout": 0.5}
-    assert dict(MLP().hparams) == OPTIMIZATION | mlp
-    changed: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.5, "optimizer": "sgd", "schedule": "cosine"}
-    assert dict(MLP(**changed).hparams) == mlp | changed
-    for model in (CNN(), MLP()):
-        assert all(type(value) in (bool, int, float, str, tuple) for value in model.hparams.values())
+CHANGED = {"lr": 0.1, "weight_decay": 0.5, "optimizer": "sgd", "schedule": "cosine"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "rest"),
+    [
+        (CNN, {"channels": [8, 16], "batch_norm": False, "dropout": 0.25}, OPTIMIZATION),
+        (CNN, {}, OPTIMIZATION | {"channels": (64, 128), "batch_norm": True, "dropout": 0.5}),
+        (MLP, CHANGED, {"width": 512, "depth": 1, "batch_norm": True, "dropout": 0.5}),
+    ],
+)
+def test_hyper_parameters_are_plain_and_complete(kind: Kind, given: dict[str, Any], rest: dict[str, Any]) -> None:
+    model = kind(**given)
+    assert dict(model.hparams) == given | rest
+    assert all(type(value) in (bool, int, float, str, tuple, list) for value in model.hparams.values())
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_memory_format_does_not_change_the_function(batch_norm: bool) -> None:
     plain = CNN(channels=(8, 16), dropout=0.0, batch_norm=batch_norm)
     last = copy.deepcopy(plain)
+    last.trainer = trainer()
     last.setup("fit")
-    weight = last.network.get_parameter("conv2.weight")
-    assert weight.is_contiguous(memory_format=torch.channels_last)
-    assert not plain.network.get_parameter("conv2.weight").is_contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(16) % 10
-    logits = [plain(images(16)), last(images(16).to(memory_format=torch.channels_last)), last(images(16))]
-    for other in logits[1:]:
-        assert torch.allclose(other, logits[0], rtol=1e-5, atol=1e-5)
-    for model, result in ((plain, logits[0]), (last, logits[1])):
-        nn.functional.cross_entropy(result, labels).backward()
-        assert all(p.grad is not None for p in model.parameters())
-    for one, other in zip(plain.parameters(), last.parameters(), strict=True):
-        assert one.grad is not None
-        assert other.grad is not None
-        assert torch.allclose(one.grad, other.grad, rtol=1e-4, atol=1e-6)
+    weights = [model.network.get_parameter("conv2.weight") for model in (plain, last)]
+    assert [w.is_contiguous(memory_format=torch.channels_last) for w in weights] == [False, True]
+    x, labels = images(16), torch.arange(16) % 10
+    expected, *others = plain(x), last(x), last(x.to(memory_format=torch.channels_last))
+    assert all(torch.allclose(other, expected, rtol=1e-5, atol=1e-5) for other in others)
+    gradients = []
+    for model, logits in ((plain, expected), (last, others[0])):
+        gradients.append(torch.autograd.grad(nn.functional.cross_entropy(logits, labels), list(model.parameters())))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 @BOTH

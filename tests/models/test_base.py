@@ -1,5 +1,7 @@
+"""The base class against slow references: metrics, optimizers, schedules, clipping, what a checkpoint holds."""
+
 import math
-from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -7,54 +9,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from cifar_lightning.data.image_set import ImageSet
 from cifar_lightning.errors import InputError
 from cifar_lightning.models import CNN, MLP, ImageClassifier
 from cifar_lightning.models.metrics import LossAndAccuracy
+from tests.models.conftest import Loader, batch, trainer
 
 # Most runs here have nothing to validate on.
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.manual_seed(0)
-
-
-def batch(size: int) -> ImageSet:
-    return ImageSet(torch.randn(size, 3, 32, 32), torch.randint(0, 10, (size,)))
-
-
-class Loader:
-    """Batches as they are; a plain list would be a list of loaders to Lightning."""
-
-    def __init__(self, *batches: ImageSet) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[ImageSet]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def trainer(epochs: int = 1, *callbacks: Callback) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-
-
-def slow_figures(logits: list[Tensor], labels: list[Tensor]) -> tuple[float, float]:
+def slow_metrics(logits: list[Tensor], labels: list[Tensor]) -> tuple[float, float]:
     """Mean cross-entropy and accuracy, image by image, in Python's own arithmetic."""
     loss, right = 0.0, 0
     rows = [row for part in logits for row in part.double().tolist()]
@@ -72,7 +41,7 @@ def test_loss_and_accuracy_against_a_slow_one() -> None:
         for x, y in zip(logits, labels, strict=True):
             metric.update(F.cross_entropy(x, y), x, y)
         values = metric.compute()
-        loss, acc = slow_figures(logits, labels)
+        loss, acc = slow_metrics(logits, labels)
         assert set(values) == {"loss", "acc"}
         assert int(metric.count) == 238, epoch
         assert int(metric.correct) == round(acc * 238)
@@ -87,14 +56,6 @@ def test_metrics_hold_no_float64_and_no_graph() -> None:
     states = [metric.loss_sum, metric.correct, metric.count, *metric.compute().values()]
     assert [state.dtype for state in states] == [torch.float32, torch.int64, torch.int64] + [torch.float32] * 2
     assert not any(state.requires_grad for state in states)
-
-
-@pytest.mark.parametrize("model", [CNN(channels=(4,)), MLP(width=4)])
-def test_a_checkpoint_holds_the_network_alone(model: ImageClassifier) -> None:
-    model.training_step(batch(8), 0)
-    state = model.state_dict()
-    assert list(state) == [f"network.{name}" for name in model.network.state_dict()]
-    assert not any(value.dtype == torch.float64 for value in state.values())
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", Adam), ("adamw", AdamW), ("sgd", SGD)])
@@ -120,35 +81,28 @@ class Rates(Callback):
         self.values.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
-def rates(schedule: Literal["constant", "cosine", "one-cycle"]) -> list[float]:
-    """Of two epochs of ten steps at a learning rate of 0.1, then the one that is left."""
-    run = trainer(2, seen := Rates())
-    run.fit(MLP(width=2, lr=0.1, schedule=schedule), Loader(*[batch(4)] * 10))
-    return [*seen.values, run.optimizers[0].param_groups[0]["lr"]]
-
-
-def test_constant() -> None:
-    assert rates("constant") == [0.1] * 21
-
-
-def test_cosine_spans_the_whole_run() -> None:
-    expected = [0.05 * (1 + math.cos(math.pi * step / 20)) for step in range(21)]
-    assert rates("cosine") == pytest.approx(expected, rel=1e-6, abs=1e-9)
-
-
-def test_one_cycle_spans_the_whole_run() -> None:
+def one_cycle(step: int) -> float:
     # Up from 1/25 for the first 30 % of 21 points (the last comes after the last step), down to 1/250,000.
     peak, end = 0.3 * 21 - 1, 20
-    up = [0.004 + 0.096 * (1 - math.cos(math.pi * step / peak)) / 2 for step in range(6)]
-    fall = [(step - peak) / (end - peak) for step in range(6, 21)]
-    down = [4e-7 + (0.1 - 4e-7) * (1 + math.cos(math.pi * part)) / 2 for part in fall]
-    assert rates("one-cycle") == pytest.approx(up + down, rel=1e-5, abs=1e-9)
+    if step < peak:
+        return 0.004 + 0.096 * (1 - math.cos(math.pi * step / peak)) / 2
+    return 4e-7 + (0.1 - 4e-7) * (1 + math.cos(math.pi * (step - peak) / (end - peak))) / 2
 
 
-def test_one_cycle_leaves_the_momentum_alone() -> None:
-    run = trainer(1)
-    run.fit(MLP(width=2, optimizer="sgd", schedule="one-cycle"), Loader(*[batch(4)] * 10))
-    assert run.optimizers[0].param_groups[0]["momentum"] == 0.9
+@pytest.mark.parametrize(
+    ("schedule", "rate"),
+    [
+        ("constant", lambda step: 0.1),
+        ("cosine", lambda step: 0.05 * (1 + math.cos(math.pi * step / 20))),
+        ("one-cycle", one_cycle),
+    ],
+)
+def test_a_schedule_spans_the_whole_run(schedule: Any, rate: Any) -> None:
+    run = trainer(2, seen := Rates())  # two epochs of ten steps
+    run.fit(MLP(width=2, lr=0.1, schedule=schedule, optimizer="sgd"), Loader(*[batch(4)] * 10))
+    (group,) = run.optimizers[0].param_groups
+    assert [*seen.values, group["lr"]] == pytest.approx([rate(step) for step in range(21)], rel=1e-5, abs=1e-9)
+    assert group["momentum"] == 0.9  # which one-cycle could move, too
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "one-cycle"])
@@ -169,13 +123,28 @@ def test_a_step_moves_every_weight_and_keeps_float32(optimizer: Literal["adam", 
         assert not torch.equal(old, new)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(("algorithm", "ord"), [(None, 2), ("norm", 2), ("value", math.inf)])
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_a_step_is_as_long_as_the_clipped_gradient(
+    precision: str, algorithm: str | None, ord: float, clip: float | None
+) -> None:
+    model = MLP(width=8, optimizer="sgd", lr=0.5)
+    before = parameters_to_vector(model.parameters()).detach()
+    run = trainer(precision=precision, gradient_clip_val=clip, gradient_clip_algorithm=algorithm)
+    run.fit(model, Loader(batch(50)))
+    step = parameters_to_vector(model.parameters()).detach() - before
+    # The first step of Nesterov's momentum of 0.9: the gradient once by itself and 0.9 times as momentum.
+    gradient = torch.linalg.vector_norm(step, ord).item() / (0.5 * 1.9)
+    assert gradient == pytest.approx(clip, rel=1e-3) if clip else gradient > 0.02
+
+
 def test_the_loss_of_a_step_is_the_cross_entropy() -> None:
     model, data = CNN(channels=(4,), dropout=0.0), batch(8)
     loss = model.training_step(data, 0)
-    expected = F.cross_entropy(model.network(data.images), data.labels)
     assert loss.requires_grad
-    assert torch.equal(loss, expected)
-    assert loss.item() == pytest.approx(slow_figures([model(data.images)], [data.labels])[0], rel=1e-5)
+    assert torch.equal(loss, F.cross_entropy(model.network(data.images), data.labels))
+    assert loss.item() == pytest.approx(slow_metrics([model(data.images)], [data.labels])[0], rel=1e-5)
 
 
 def test_it_can_learn_sixty_four_images_by_heart() -> None:
@@ -193,7 +162,7 @@ def test_a_test_counts_every_image_once() -> None:
     logits = [model(part.images).detach() for part in data]
     run, truth = trainer(), torch.cat([part.labels for part in data])
     run.test(model, Loader(*data), verbose=False)
-    loss, acc = slow_figures(logits, [part.labels for part in data])
+    loss, acc = slow_metrics(logits, [part.labels for part in data])
     assert run.callback_metrics["test/loss"].item() == pytest.approx(loss, rel=1e-5)
     assert run.callback_metrics["test/acc"].item() == pytest.approx(acc, rel=1e-6)
     expected = torch.zeros(10, 10, dtype=torch.int64)
@@ -204,10 +173,10 @@ def test_a_test_counts_every_image_once() -> None:
 
 def test_validation_tells_the_two_sets_apart() -> None:
     model, val, clean = CNN(channels=(4,)).eval(), batch(30), batch(20)
-    figures = [slow_figures([model(part.images).detach()], [part.labels]) for part in (val, clean)]
+    metrics = [slow_metrics([model(part.images).detach()], [part.labels]) for part in (val, clean)]
     run = trainer()
     run.validate(model, [Loader(val), Loader(clean)], verbose=False)
-    (val_loss, val_acc), (clean_loss, clean_acc) = figures
+    (val_loss, val_acc), (clean_loss, clean_acc) = metrics
     expected = {"val/loss": val_loss, "val/acc": val_acc, "train_clean/loss": clean_loss, "train_clean/acc": clean_acc}
     expected |= {"gap/loss": val_loss - clean_loss, "gap/acc": clean_acc - val_acc}
     found = {name: value.item() for name, value in run.callback_metrics.items()}
@@ -218,6 +187,47 @@ def test_validation_tells_the_two_sets_apart() -> None:
 def test_weights_lie_as_the_device_will_like_them(device: str, channels_last: bool) -> None:
     # The hook runs before the Trainer moves the model: what counts is where it is going.
     model: Any = CNN(channels=(8,))
-    model._trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+    model.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
     model.setup("fit")
     assert model.network.conv1.weight.is_contiguous(memory_format=torch.channels_last) is channels_last
+
+
+@pytest.mark.parametrize("model", [CNN(channels=(4,)), MLP(width=4)])
+def test_a_checkpoint_holds_the_network_alone(model: ImageClassifier) -> None:
+    model.training_step(batch(8), 0)
+    state = model.state_dict()
+    assert list(state) == [f"network.{name}" for name in model.network.state_dict()]
+    assert not any(value.dtype == torch.float64 for value in state.values())
+
+
+class Epochs(Callback):
+    """`train/*` of each epoch by its number."""
+
+    def __init__(self) -> None:
+        self.published: dict[int, dict[str, float]] = {}
+
+    def on_train_epoch_end(self, trainer: Trainer, *args: Any) -> None:
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        self.published[trainer.current_epoch] = metrics
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+def test_a_resumed_epoch_has_the_metrics_of_the_whole(tmp_path: Path) -> None:
+    # A ModelCheckpoint saves before the model publishes, after an epoch's last batch, too.
+    save = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    data = [batch(size) for size in (8, 8, 5)]
+
+    def fit(*callbacks: Callback, order: list[int], start: int | None = None) -> dict[int, dict[str, float]]:
+        model = MLP(width=4, dropout=0.0, batch_norm=False, lr=0.1)
+        run = trainer(3, epochs := Epochs(), *callbacks)
+        path = tmp_path / f"step={start}.ckpt" if start else None
+        run.fit(model, Loader(*[data[i] for i in order]), ckpt_path=path, weights_only=True)
+        return epochs.published
+
+    whole = fit(save, order=[0, 1, 2])
+    held = [torch.load(tmp_path / f"step={step}.ckpt").get("train_metrics") for step in (4, 5, 6)]
+    assert [sums and int(sums["count"]) for sums in held] == [8, 16, None]
+    # The rest of the epoch comes first; a Loader begins again, so that is all that it has.
+    assert fit(order=[2], start=5)[1] == whole[1]
+    after = fit(order=[0, 1, 2], start=6)
+    assert after[2] == whole[2]

@@ -1,3 +1,5 @@
+"""Dropout against the binomial distribution, its own mask and the stock module."""
+
 from collections.abc import Callable
 
 import pytest
@@ -25,18 +27,11 @@ def check_rate(zeros: int, count: int, p: float) -> None:
     assert abs(zeros - count * dropped) < 6 * (count * dropped * (1 - dropped)) ** 0.5
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize("p", [0.001, 0.1, 0.25, 0.3, 0.5, 0.75, 0.9, 0.999])
 def test_rate_and_scale(p: float) -> None:
     result = Dropout(p)(torch.ones(COUNT))
     check_rate(int((result == 0).sum()), COUNT, p)
-    scale = torch.tensor(STEPS / kept_of(p), dtype=torch.float32)
-    assert torch.equal(result[result != 0].unique(), scale.view(1))
-    assert result.dtype == torch.float32
+    assert torch.equal(result[result != 0].unique(), torch.tensor([STEPS / kept_of(p)]))
 
 
 def test_a_rate_is_rounded_to_1_in_65536() -> None:
@@ -68,7 +63,7 @@ def test_the_eight_elements_of_a_byte_are_independent(count: int) -> None:
 
 
 @pytest.mark.parametrize(("p", "width"), [(0.5, 8), (0.5, 1), (0.3, 4), (0.3, 1)])
-def test_neighbours_are_independent(p: float, width: int) -> None:
+def test_neighbors_are_independent(p: float, width: int) -> None:
     # Away from 1/2 a 64-bit draw decides four of them.
     check_patterns((Dropout(p)(torch.ones(WHOLE)) != 0).view(-1, width), p)
 
@@ -88,24 +83,11 @@ def test_no_two_elements_go_together_whatever_lies_between(p: float, count: int)
 @pytest.mark.parametrize(("p", "decisions"), [(0.5, 64), (0.3, 4)])
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 1001])
 def test_how_many_elements_a_word_decides(p: float, decisions: int, count: int) -> None:
-    torch.manual_seed(1)
     Dropout(p)(torch.ones(count))
     state = torch.get_rng_state()
-    torch.manual_seed(1)
+    torch.manual_seed(0)
     torch.empty(-(-count // decisions), dtype=torch.int64).random_(-(2**63), None)
     assert torch.equal(torch.get_rng_state(), state)
-
-
-@PATHS
-def test_the_mask_does_not_depend_on_the_threads(p: float) -> None:
-    before, results = torch.get_num_threads(), []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        torch.manual_seed(1)
-        results.append(Dropout(p)(torch.ones(COUNT)))
-    torch.set_num_threads(before)
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
 
 
 @PATHS
@@ -121,72 +103,71 @@ def test_every_call_and_channel_has_its_own_mask(p: float) -> None:
 
 
 @PATHS
-def test_the_mask_follows_the_seed(p: float) -> None:
-    dropout, ones = Dropout(p), torch.ones(1001)
-    torch.manual_seed(1)
-    first, second = dropout(ones), dropout(ones)
-    torch.manual_seed(1)
-    assert torch.equal(dropout(ones), first)
-    assert torch.equal(dropout(ones), second)
-    torch.manual_seed(2)
-    assert not torch.equal(dropout(ones), first)
+def test_the_masks_follow_the_seed_whatever_the_threads(p: float) -> None:
+    def two_masks(seed: int, threads: int) -> Tensor:
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
+        return torch.stack([Dropout(p)(torch.ones(COUNT)) for _ in range(2)])
+
+    before = torch.get_num_threads()
+    expected, *same, other = (two_masks(*each) for each in ((1, 1), (1, 1), (1, 2), (1, 3), (2, 1)))
+    torch.set_num_threads(before)
+    assert all(torch.equal(masks, expected) for masks in same)
+    assert not torch.equal(other, expected)
 
 
 @pytest.mark.parametrize("p", [0.25, 0.3, 0.5, 0.9])
-def test_values_and_gradient_are_mask_times_scale(p: float) -> None:
-    x = torch.randn(7, 5, 9, 11, requires_grad=True)
-    torch.manual_seed(1)
-    factor = Dropout(p)(torch.ones(7, 5, 9, 11))
-    torch.manual_seed(1)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_values_and_gradient_are_mask_times_scale(p: float, dtype: torch.dtype) -> None:
+    factor = Dropout(p)(torch.ones(7, 5, 9, 11, dtype=dtype))
+    assert torch.equal(factor.unique(), torch.tensor([0, STEPS / kept_of(p)], dtype=dtype))
+    x, upstream = torch.randn(2, 7, 5, 9, 11).to(dtype)
+    x.requires_grad_()
+    torch.manual_seed(0)
     y = Dropout(p)(x)
-    upstream = torch.randn_like(y)
     y.backward(upstream)
-    assert torch.equal(y, x * factor)
     assert x.grad is not None
+    assert (y.dtype, x.grad.dtype) == (dtype, dtype)
+    assert torch.equal(y, x * factor)
     assert torch.equal(x.grad, upstream * factor)
 
 
-@pytest.mark.parametrize(("p", "factor"), [(0.0, 1.0), (1.0, 0.0)])
-def test_nothing_and_everything(p: float, factor: float) -> None:
+# In training (first two), in evaluation.
+@pytest.mark.parametrize(("p", "training", "factor"), [(0.0, 1, 1.0), (1.0, 1, 0.0), (0.5, 0, 1.0), (0.3, 0, 1.0)])
+def test_where_nothing_is_left_to_chance_nothing_is_drawn(p: float, training: int, factor: float) -> None:
     x = torch.randn(100, requires_grad=True)
-    y = Dropout(p)(x)
+    state = torch.get_rng_state()
+    y = Dropout(p).train(bool(training))(x)
     y.sum().backward()
     assert torch.equal(y, x * factor)
     assert x.grad is not None
     assert torch.equal(x.grad, torch.full((100,), factor))
-
-
-@PATHS
-def test_evaluation_changes_nothing_and_draws_nothing(p: float) -> None:
-    x, state = torch.randn(1000), torch.get_rng_state()
-    assert torch.equal(Dropout(p).eval()(x), x)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_stock_module_in_its_place_takes_the_same_weights() -> None:
-    def network(dropout: type[nn.Dropout]) -> nn.Module:
-        return nn.Sequential(nn.Linear(4, 4), dropout(0.5), nn.Linear(4, 2))
-
-    ours, stock = network(Dropout), network(nn.Dropout)
-    assert list(Dropout(0.5).state_dict()) == []
-    assert list(ours.state_dict()) == list(stock.state_dict())
-    stock.load_state_dict(ours.state_dict())
-    x = torch.randn(3, 4)
-    assert torch.equal(ours.eval()(x), stock.eval()(x))
-    assert repr(ours) == repr(stock)
-
-
 @pytest.mark.parametrize("inplace", [True, False])
-def test_stock_is_pytorchs_own(inplace: bool) -> None:
-    stock = Dropout(0.3, inplace).stock()
+def test_the_stock_module_can_take_its_place(inplace: bool) -> None:
+    ours = Dropout(0.3, inplace)
+    stock = ours.stock()
     assert type(stock) is nn.Dropout
     assert (stock.p, stock.inplace) == (0.3, inplace)
+    assert repr(ours) == repr(stock)
+    assert list(ours.state_dict()) == list(stock.state_dict()) == []
+
+
+def test_in_place_is_left_to_the_stock_module() -> None:
+    x, y = torch.ones(1001), torch.ones(1001)
+    torch.manual_seed(1)
+    assert Dropout(0.5, inplace=True)(x) is x
+    torch.manual_seed(1)
+    assert torch.equal(x, nn.Dropout(0.5, inplace=True)(y))
+
+
+SHAPES = [(), (1,), (3,), (5, 7), (64,), (129,), (0,), (4, 0, 3), (3, 5, 7, 11), (2, 3, 5, 7, 3)]
 
 
 @PATHS
-@pytest.mark.parametrize(
-    "shape", [(), (1,), (3,), (5, 7), (64,), (129,), (0,), (4, 0, 3), (3, 5, 7, 11), (2, 3, 5, 7, 3)]
-)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_any_shape(shape: tuple[int, ...], p: float) -> None:
     result = Dropout(p)(torch.ones(shape))
     assert result.shape == shape
@@ -210,10 +191,8 @@ def test_any_memory_layout(layout: str, p: float) -> None:
     before = x.clone()
     result = Dropout(p)(x)
     assert torch.equal(x, before)
-    assert result.shape == x.shape
     check_rate(int((result == 0).sum()), x.numel(), p)
-    scale = torch.tensor(STEPS / kept_of(p))
-    assert torch.equal(result, torch.where(result == 0, torch.zeros(()), x * scale))
+    assert torch.equal(result, torch.where(result == 0, torch.zeros(()), x * torch.tensor(STEPS / kept_of(p))))
     for channel in range(1, x.shape[1]):  # the masks of two channels differ
         assert not torch.equal(result[:, 0] == 0, result[:, channel] == 0)
 
@@ -223,32 +202,10 @@ def test_channels_last_stays_so(p: float) -> None:
     x = torch.randn(4, 6, 9, 9).to(memory_format=torch.channels_last).requires_grad_()
     y = Dropout(p)(x)
     y.sum().backward()
-    assert y.is_contiguous(memory_format=torch.channels_last)
     assert x.grad is not None
-    assert x.grad.is_contiguous(memory_format=torch.channels_last)
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in (y, x.grad))
     # The mask lies in memory as the values do: walking both in step is what makes it fast.
     torch.manual_seed(1)
     plain = Dropout(p)(torch.ones(4, 9, 9, 6))
     torch.manual_seed(1)
     assert torch.equal(Dropout(p)(torch.ones_like(x)).permute(0, 2, 3, 1), plain)
-
-
-@PATHS
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_the_type_stays(dtype: torch.dtype, p: float) -> None:
-    x = torch.ones(1001, dtype=dtype, requires_grad=True)
-    result = Dropout(p)(x)
-    result.backward(torch.ones_like(result))
-    assert result.dtype == dtype
-    assert torch.equal(result.unique(), torch.tensor([0, STEPS / kept_of(p)], dtype=dtype))
-    assert x.grad is not None
-    assert x.grad.dtype == dtype
-    assert torch.equal(x.grad, result)
-
-
-def test_in_place_is_left_to_the_stock_module() -> None:
-    x, y = torch.ones(1001), torch.ones(1001)
-    torch.manual_seed(1)
-    assert Dropout(0.5, inplace=True)(x) is x
-    torch.manual_seed(1)
-    assert torch.equal(x, nn.Dropout(0.5, inplace=True)(y))

@@ -195,7 +195,7 @@ def test_names_are_words_and_nothing_else(text: str, page: Page, markdown: str) 
 def test_markdown_shows_the_figures_that_are_there(study: Study, markdown: str) -> None:
     shown = set(re.findall(r"\]\(figures/([^)]*)\)", markdown))
     assert shown == {path.name for path in (study.folder / "figures").iterdir()}
-    assert {"ablations.svg", "original_acc.svg", "loss_acc_mlp.svg", "batch_size.svg", "mistake_cnn_0.png"} <= shown
+    assert {"ablations.svg", "original_acc.svg", "curves_mlp.svg", "batch_size.svg", "mistake_cnn_0.png"} <= shown
 
 
 def test_figures_that_are_no_longer_shown_go_and_other_files_stay(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_figures_that_are_no_longer_shown_go_and_other_files_stay(tmp_path: Path
     before = contents(tmp_path)
     more = {"mlp": [record(curve(2), model="MLP", test=outcome(0.5, mistakes=1))]}
     write(handmade.study(tmp_path, {"cnn": [record(curve(2))], **more}))
-    assert {"loss_acc_mlp.svg", "mistake_mlp_0.png"} < contents(tmp_path).keys() - before.keys()
+    assert {"curves_mlp.svg", "mistake_mlp_0.png"} < contents(tmp_path).keys() - before.keys()
     own = {"my_diagram.svg": b"own", "notes.txt": b"own"}
     for name, content in own.items():
         (tmp_path / "figures" / name).write_bytes(content)

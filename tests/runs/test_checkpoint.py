@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.cli import starting_point as resume
+from cifar_lightning.cli import starting_point
 from cifar_lightning.errors import InputError
 from cifar_lightning.runs.checkpoint import load, newest, read_checkpoint
+from cifar_lightning.runs.layout import RunFolder
 from tests.conftest import SMALL
 from tests.faults.compare import unequal
+
+NOTHING, _ = starting_point.read_arguments([])
 
 
 def test_a_flipped_bit_changes_nothing_unseen(mlp_run: Path, tmp_path: Path) -> None:
@@ -77,18 +80,18 @@ def test_the_newest_whole_one_is_taken(mlp_run: Path, tmp_path: Path, capsys: py
     run = tmp_path / "run"
     shutil.copytree(mlp_run, run)
     last = run / "checkpoints/last.ckpt"
-    found, broken = newest(run)
+    found, broken = newest(RunFolder(run))
     assert found
     assert (found.path.name, found.epochs, found.midway, broken) == ("last.ckpt", 3, 0, [])
     last.write_bytes(last.read_bytes()[:-1000])
-    origin = resume.from_run(run)
+    origin = starting_point.from_run(RunFolder(run), NOTHING)
     assert origin.checkpoint
     assert (origin.checkpoint.path.name, origin.checkpoint.epochs) == ("previous.ckpt", 2)
     assert f"not using {last}: damaged" in capsys.readouterr().err
     for path in run.glob("checkpoints/*.ckpt"):
         path.write_bytes(b"")
     with pytest.raises(InputError, match=r"no checkpoint in .* is whole"):
-        resume.from_run(run)
+        starting_point.from_run(RunFolder(run), NOTHING)
 
 
 def test_a_damaged_last_epoch_is_done_again(mlp_run: Path, tmp_path: Path) -> None:
@@ -104,10 +107,12 @@ def test_versions_are_counted_as_numbers(tmp_path: Path) -> None:
     for name in ("version_9", "version_10", "version_x"):
         (tmp_path / name / "checkpoints").mkdir(parents=True)
         (tmp_path / name / "checkpoints/last.ckpt").touch()
-    assert resume.last_run(tmp_path) == tmp_path / "version_10"
+    run = starting_point.last_run(tmp_path)
+    assert run
+    assert run.path == tmp_path / "version_10"
     (tmp_path / "version_11").mkdir()  # killed before its first checkpoint: nothing to go on from
-    assert resume.last_run(tmp_path) is None
-    assert resume.last_run(tmp_path / "nowhere") is None
+    assert starting_point.last_run(tmp_path) is None
+    assert starting_point.last_run(tmp_path / "nowhere") is None
 
 
 def test_going_back_leaves_no_later_epoch_to_be_found(

@@ -1,403 +1,347 @@
-"""`study` with a launcher that trains nothing: what it runs, what it keeps, what it says."""
+"""`study` with an executor that trains nothing: what it runs, what it keeps, what it prints."""
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.errors import Interrupted
-from cifar_lightning.report import document
+from cifar_lightning.errors import InputError, Interrupted
+from cifar_lightning.report import render
 from cifar_lightning.results import store
-from cifar_lightning.results.records import Record, Test
+from cifar_lightning.results.records import Test
 from cifar_lightning.study import command
-from cifar_lightning.study.cells import Cell
-from cifar_lightning.study.executor import Ended, Events, Said
+from cifar_lightning.study.executor import Ended, Events, Printed
+from cifar_lightning.study.identity import RECIPE
+from cifar_lightning.study.plan import Run
 from cifar_lightning.study.progress import Progress
 from cifar_lightning.utils import files
 from tests.conftest import CONFIGS
 
-GRID = """
-set: {data.source: synthetic}
-experiments:
-  main: {base: mlp.yaml, epochs: 3, seeds: [0, 1], test: true}
-  rate: {base: mlp.yaml, epochs: 2, vary: {model.lr: [0.001, 0.1]}}
-"""
+BASE = "set: {data.source: synthetic}\nexperiments:\n"
+MAIN = "  main: {base: mlp.yaml, epochs: 3, seeds: [0, 1], test: true}\n"
+RATE = "  rate: {base: mlp.yaml, epochs: 2, vary: {model.lr: [0.001, 0.1]}}\n"
+GRID = BASE + MAIN + RATE
+SHORT, LONG = "  short: {base: mlp.yaml, epochs: 2}\n", "  long: {base: mlp.yaml, epochs: 9}\n"
 HEADER = "experiment,variant,model,seed,address,status,reason,epochs,best_epoch,best_val/acc"
+FAILED = "train/loss: nan; try less"
 
 
-class Pretended:
-    """A launcher that writes the records of runs without running them; some end otherwise."""
+class Bench:
+    """A study in the working directory, with an executor that writes records of runs without making them."""
 
-    def __init__(self, ends: dict[str, int] | None = None) -> None:
-        self.ends, self.ran, self.closed = ends or {}, list[Cell](), False
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys, self.grid, self.ran = capsys, GRID, list[Run]()
+        self.ends: dict[str, int] = {}  # exit statuses by a part of the folder's name; 0 for the others
+        self.closed = False
 
-    def __call__(self, cells: Sequence[Cell], study: Path) -> Events:
+    def study(self, *flags: str, ends: dict[str, int] | None = None) -> int:
+        self.ends, self.ran = ends or {}, []
+        Path("grid.yaml").write_text(self.grid)
+        self.capsys.readouterr()
+        status = main(["study", "--config=grid.yaml", "--output=out", *flags])
+        self.out, self.err = self.capsys.readouterr()
+        return status
+
+    def execute(self, runs: Sequence[Run]) -> Events:
         try:
-            for cell in cells:
-                self.ran.append(cell)
-                yield Said(cell, "MLP with 3 parameters")
-                status = next((status for name, status in self.ends.items() if name in str(cell.folder)), 0)
+            for run in runs:
+                self.ran.append(run)
+                yield Printed(run, "MLP with 3 parameters")
+                status = next((status for name, status in self.ends.items() if name in str(run.folder)), 0)
                 if status == 1:
-                    yield Said(cell, "error: train/loss: nan; try less")
+                    yield Printed(run, f"error: {FAILED}")
                 if not status:
-                    yield Said(cell, f"epoch   1/{cell.epochs} train loss 2")
-                    self.write(cell, study)
-                yield Ended(cell, status)
+                    yield Printed(run, f"epoch   1/{run.epochs} train loss 2")
+                    self.write(run)
+                yield Ended(run, status)
         finally:
             self.closed = True
 
     @staticmethod
-    def write(cell: Cell, study: Path) -> None:
-        rows = [{"epoch": n, "val/acc": 0.1 * n, "epoch_seconds": 30.0} for n in range(1, cell.epochs + 1)]
-        test = Test(loss=1.0, acc=0.25, classes=["a"], confusion_matrix=[[1]]) if cell.test else None
-        store.write_record(
-            study / cell.folder,
-            Record(
-                **cell.identity,
-                status="done",
-                rows=rows,
-                test=test,
-                environment={"code": cell.code},
-            ),
-        )
+    def write(run: Run) -> None:
+        rows = [{"epoch": n, "val/acc": 0.1 * n, "epoch_seconds": 30.0} for n in range(1, run.epochs + 1)]
+        test = Test(loss=1.0, acc=0.25, classes=["a"], confusion_matrix=[[1]]) if run.test else None
+        record = run.record(status="done", rows=rows, test=test, environment={"recipe": RECIPE})
+        store.write_record(run.study / run.folder, record)
+
+    @property
+    def made(self) -> list[tuple[str, int, int]]:
+        return [(run.experiment, run.seed, run.epochs) for run in self.ran]
+
+    @staticmethod
+    def table(*names: str) -> list[Any]:
+        with Path("out/results.csv").open(newline="") as file:
+            rows = [[row[name] for name in names] for row in csv.DictReader(file)]
+        return [row[0] for row in rows] if len(names) == 1 else [tuple(row) for row in rows]
 
 
 @pytest.fixture
-def launcher(monkeypatch: pytest.MonkeyPatch) -> Pretended:
-    pretended = Pretended()
-    monkeypatch.setattr(command, "Local", lambda workers: pretended)
-    monkeypatch.setattr(command, "survey", lambda cells: {cell.address: 60.0 for cell in cells})
-    monkeypatch.setattr(document, "write", lambda study: study.folder / "report.html")
-    return pretended
-
-
-@pytest.fixture
-def config(empty_folder: Path) -> Path:
+def bench(empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
     (empty_folder / "mlp.yaml").write_text((CONFIGS / "mlp.yaml").read_text())
-    path = empty_folder / "grid.yaml"
-    path.write_text(GRID)
+    bench = Bench(capsys)
+    monkeypatch.setattr(command, "Local", lambda workers: bench.execute)
+    monkeypatch.setattr(command, "preflight", lambda runs: {run.address: 60.0 for run in runs})
+    monkeypatch.setattr(render, "write", lambda study: study.folder / "report.html")
+    return bench
+
+
+def the(pattern: str) -> Path:
+    (path,) = Path("out").glob(pattern)
     return path
 
 
-def study(*more: str) -> int:
-    return main(["study", "--config=grid.yaml", "--output=out", *more])
+def contents(pattern: str = "*") -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path("out").rglob(pattern) if path.is_file()}
 
 
-def table() -> list[dict[str, str]]:
-    with Path("out/results.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+def test_it_makes_each_run_once_and_then_nothing(bench: Bench) -> None:
+    assert bench.study() == 0
+    assert bench.made == [("main", 0, 3), ("main", 1, 3), ("rate", 0, 2)]
+    before = contents()
+    assert bench.study() == 0
+    assert bench.made == []
+    assert contents() == before
 
 
-def test_it_runs_each_cell_once_and_then_nothing(launcher: Pretended, config: Path) -> None:
-    assert study() == 0
-    assert [(cell.experiment, cell.seed, cell.epochs) for cell in launcher.ran] == [
-        ("main", 0, 3),
-        ("main", 1, 3),
-        ("rate", 0, 2),
-    ]
-    before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
-    launcher.ran.clear()
-    assert study() == 0
-    assert launcher.ran == []
-    assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == before
-
-
-def test_results_csv_has_a_row_a_point(launcher: Pretended, config: Path) -> None:
-    study()
+def test_results_csv_has_a_row_per_point(bench: Bench) -> None:
+    bench.study()
     assert Path("out/results.csv").read_text().startswith(HEADER)
-    rows = table()
-    assert [(row["experiment"], row["variant"], row["seed"], row["model"]) for row in rows] == [
-        ("main", "main", "0", "MLP"),
-        ("main", "main", "1", "MLP"),
-        ("rate", "lr=0.001", "0", "MLP"),
-        ("rate", "lr=0.1", "0", "MLP"),
+    assert bench.table("experiment", "variant", "seed", "model", "epochs", "test/acc", "model.lr") == [
+        ("main", "main", "0", "MLP", "3", "0.25", "0.001"),
+        ("main", "main", "1", "MLP", "3", "0.25", "0.001"),
+        ("rate", "lr=0.001", "0", "MLP", "2", "", "0.001"),
+        ("rate", "lr=0.1", "0", "MLP", "2", "", "0.1"),
     ]
-    assert [row["epochs"] for row in rows] == ["3", "3", "2", "2"]
     # The third reads the first two epochs of the first run, whose test result is not its own.
-    assert rows[2]["address"] == rows[0]["address"]
-    assert [row["best_val/acc"][:3] for row in rows] == ["0.3", "0.3", "0.2", "0.2"]
-    assert [row["test/acc"] for row in rows] == ["0.25", "0.25", "", ""]
-    assert [row["model.lr"] for row in rows] == ["0.001", "0.001", "0.001", "0.1"]
+    addresses = bench.table("address")
+    assert addresses[2] == addresses[0]
+    assert [acc[:3] for acc in bench.table("best_val/acc")] == ["0.3", "0.3", "0.2", "0.2"]
 
 
-def test_a_shared_run_is_shown_by_every_experiment(launcher: Pretended, config: Path) -> None:
-    study()
-    (record,) = Path("out").glob("main/seed=0,*/result.json")
-    (shown,) = Path("out").glob("rate/lr=0.001,seed=0,*")
+def test_a_shared_run_is_shown_by_every_experiment(bench: Bench) -> None:
+    bench.study()
+    shown = the("rate/lr=0.001,seed=0,*")
     assert shown.is_symlink()
-    assert (shown / "result.json").samefile(record)
+    assert (shown / "result.json").samefile(the("main/seed=0,*/result.json"))
     assert len(list(Path("out").glob("rate/*"))) == 2
 
 
-def test_what_is_added_runs_alone(launcher: Pretended, config: Path) -> None:
-    study()
-    launcher.ran.clear()
-    config.write_text(GRID.replace("[0.001, 0.1]", "[0.0001, 0.001, 0.1]").replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
-    assert study() == 0
-    assert [(cell.experiment, cell.seed, cell.name.split(",")[0]) for cell in launcher.ran] == [
-        ("main", 2, "seed=2"),
-        ("rate", 0, "lr=0.0001"),
-    ]
-    assert len(table()) == 6
+def test_what_is_added_runs_alone(bench: Bench) -> None:
+    bench.study()
+    bench.grid = GRID.replace("[0.001, 0.1]", "[0.0001, 0.001, 0.1]").replace("seeds: [0, 1]", "seeds: [0, 1, 2]")
+    assert bench.study() == 0
+    assert bench.made == [("main", 2, 3), ("rate", 0, 2)]
+    assert bench.ran[1].folder.name.startswith("lr=0.0001,")
+    assert len(bench.table("seed")) == 6
 
 
-def test_more_epochs_are_another_run_and_leave_this_one(launcher: Pretended, config: Path) -> None:
-    study()
-    before = {path: path.read_bytes() for path in Path("out").rglob("result.json")}
-    launcher.ran.clear()
-    launcher.ends = {"main/seed=1": -9}
-    config.write_text(GRID.replace("epochs: 3", "epochs: 5"))
-    assert study() == 1
-    assert [(cell.experiment, cell.seed, cell.epochs) for cell in launcher.ran] == [("main", 0, 5), ("main", 1, 5)]
+def test_more_epochs_are_another_run_and_leave_this_one(bench: Bench) -> None:
+    bench.study()
+    before = contents("result.json")
+    bench.grid = GRID.replace("epochs: 3", "epochs: 5")
+    assert bench.study(ends={"main/seed=1": -9}) == 1
+    assert bench.made == [("main", 0, 5), ("main", 1, 5)]
     assert {path: path.read_bytes() for path in before} == before
-    config.write_text(GRID)
-    launcher.ran.clear()
-    assert study() == 0
-    assert launcher.ran == []
-    assert [row["test/acc"] for row in table()] == ["0.25", "0.25", "", ""]
+    bench.grid = GRID
+    assert bench.study() == 0
+    assert bench.made == []
+    assert bench.table("test/acc") == ["0.25", "0.25", "", ""]
 
 
-def test_what_is_there_serves_before_what_is_wanted(launcher: Pretended, config: Path) -> None:
-    base = "set: {data.source: synthetic}\nexperiments:\n"
-    short = "  short: {base: mlp.yaml, epochs: 2}\n"
-    config.write_text(base + short)
-    assert study() == 0
-    config.write_text(base + short + "  long: {base: mlp.yaml, epochs: 9}\n")
-    launcher.ran.clear()
-    launcher.ends = {"long": -9}
-    assert study() == 1
-    assert [cell.epochs for cell in launcher.ran] == [9]
-    assert [(row["experiment"], row["status"], row["epochs"]) for row in table()] == [
-        ("short", "done", "2"),
-        ("long", "failed", "0"),
-    ]
+def test_what_is_there_serves_before_what_is_wanted(bench: Bench) -> None:
+    bench.grid = BASE + SHORT
+    assert bench.study() == 0
+    bench.grid += LONG
+    assert bench.study(ends={"long": -9}) == 1
+    assert bench.made == [("long", 0, 9)]
+    assert bench.table("experiment", "status", "epochs") == [("short", "done", "2"), ("long", "failed", "0")]
 
 
-def test_a_longer_run_serves_a_shorter_one_that_is_asked_for_later(
-    launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    base = "set: {data.source: synthetic}\nexperiments:\n"
-    config.write_text(base + "  long: {base: mlp.yaml, epochs: 9}\n")
-    assert study() == 0
-    config.write_text(
-        base + "  short: {base: mlp.yaml, epochs: 2}\n  tested: {base: mlp.yaml, epochs: 3, test: true}\n"
-    )
-    launcher.ran.clear()
-    capsys.readouterr()
-    assert study("--dry-run") == 0
-    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()][:2] == [
-        ["done", str(next(Path("out").glob("long/seed=0*")).relative_to("out"))],
-        ["to", "do"],
-    ]
-    assert study() == 0
-    assert [(cell.experiment, cell.epochs) for cell in launcher.ran] == [("tested", 3)]
-    assert [(row["experiment"], row["epochs"], row["best_val/acc"][:3]) for row in table()] == [
-        ("short", "2", "0.2"),
-        ("tested", "3", "0.3"),
-    ]
-    assert next(Path("out").glob("short/seed=0*")).is_symlink()
-    # And once the tested one is there, it is the shortest that will do; the figures are the same.
-    assert study() == 0
-    assert [row["best_val/acc"][:3] for row in table()] == ["0.2", "0.3"]
-    assert next(Path("out").glob("short/seed=0*")).resolve().parent.name == "tested"
+def test_a_longer_run_serves_a_shorter_one_that_is_asked_for_later(bench: Bench) -> None:
+    bench.grid = BASE + LONG
+    assert bench.study() == 0
+    bench.grid = BASE + SHORT + "  tested: {base: mlp.yaml, epochs: 3, test: true}\n"
+    assert bench.study("--dry-run") == 0
+    served, to_do, _ = bench.out.splitlines()
+    assert served.split()[:2] == ["done", str(the("long/seed=0*").relative_to("out"))]
+    assert to_do.startswith("to do ")
+    assert bench.study() == 0
+    assert bench.made == [("tested", 0, 3)]
+    assert bench.table("experiment", "epochs") == [("short", "2"), ("tested", "3")]
+    assert the("short/seed=0*").is_symlink()
+    # And once the tested one is there, it is the shortest that will do; the metrics are the same.
+    before = bench.table("best_val/acc")
+    assert bench.study() == 0
+    assert bench.table("best_val/acc") == before
+    assert the("short/seed=0*").resolve().parent.name == "tested"
 
 
-def test_what_a_longer_run_failed_of_later_is_no_failure_of_its_beginning(launcher: Pretended, config: Path) -> None:
-    study()
-    (path,) = Path("out").glob("main/seed=0,*/result.json")
+def test_what_a_longer_run_failed_of_later_is_no_failure_of_its_beginning(bench: Bench) -> None:
+    bench.study()
+    path = the("main/seed=0,*/result.json")
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"status": "failed", "reason": "nan", "rows": content["rows"][:2]}))
-    assert study() == 1
-    assert [(row["variant"], row["status"], row["reason"]) for row in table()] == [
-        ("main", "failed", "nan"),
-        ("main", "done", ""),
-        ("lr=0.001", "done", ""),
-        ("lr=0.1", "done", ""),
-    ]
+    assert bench.study() == 1
+    done = [(variant, "done", "") for variant in ("main", "lr=0.001", "lr=0.1")]
+    assert bench.table("variant", "status", "reason") == [("main", "failed", "nan"), *done]
 
 
-def test_records_of_other_plans_are_left_alone(launcher: Pretended, config: Path) -> None:
-    study()
-    config.write_text(GRID.replace("seeds: [0, 1]", "seeds: [2]"))
-    study()
-    assert [row["seed"] for row in table()] == ["2", "0", "0"]
+def test_records_of_other_plans_are_left_alone(bench: Bench) -> None:
+    bench.study()
+    bench.grid = GRID.replace("seeds: [0, 1]", "seeds: [2]")
+    bench.study()
+    assert bench.table("seed") == ["2", "0", "0"]
     assert len(store.read(Path("out")).records) == 3
 
 
-def test_a_run_stays_in_its_folder_when_experiments_change_names(launcher: Pretended, config: Path) -> None:
-    launcher.ends = {"main/seed=1": 143}
-    study()
-    (Path("out") / launcher.ran[1].folder).mkdir(parents=True)  # where it was stopped
-    config.write_text(GRID.replace("main:", "renamed:"))
-    launcher.ran.clear()
-    launcher.ends = {}
-    assert study() == 0
-    assert [cell.experiment for cell in launcher.ran] == ["main"]
+def test_a_run_stays_in_its_folder_when_experiments_change_names(bench: Bench) -> None:
+    bench.study(ends={"main/seed=1": 143})
+    (Path("out") / bench.ran[1].folder).mkdir(parents=True)  # where it was stopped
+    bench.grid = GRID.replace("main:", "renamed:")
+    assert bench.study() == 0
+    assert bench.made == [("main", 1, 3)]
     assert all(path.is_symlink() for path in Path("out/renamed").iterdir())
 
 
-def test_a_failure_is_kept_with_its_reason_and_the_rest_goes_on(
-    launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    launcher.ends = {"main/seed=1": 1, "lr=0.1": -9}
-    assert study() == 1
-    assert len(launcher.ran) == 3
-    reasons = {row["variant"] + row["seed"]: (row["status"], row["reason"]) for row in table()}
-    assert reasons["main0"] == ("done", "")
-    assert reasons["main1"] == ("failed", "train/loss: nan; try less")
-    assert reasons["lr=0.10"] == ("failed", "killed by signal 9, for want of memory perhaps")
-    assert "nan; try less" in capsys.readouterr().err
-    launcher.ran.clear()
-    launcher.ends = {}
-    assert study() == 1  # it says so until it is mended
-    assert launcher.ran == []
-    assert study("--retry") == 0
-    assert len(launcher.ran) == 2
-    assert {row["status"] for row in table()} == {"done"}
-
-
-def test_a_test_that_failed_takes_nothing_away_from_its_run(
-    launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config.write_text(GRID.replace(", test: true", ""))
-    assert study() == 0
-    (path,) = Path("out").glob("main/seed=0,*/result.json")
-    before = json.loads(path.read_text())
-    config.write_text(GRID)
-    launcher.ends = {"main/seed=0": 1}
-    assert study() == 1
-    assert json.loads(path.read_text()) == before | {"status": "failed", "reason": "train/loss: nan; try less"}
-    assert [(row["variant"], row["status"], row["reason"]) for row in table()] == [
-        ("main", "done", "train/loss: nan; try less"),
-        ("main", "done", ""),
-        ("lr=0.001", "done", ""),
-        ("lr=0.1", "done", ""),
+def test_a_failure_is_kept_with_its_reason_and_the_rest_goes_on(bench: Bench) -> None:
+    assert bench.study(ends={"main/seed=1": 1, "lr=0.1": -9}) == 1
+    assert len(bench.ran) == 3
+    assert bench.table("variant", "seed", "status", "reason") == [
+        ("main", "0", "done", ""),
+        ("main", "1", "failed", FAILED),
+        ("lr=0.001", "0", "done", ""),
+        ("lr=0.1", "0", "failed", "killed by signal 9, for want of memory perhaps"),
     ]
-    assert "train/loss: nan; try less (--retry runs it again)" in capsys.readouterr().err
-    launcher.ends = {}
-    assert study("--retry") == 0
-    assert [row["test/acc"] for row in table()] == ["0.25", "0.25", "", ""]
+    assert FAILED in bench.err
+    assert bench.study() == 1  # it is reported until it is fixed
+    assert bench.ran == []
+    assert bench.study("--retry") == 0
+    assert len(bench.ran) == 2
+    assert set(bench.table("status")) == {"done"}
+
+
+def test_a_test_that_failed_takes_nothing_away_from_its_run(bench: Bench) -> None:
+    bench.grid = GRID.replace(", test: true", "")
+    assert bench.study() == 0
+    path = the("main/seed=0,*/result.json")
+    before = json.loads(path.read_text())
+    bench.grid = GRID
+    assert bench.study(ends={"main/seed=0": 1}) == 1
+    assert json.loads(path.read_text()) == before | {"status": "failed", "reason": FAILED}
+    assert bench.table("status", "reason") == [("done", FAILED), *[("done", "")] * 3]
+    assert f"{FAILED} (--retry runs it again)" in bench.err
+    assert bench.study("--retry") == 0
+    assert bench.table("test/acc") == ["0.25", "0.25", "", ""]
 
 
 @pytest.mark.parametrize("status", [130, 143, -2, -15])
-def test_what_was_stopped_has_not_failed(
-    status: int, launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    launcher.ends = {"main/seed=1": status}
-    assert study() == 1
-    assert [row["seed"] for row in table()] == ["0", "0", "0"]
-    assert "it was stopped; start the study again" in capsys.readouterr().err
-    launcher.ran.clear()
-    launcher.ends = {}
-    assert study() == 0
-    assert [cell.seed for cell in launcher.ran] == [1]
+def test_what_was_stopped_has_not_failed(status: int, bench: Bench) -> None:
+    assert bench.study(ends={"main/seed=1": status}) == 1
+    assert bench.table("seed") == ["0", "0", "0"]
+    assert "it was stopped; start the study again" in bench.err
+    assert bench.study() == 0
+    assert bench.made == [("main", 1, 3)]
 
 
 @pytest.mark.parametrize(("signal", "status"), [(KeyboardInterrupt(), 130), (Interrupted(15), 143)])
-def test_a_signal_stops_the_cells_and_says_how_to_go_on(
-    signal: BaseException,
-    status: int,
-    launcher: Pretended,
-    config: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_signal_stops_the_runs_and_the_study_can_be_resumed(
+    signal: BaseException, status: int, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
         raise signal
 
     monkeypatch.setattr(Progress, "ended", stop)
-    assert study() == status
-    assert launcher.closed
-    assert len(launcher.ran) == 1
-    assert "the study was stopped; the same command goes on with it" in capsys.readouterr().err
+    assert bench.study() == status
+    assert bench.closed
+    assert len(bench.ran) == 1
+    assert "the study was stopped; the same command resumes it" in bench.err
 
 
-def test_dry_run_says_what_would_run_and_writes_nothing(
-    launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert study("--dry-run") == 0
-    out = capsys.readouterr().out
-    assert "3 of 3 runs to do: about 8 min" in out  # (3 + 3 + 2) epochs of a minute
-    assert launcher.ran == []
+def test_dry_run_prints_what_would_run_and_writes_nothing(bench: Bench) -> None:
+    assert bench.study("--dry-run") == 0
+    assert "3 of 3 runs to do: about 8 min" in bench.out  # (3 + 3 + 2) epochs of a minute
+    assert bench.ran == []
     assert not Path("out").exists()
-    launcher.ends = {"lr=0.1": 1}
-    study()
-    capsys.readouterr()
-    assert study("--dry-run") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:3]] == ["done", "done", "failed"]
-    assert lines[3].startswith("0 of 3 runs to do")
+    bench.study(ends={"lr=0.1": 1})
+    assert bench.study("--dry-run") == 0
+    *lines, last = bench.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["done", "done", "failed"]
+    assert last.startswith("0 of 3 runs to do")
 
 
-def test_dry_run_counts_the_epochs_that_are_left(
-    launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config.write_text(GRID.replace(", test: true", ""))
-    launcher.ends = {"main/seed=1": 143}
-    study()
-    stopped = Path("out") / launcher.ran[1].folder / "version_0"
-    stopped.mkdir(parents=True)
-    (stopped / "metrics.csv").write_text("epoch,val/acc\n1,0.1\n2,0.2\n")
-    config.write_text(GRID)
-    capsys.readouterr()
-    assert study("--dry-run") == 0
-    first, second, _, last = capsys.readouterr().out.splitlines()
+def test_dry_run_counts_the_epochs_that_are_left(bench: Bench) -> None:
+    bench.grid = GRID.replace(", test: true", "")
+    bench.study(ends={"main/seed=1": 143})
+    stopped = bench.ran[1].files
+    stopped.path.mkdir(parents=True)
+    stopped.metrics.write_text("epoch,val/acc\n1,0.1\n2,0.2\n")
+    bench.grid = GRID
+    assert bench.study("--dry-run") == 0
+    first, second, _, last = bench.out.splitlines()
     assert first.endswith("0 of 3 epochs       0 s")  # it lacks its test
     assert second.endswith("1 of 3 epochs      60 s")
     assert last.startswith("2 of 3 runs to do: about 60 s")
 
 
-def test_it_says_each_command_and_each_end(
-    launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study()
-    lines = capsys.readouterr().out.splitlines()
-    typed = [line[2:] for line in lines if line.startswith("$ ")]
-    assert typed == [
-        json.loads((Path("out") / cell.folder / "result.json").read_text())["command"] for cell in launcher.ran
-    ]
-    ends = [line for line in lines if line.startswith("[")]
-    assert ends[0].startswith("[1/3] main/seed=0,")
-    assert ends[0].endswith("val/acc 0.3000 at epoch 3 of 3, test/acc 0.2500, 90 s")
+def test_it_prints_each_command_and_each_end(bench: Bench) -> None:
+    bench.study()
+    lines = bench.out.splitlines()
+    records = [json.loads((Path("out") / run.folder / "result.json").read_text()) for run in bench.ran]
+    assert [line[2:] for line in lines if line.startswith("$ ")] == [record["command"] for record in records]
+    end = next(line for line in lines if line.startswith("["))
+    assert end.startswith("[1/3] main/seed=0,")
+    assert end.endswith("val/acc 0.3000 at epoch 3 of 3, test/acc 0.2500, 90 s")
     assert lines[-1] == "report: out/report.html"
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["study"], "--config"),
-        (["study", "--config=none.yaml"], "none.yaml: there is no such file"),
-        (["study", "--config=grid.yaml", "--workers=0"], "workers: 0 is not possible; use 1 or more"),
-        (["study", "--config=grid.yaml", "--wrokers=1"], "wrokers"),
-        (["study", "--config=grid.yaml", "--output=mlp.yaml"], "mlp.yaml"),
+        ([], "--config"),
+        (["--config=none.yaml"], "none.yaml: there is no such file"),
+        (["--config=grid.yaml", "--workers=0"], "workers: 0 is not possible; use 1 or more"),
+        (["--config=grid.yaml", "--wrokers=1"], "wrokers"),
+        (["--config=grid.yaml", "--output=mlp.yaml"], "mlp.yaml"),
     ],
 )
-def test_what_a_person_gets_wrong_is_said_in_a_line(
-    args: list[str], said: str, launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(args) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+def test_what_a_person_gets_wrong_is_one_line(args: list[str], said: str, bench: Bench) -> None:
+    Path("grid.yaml").write_text(GRID)
+    assert main(["study", *args]) == 2
+    (line,) = bench.capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert said in line
 
 
-def test_one_study_a_folder(launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_study_per_folder(bench: Bench) -> None:
     Path("out").mkdir()
     with files.locked(Path("out")):
-        assert study() == 2
-    assert "another study is running here" in capsys.readouterr().err
+        assert bench.study() == 2
+    assert "another study is running here" in bench.err
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"schema": 99}', '{"schema": 1}', '{"schema": 1, "x": 2}'])
-def test_a_damaged_record_is_named(
-    content: str, launcher: Pretended, config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    study()
-    record = next(Path("out").glob("main/seed=0*")) / "result.json"
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema": 99}', '{"schema": 2}', '{"schema": 2, "x": 2}'])
+def test_a_damaged_record_is_named(content: str, bench: Bench) -> None:
+    bench.study()
+    record = the("main/seed=0*/result.json")
     record.write_text(content)
-    capsys.readouterr()
-    assert study() == 2
-    assert f"error: {record}: " in capsys.readouterr().err
+    assert bench.study() == 2
+    assert f"error: {record}: " in bench.err
+
+
+def test_a_metric_that_is_no_number_stays_one(bench: Bench) -> None:
+    bench.study()
+    path = the("main/seed=0*/result.json")
+    record = store.every_record(Path("out"))[json.loads(path.read_text())["address"]]
+    record.rows[0].update({"val/loss": math.inf, "gap/loss": math.nan})
+    store.write_record(path.parent, record)
+    (row, *_) = store.every_record(Path("out"))[record.address].rows
+    assert row["val/loss"] == math.inf
+    assert math.isnan(row["gap/loss"])
+    path.write_text(path.read_text().replace("Infinity", "null"))  # what other programs make of it
+    with pytest.raises(InputError, match=r"rows\[0\]\[...\]: Expected `float`, got `null`"):
+        store.every_record(Path("out"))

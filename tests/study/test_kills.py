@@ -106,10 +106,10 @@ def test_killed_twice(workers: int, folder: Path, undisturbed: Path) -> None:
     output = folder / "out"
     first = start(folder, "out", f"--workers={workers}")
     until(at_epoch(output, "mlp/seed=0*", 2), first)
-    os.kill(first.pid, signal.SIGKILL)  # it alone: its cells notice, and save
+    os.kill(first.pid, signal.SIGKILL)  # it alone: its runs notice, and save
     first.communicate()
     for run in output.glob("mlp/*/version_0"):
-        with files.locked(run, waiting="until the cell has ended"):
+        with files.locked(run, waiting="until the run has ended"):
             kept = run / "checkpoints"
             assert (kept / "interrupted.ckpt").exists() or read_checkpoint(kept / "last.ckpt").epochs == epochs(run)
     second = start(folder, "out", f"--workers={workers}")
@@ -134,7 +134,7 @@ def test_stopped_in_order(signum: signal.Signals, status: int, folder: Path, und
     out, err = first.communicate()
     assert first.returncode == status, (out, err)
     assert "Traceback" not in out + err
-    assert "the same command goes on with it" in err
+    assert "the same command resumes it" in err
     (run,) = output.glob("mlp/seed=1*/version_0")
     # Nothing is redone: what ran had saved in the middle of its epoch, or was just at the end of one.
     kept = run / "checkpoints"
@@ -142,7 +142,7 @@ def test_stopped_in_order(signum: signal.Signals, status: int, folder: Path, und
     last = start(folder, "out")
     out, err = last.communicate()
     assert last.returncode == 1, (out, err)
-    assert "mlp/seed=0" not in out  # a finished cell is never run again
+    assert "mlp/seed=0" not in out  # a finished run is never made again
     check_same(output, undisturbed)
 
 

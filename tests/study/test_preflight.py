@@ -1,4 +1,4 @@
-"""The look ahead: what `fit` would refuse is refused before anything runs, and time grows with the work."""
+"""Preflight: what `fit` would refuse is refused before anything runs, and time grows with the work."""
 
 import os
 import signal
@@ -11,24 +11,23 @@ import pytest
 
 from cifar_lightning.errors import InputError, RunError
 from cifar_lightning.study import preflight as module
-from cifar_lightning.study.cells import Cell
 from cifar_lightning.study.config import Experiment
-from cifar_lightning.study.plan import grid
-from cifar_lightning.study.preflight import survey
+from cifar_lightning.study.plan import Run, plan
+from cifar_lightning.study.preflight import preflight, seconds_per_epoch
 from tests.conftest import CONFIGS
 
 SMALL = {"data.source": "synthetic", "data.train_size": 2000, "data.val_size": 1000, "data.train_clean_size": 0}
 
 
-def cells(folder: Path, **more: Any) -> list[Cell]:
+def runs(folder: Path, **more: Any) -> list[Run]:
     experiment = Experiment(base=str(CONFIGS / "mlp.yaml"), epochs=1, set=SMALL | more.pop("set", {}), **more)
-    return grid({"one": experiment}, folder).cells
+    return plan({"one": experiment}, folder).runs
 
 
-def test_what_fit_would_refuse_is_named_with_its_cell(tmp_path: Path) -> None:
-    (good,), (bad,) = cells(tmp_path), cells(tmp_path, vary={"model.drpout": [0.5]})
-    with pytest.raises(InputError, match=r"experiment one, .*: model.drpout: there is no such setting; did you mean"):
-        survey([good, bad])
+def test_what_fit_would_refuse_is_named_with_its_run(tmp_path: Path) -> None:
+    (good,), (bad,) = runs(tmp_path), runs(tmp_path, vary={"model.dropout": [1.5]})
+    with pytest.raises(InputError, match=r"experiment one, dropout=1.5,seed=0,.*: model.dropout: 1.5 is not pos"):
+        preflight([good, bad])
 
 
 @pytest.mark.parametrize(
@@ -42,13 +41,13 @@ def test_what_fit_would_refuse_is_named_with_its_cell(tmp_path: Path) -> None:
         ({"trainer.check_val_every_n_epoch": 2}, "trainer.check_val_every_n_epoch: 2 is not possible; use 1"),
         ({"trainer.logger": False}, "trainer.logger: False is not possible"),
         ({"trainer.enable_checkpointing": False}, "trainer.enable_checkpointing: False is not possible"),
-        ({"trainer.limit_val_batches": 0}, "trainer.limit_val_batches: 0.0 is not possible; use more than 0"),
+        ({"trainer.limit_val_batches": 0}, r"trainer.limit_val_batches: 0(\.0)? is not possible; use more than 0"),
         ({"trainer.limit_train_batches": 0.0}, "trainer.limit_train_batches: 0.0 is not possible"),
     ],
 )
 def test_a_value_out_of_range_too(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
-        list(module.survey_here(cells(tmp_path, set=settings)))
+        list(seconds_per_epoch(runs(tmp_path, set=settings)))
 
 
 def test_the_time_of_an_epoch_is_that_of_its_steps_and_its_validation(
@@ -61,9 +60,9 @@ def test_the_time_of_an_epoch_is_that_of_its_steps_and_its_validation(
         return 0.5, 0.001
 
     monkeypatch.setattr(module, "_step", step)
-    sizes = cells(tmp_path, vary={"data.batch_size": [10, 100, 1000]})
-    limited = cells(tmp_path, set={"data.batch_size": 10, "trainer.limit_train_batches": 4})
-    found = module.survey_here([*sizes, *limited])
+    sizes = runs(tmp_path, vary={"data.batch_size": [10, 100, 1000]})
+    limited = runs(tmp_path, set={"data.batch_size": 10, "trainer.limit_train_batches": 4})
+    found = seconds_per_epoch([*sizes, *limited])
     # 200, 20 and 2 steps; one of 1,000 images takes five times as long as one of 200. Validation takes 1 s.
     assert list(found) == pytest.approx([200 * 0.5 + 1, 20 * 0.5 + 1, 2 * 5 * 0.5 + 1, 4 * 0.5 + 1])
     assert probed == [10, 100, 200]  # what is known is not timed again
@@ -76,27 +75,27 @@ def test_what_does_not_fit_in_memory_refuses_nothing(tmp_path: Path, monkeypatch
         return 0.5, 0.0
 
     monkeypatch.setattr(module, "_step", step)
-    assert list(module.survey_here(cells(tmp_path, vary={"data.batch_size": [100, 200]}))) == [0.0, 5.0]
+    assert list(seconds_per_epoch(runs(tmp_path, vary={"data.batch_size": [100, 200]}))) == [0.0, 5.0]
 
 
-def killed_at_the_large_one(connection: Connection, cells: Sequence[Cell]) -> None:
-    connection.send("begun")
-    for cell in cells:
-        if cell.settings["data.batch_size"] == 200:
+def killed_at_the_large_one(connection: Connection, runs: Sequence[Run]) -> None:
+    connection.send(True)
+    for run in runs:
+        if run.settings["data.batch_size"] == 200:
             os.kill(os.getpid(), signal.SIGKILL)
         connection.send(1.5)
 
 
-def killed_at_once(connection: Connection, cells: Sequence[Cell]) -> None:
+def killed_at_once(connection: Connection, runs: Sequence[Run]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_the_system_kills_for_its_memory_refuses_nothing_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = cells(tmp_path, vary={"data.batch_size": [100, 200, 300]})
-    monkeypatch.setattr(module, "_survey", killed_at_the_large_one)
-    assert list(survey(wanted).items()) == list(zip([cell.address for cell in wanted], [1.5, 0.0, 1.5], strict=True))
-    monkeypatch.setattr(module, "_survey", killed_at_once)
-    with pytest.raises(RunError, match="the process that looks at its cells has ended"):
-        survey(wanted)
+    wanted = runs(tmp_path, vary={"data.batch_size": [100, 200, 300]})
+    monkeypatch.setattr(module, "_answer", killed_at_the_large_one)
+    assert list(preflight(wanted).items()) == list(zip([run.address for run in wanted], [1.5, 0.0, 1.5], strict=True))
+    monkeypatch.setattr(module, "_answer", killed_at_once)
+    with pytest.raises(RunError, match="the process of its preflight has ended"):
+        preflight(wanted)

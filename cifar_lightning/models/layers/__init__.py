@@ -1,1 +1,1 @@
-"""Layers that are faster on a CPU than PyTorch's own, with the same values."""
+"""Layers that are faster on a CPU than PyTorch's own, and compute the same function."""

@@ -1,4 +1,4 @@
-"""ReLU, dropout and max-pooling as one, where a CPU trains."""
+"""ReLU, dropout and max-pooling fused, where a CPU trains."""
 
 from collections import OrderedDict
 from typing import Any
@@ -12,15 +12,15 @@ from cifar_lightning.models.layers.dropout import STEPS, Dropout, kept_steps, ra
 
 
 class ReLUDropoutMaxPool(nn.Sequential):
-    """ReLU, dropout, 2x2 max-pooling: three layers to read, and on a CPU one to compute.
+    """ReLU, dropout, 2x2 max-pooling: three layers to read, and on a CPU one operation.
 
-    The function is theirs, values and gradients bit for bit: ReLU commutes with a maximum and with factors of 0 and
-    above, so it may come last, on a quarter of the elements. Where its result is above 0, the window's maximum was
-    kept, so the gradient goes there, scaled; everywhere else it is 0, and no mask has to be remembered.
+    Values and gradients are theirs bit for bit: ReLU commutes with a maximum and with factors of at least 0, so it may
+    come last, on a quarter of the elements. Where its result is above 0, the window's maximum was kept, so the gradient
+    goes there, scaled; everywhere else it is 0, and no mask has to be saved.
 
-    It took the report's CNN from 122 to 104 ms a step (two cores with AVX-512, float32), and 19 MiB in place of 88 are
-    kept for the way back from (100, 64, 32, 32). What differs: infinite inputs give NaN
-    where masked, and there is no second derivative.
+    It took the report's CNN from 122 to 104 ms a step (two cores with AVX-512, float32), and keeps 19 MiB in place of
+    88 for the backward pass of (100, 64, 32, 32). Infinite inputs give NaN where masked, and there is no second
+    derivative.
 
     Args:
         p: Probability of zeroing an element in training, 0 to 1; at 0 there is no such layer.
@@ -35,11 +35,11 @@ class ReLUDropoutMaxPool(nn.Sequential):
         self.p = p
 
     def forward(self, input: Tensor) -> Tensor:
-        """Of (B, C, H, W) makes (B, C, H // 2, W // 2), same type and memory format."""
+        """Return (B, C, H // 2, W // 2) of (B, C, H, W), same type and memory format."""
         kept = kept_steps(self.p) if self.training else STEPS
         if kept == STEPS:
             return F.relu(F.max_pool2d(input, 2))
-        # The way back is not on PyTorch's list of deterministic ones, though here no two values ever meet.
+        # max_unpool2d is not on PyTorch's list of deterministic operations, though here no two values ever meet.
         stock = input.device.type != "cpu" or torch.are_deterministic_algorithms_enabled()
         if stock or kept == 0:
             output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]  # Sequential's has no types
@@ -48,7 +48,7 @@ class ReLUDropoutMaxPool(nn.Sequential):
         return output
 
     def stock(self) -> nn.Module:
-        """PyTorch's own modules for the same."""
+        """Return PyTorch's own modules for the same function."""
         return nn.Sequential(nn.ReLU(), nn.Dropout(self.p), nn.MaxPool2d(2))
 
 
@@ -64,6 +64,6 @@ class _Fused(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         output, indices = ctx.saved_tensors
-        # In the output's memory format whatever the gradient's: otherwise pooling backwards takes three times as long.
+        # In the output's memory format whatever the gradient's: otherwise unpooling takes three times as long.
         gradient = output.sign().mul_(ctx.scale).mul_(gradient)
         return F.max_unpool2d(gradient, indices, (2, 2), output_size=ctx.size), None

@@ -1,0 +1,104 @@
+"""TensorBoard shows each point of a run's curves once, whatever moment it was killed at."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cifar_lightning.runs import metrics_csv
+from cifar_lightning.runs.checkpoint import Checkpoint
+from cifar_lightning.runs.layout import EVENTS, LAST, RunFolder
+from cifar_lightning.runs.logger import RunLogger
+from cifar_lightning.runs.recovery import purge_step
+
+ROWS = [{"epoch": 1, "val/acc": 0.1}, {"epoch": 2, "val/acc": 0.2}, {"epoch": 3, "val/acc": 0.3}]
+REDONE = 0.5  # another value than before, so that the old one would be seen
+
+
+def checkpoint(run: RunFolder, epochs: int) -> Checkpoint:
+    rows = ROWS[:epochs]
+    return Checkpoint(run.checkpoint(LAST), {}, {}, epochs, 10 * epochs, 0, rows, 3, stopped=False, resumable=True)
+
+
+def write(run: RunFolder, rows: list[dict[str, float]], purge: int | None = None) -> None:
+    """Do what a run does at the end of each epoch: metrics.csv, then the event file."""
+    logger = RunLogger(str(run.path), "", run=run.path, purge_step=purge)
+    for row in rows:
+        metrics_csv.write(run.metrics, [*metrics_csv.read(run.metrics), row])
+        logger.log_metrics({"val/acc": row["val/acc"]}, step=int(row["epoch"]))
+        logger.save()
+    logger.finalize("aborted")
+
+
+def resumed(folder: Path, *, cut: int) -> RunFolder:
+    """A run that was killed between the row of its third epoch and the checkpoint, and resumed."""
+    run = RunFolder(folder / "version_0")
+    run.path.mkdir(parents=True)
+    write(run, ROWS)
+    (first,) = run.path.glob(EVENTS)
+    if cut:
+        first.write_bytes(first.read_bytes()[:-cut])
+    first.rename(first.with_name("events.out.tfevents.0000000001.host.1.0"))  # earlier than what follows
+    purge = purge_step(run, checkpoint(run, 2))
+    assert purge == 3
+    metrics_csv.write(run.metrics, ROWS[:2])
+    write(run, [{"epoch": 3, "val/acc": REDONE}], purge)
+    return run
+
+
+EXPECTED = [(1, pytest.approx(0.1)), (2, pytest.approx(0.2)), (3, REDONE)]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7])
+def test_what_was_superseded_is_hidden(cut: int, tmp_path: Path) -> None:
+    run = resumed(tmp_path, cut=cut)
+    reader = EventAccumulator(str(run.path))
+    reader.Reload()
+    assert [(point.step, point.value) for point in reader.Scalars("val/acc")] == EXPECTED
+
+
+def test_nothing_is_hidden_without_need(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert purge_step(run, checkpoint(run, 2)) is None  # there is no event file
+    write(run, ROWS)
+    assert purge_step(run, checkpoint(run, 3)) is None
+    assert purge_step(run, checkpoint(run, 2)) == 3
+    assert purge_step(run, None) == 0
+    run.metrics.write_bytes(b"\0\xff,,\n\n")
+    assert purge_step(run, checkpoint(run, 3)) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", [0, 7])
+def test_tensorboard_itself_shows_no_superseded_point(cut: int, tmp_path: Path) -> None:
+    resumed(tmp_path, cut=cut)
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(tmp_path), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr
+            line = next(line for line in server.stderr if "http://" in line)
+            url = next(word for word in line.split() if word.startswith("http://"))
+            assert [(step, value) for _, step, value in _scalars(url)] == EXPECTED
+        finally:
+            server.terminate()
+    shutil.rmtree(tmp_path)
+
+
+def _scalars(url: str) -> list[list[Any]]:
+    """The points that TensorBoard's page asks for, once it has read the files."""
+    for _ in range(60):
+        with urllib.request.urlopen(f"{url}data/plugin/scalars/tags") as answer:
+            tags = json.load(answer)
+        if tags.get("version_0"):
+            break
+        time.sleep(0.5)
+    with urllib.request.urlopen(f"{url}data/plugin/scalars/scalars?run=version_0&tag=val%2Facc") as answer:
+        points: list[list[Any]] = json.load(answer)
+    return points
