@@ -22,6 +22,7 @@ COLOURS = {"ink": "#1f2328", "grey": "#6e7781", "blue": "#0072b2", "orange": "#d
 INK, GREY, BLUE, ORANGE, GREEN = COLOURS.values()
 VERDICTS = {"reproduced": GREEN, "not reproduced": ORANGE, "open": GREY}
 LINES = {"equal epochs": BLUE, "equal updates": GREEN, "scaled rate": ORANGE, "ours": BLUE, "original": INK}
+Chart = alt.LayerChart | alt.FacetChart
 STAGES = {"train": ("as trained", GREEN), "train_clean": ("evaluation mode", BLUE), "val": ("validation", ORANGE)}
 DIVERGED = 4.0  # nats; guessing costs 2.3, so what is higher has diverged, and would flatten all else
 TEXT = {"labelColor": INK, "titleColor": INK, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal"}
@@ -50,17 +51,13 @@ def row(
     words = f"{name}: {number(found and found.mean, metric, sign=sign)}"
     words += f" ({between(found, metric, sign=sign)}, n = {found.n})" if found and found.low is not None else ""
     words += f", original {number(original, metric, sign=sign)}" if original is not None else ""
-    ends = {
-        "value": found and found.mean,
-        "low": found and found.low,
-        "high": found and found.high,
-        "original": original,
-    }
-    scaled = {key: None if end is None else end * (100 if metric.endswith("acc") else 1) for key, end in ends.items()}
-    return {"row": name, "colour": colour, "tip": words, "pooled": bool(found and found.pooled), **scaled}
+    scale, ends = 100 if metric.endswith("acc") else 1, (found.mean, found.low, found.high) if found else (None,) * 3
+    scaled = [None if end is None else end * scale for end in (*ends, original)]
+    shown = dict(zip(("value", "low", "high", "original"), scaled, strict=True))
+    return {"row": name, "colour": colour, "tip": words, "pooled": bool(found and found.pooled), **shown}
 
 
-def forest(rows: list[dict[str, Any]], x: str, colours: dict[str, str], step: int = 17) -> alt.LayerChart:
+def forest(rows: list[dict[str, Any]], x: str, colours: dict[str, str], step: int = 17) -> Chart:
     """Draw dots with intervals (dashed: pooled SD), and the original as hollow diamonds; the axis is named `x`."""
     base = alt.Chart(pd.DataFrame(rows), width=300, height=alt.Step(step))
     base = base.encode(alt.Y("row:N", sort=None, title=None), _colour("colour", colours))
@@ -72,7 +69,7 @@ def forest(rows: list[dict[str, Any]], x: str, colours: dict[str, str], step: in
     )
 
 
-def sweep(rows: list[dict[str, Any]], x: str, *, log: bool) -> alt.LayerChart:
+def sweep(rows: list[dict[str, Any]], x: str, *, log: bool) -> Chart:
     """Draw best validation accuracy against a setting `x` of the rows, with intervals and a line per colour."""
     values, lines = sorted({row["x"] for row in rows}), {row["colour"]: LINES[row["colour"]] for row in rows}
     axis = alt.Axis(values=values, format="," if max(values) > 1 else "~g", grid=False)
@@ -88,41 +85,29 @@ def sweep(rows: list[dict[str, Any]], x: str, *, log: bool) -> alt.LayerChart:
     )
 
 
-def lines(rows: pd.DataFrame, colours: dict[str, str], y: str, top: float, size: tuple[int, int]) -> alt.LayerChart:
+def lines(rows: pd.DataFrame, colours: dict[str, str], y: str, top: float, size: tuple[int, int]) -> Chart:
     """Draw `value` over the epochs, of each `line` the mean over seeds, and faint the seeds."""
-    seeds = rows.assign(tip=rows.line + ", seed " + rows.seed.astype(str), width=0.8)
+    seeds = rows.assign(tip=rows.line + ", seed " + rows.seed.astype(str))
     mean = rows.groupby(["line", "epoch"], as_index=False, sort=False).value.mean()
-    last, axis = max(2, int(rows.epoch.max())), alt.Axis(tickCount=5, grid=False)
-    shown = [seeds] * (rows.seed.nunique() > 1) + [mean.assign(tip=mean.line, width=2.2)]
-    return alt.layer(
-        *(
-            alt.Chart(each, width=size[0], height=size[1])
-            .mark_line(strokeWidth=each.width.iloc[0])
-            .encode(
-                alt.X("epoch:Q", axis=axis, scale=alt.Scale(domain=[1, last], nice=False)),
-                alt.Y("value:Q", title=y, scale=alt.Scale(domain=[0, top], clamp=True, nice=False)),
-                _colour("line", {name: colours[name] for name in rows.line.unique()}),
-                detail="tip:N",
-                description="tip:N",
-            )
-            for each in shown
-        )
-    )
+    axis, x = alt.Axis(tickCount=5, grid=False), alt.Scale(domain=[1, max(2, int(rows.epoch.max()))], nice=False)
+    colour = _colour("line", {name: colours[name] for name in rows.line.unique()})
+    layers = []
+    for each, width in ((seeds, 0.8), (mean.assign(tip=mean.line), 2.2))[rows.seed.nunique() == 1 :]:
+        line = alt.Chart(each, width=size[0], height=size[1]).mark_line(strokeWidth=width)
+        value = alt.Y("value:Q", title=y, scale=alt.Scale(domain=[0, top], clamp=True, nice=False))
+        across = alt.X("epoch:Q", axis=axis, scale=x)
+        layers.append(line.encode(across, value, colour, detail="tip:N", description="tip:N"))
+    return alt.layer(*layers)
 
 
-def curves(rows: pd.DataFrame, metric: str, top: float) -> alt.LayerChart:
+def curves(rows: pd.DataFrame, metric: str, top: float) -> Chart:
     """Draw the loss or accuracy of one setting's rows of `tables.curves`: gap shaded, best epoch marked."""
     names = {f"{stage}/{metric}": name for stage, (name, _) in STAGES.items() if f"{stage}/{metric}" in rows}
     long = rows.melt(["seed", "epoch"], list(names), "line", "value").dropna().replace({"line": names})
     long["value"] *= 1 if metric == "loss" else 100
     mean = long.pivot_table("value", "epoch", "line", sort=False).reset_index()
-    best = mean.iloc[[rows.groupby("epoch")["val/acc"].mean().argmax()]]
-    best = best.assign(
-        tip=[
-            f"best epoch: {epoch}, validation {value:.4g}"
-            for epoch, value in zip(best.epoch, best.validation, strict=True)
-        ]
-    )
+    best = mean[mean.epoch == rows.groupby("epoch")["val/acc"].mean().idxmax()]
+    best = best.assign(tip=f"best epoch: {best.epoch.iloc[0]:.0f}, validation {best.validation.iloc[0]:.4g}")
     drawn = lines(long, dict(STAGES.values()), "loss, nats" if metric == "loss" else "accuracy, %", top, (260, 130))
     x, y = alt.X("epoch:Q"), alt.Y("validation:Q")
     dot = alt.Chart(best).mark_point(filled=True, size=60, color=ORANGE, opacity=1).encode(x, y, description="tip:N")
@@ -130,21 +115,19 @@ def curves(rows: pd.DataFrame, metric: str, top: float) -> alt.LayerChart:
     return alt.layer(*([gap] if "evaluation mode" in mean else []), drawn, dot)
 
 
-def spark(rows: pd.DataFrame) -> alt.LayerChart:
+def spark(rows: pd.DataFrame) -> Chart:
     """Draw the loss curves of one setting without axes: blue training, orange validation images."""
     clean = "train_clean/loss" if "train_clean/loss" in rows else "train/loss"
-    mean = rows.groupby("epoch", as_index=False)[[clean, "val/loss"]].mean()
-    base = alt.Chart(mean, width=96, height=26).encode(alt.X("epoch:Q", axis=None))
-    y = {name: alt.Y(f"{name}:Q", axis=None, scale=alt.Scale(zero=False)) for name in (clean, "val/loss")}
+    long = rows.groupby("epoch", as_index=False)[[clean, "val/loss"]].mean().melt("epoch", var_name="line")
+    scale = alt.Scale(domain=[clean, "val/loss"], range=[BLUE, ORANGE])
     return alt.layer(
-        *(
-            base.mark_line(strokeWidth=1.6, aria=False, color=c).encode(each)
-            for each, c in zip(y.values(), (BLUE, ORANGE), strict=True)
-        )
+        alt.Chart(long, width=96, height=26)
+        .mark_line(strokeWidth=1.6, aria=False)
+        .encode(alt.X("epoch:Q", axis=None), alt.Y("value:Q", axis=None), alt.Color("line:N", legend=None, scale=scale))
     )
 
 
-def confusion(shares: pd.DataFrame) -> alt.LayerChart:
+def confusion(shares: pd.DataFrame) -> Chart:
     """Draw a confusion matrix of fractions: blue what is recognised, orange what is mistaken."""
     cells = shares.rename_axis("true").reset_index().melt("true", var_name="other", value_name="share")
     cells["right"] = cells.true == cells.other
@@ -155,13 +138,13 @@ def confusion(shares: pd.DataFrame) -> alt.LayerChart:
         alt.X("other:N", sort=None, title="taken for", axis=alt.Axis(labelAngle=-45)), alt.Y("true:N", sort=None)
     )
     colour = alt.condition("datum.right", alt.value(BLUE), alt.value(ORANGE))
-    rects = base.mark_rect().encode(color=colour, opacity=alt.Opacity("shade:Q", scale=None), description="tip:N")
-    return rects + base.mark_text(color=INK, fontSize=10, aria=False).encode(text="text:N")
+    shade, text = alt.Opacity("shade:Q", scale=None), base.mark_text(color=INK, fontSize=10, aria=False)
+    return alt.layer(base.mark_rect().encode(shade, color=colour, description="tip:N"), text.encode(text="text:N"))
 
 
 def loss_top(losses: pd.DataFrame) -> float:
     """Return the top of a loss axis: the highest loss rounded up to a half, but for what has diverged."""
-    highest = losses.where(losses <= DIVERGED).max(axis=None)
+    highest = float(losses.where(losses <= DIVERGED).max().max())
     return DIVERGED if math.isnan(highest) else max(0.5, math.ceil(2 * highest) / 2)
 
 

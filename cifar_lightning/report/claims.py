@@ -45,12 +45,19 @@ def select(table: pd.DataFrame, experiment: str, varied: dict[str, Any] | None =
     return rows
 
 
+def by_value(rows: pd.DataFrame, setting: str) -> dict[float, pd.DataFrame]:
+    """Return the runs of a sweep by the value of its setting, in ascending order; none where it has another."""
+    return {float(str(x)): those for x, those in rows.groupby(setting)} if setting in rows else {}
+
+
 def comparable(rows: pd.DataFrame) -> pd.Series:
     """Return of each run whether it saw CIFAR-10, and as many images and epochs as the original's, if it has one."""
     recipe, sweeps = original()["recipe"], [sweep["experiment"] for sweep in original()["sweeps"]]
     epochs = rows.experiment.isin(sweeps).map({True: recipe["sweep_epochs"], False: recipe["epochs"]})
     alike = (rows.epochs == epochs) & (rows.images == recipe["images"])
-    return (rows.source == "cifar10") & (alike | ~rows.experiment.isin([*sweeps, *original()["runs"]]))
+    known = rows.experiment.isin([*sweeps, *original()["runs"]])
+    found: pd.Series = (rows.source == "cifar10") & (alike | ~known)
+    return found
 
 
 def _numbers() -> Iterator[tuple[str, dict[str, Any], str, float]]:

@@ -55,18 +55,16 @@ def diagnose(curve: pd.DataFrame) -> Diagnosis:
         trained = curve[f"train/{name}"]
         curve[f"clean/{name}"] = curve.get(f"train_clean/{name}", trained).fillna(trained)
     jumps, gap, val = _jumps(curve), curve["clean/acc"] - curve["val/acc"], curve["val/loss"]
-    best = curve["val/acc"].idxmax()
-    ends = gap[best], gap.iloc[-1], val.iloc[-1] - val.min()
-    return Diagnosis(
-        *_verdict(curve, jumps), int(curve.epoch[best]), *map(float, ends), len(curve), curve.lr.max(), jumps
-    )
+    best = int(curve["val/acc"].argmax())
+    ends = float(gap.iloc[best]), float(gap.iloc[-1]), float(val.iloc[-1] - val.min())
+    verdict, why = _verdict(curve, jumps)
+    return Diagnosis(verdict, why, int(curve.epoch.iloc[best]), *ends, len(curve), float(curve.lr.max()), jumps)
 
 
 def summarize(seeds: Sequence[Diagnosis]) -> tuple[str, str]:
     """Return the verdict on a setting, with how many seeds have which, and what to try next for the commonest.
 
-    The advice costs no accuracy: fewer epochs are named only where every seed's best accuracy came early enough, and
-    then never fewer than the latest of them needed.
+    It costs no accuracy: fewer epochs are named only where every seed's best came early, and then no fewer than that.
     """
     counts = Counter(each.verdict for each in seeds).most_common()
     verdict = counts[0][0]
@@ -100,7 +98,7 @@ def _verdict(curve: pd.DataFrame, jumps: int) -> tuple[str, str]:
 
 
 def _overfitting(curve: pd.DataFrame) -> tuple[str, str] | None:
-    lowest, last = curve.loc[curve["val/loss"].idxmin()], curve.iloc[-1]
+    lowest, last = curve.iloc[int(curve["val/loss"].argmin())], curve.iloc[-1]
     if last["val/loss"] <= (1 + RISE) * lowest["val/loss"] or last["clean/loss"] >= lowest["clean/loss"]:
         return None
     return "overfitting", (

@@ -62,13 +62,13 @@ def between(found: Estimate | None, metric: str, *, sign: bool = False) -> str:
 
 def effect(found: Estimate | None, metric: str) -> Markup:
     """Return three cells: a difference, its interval, and whether that excludes 0."""
-    answer = {True: "**yes**", False: "no", None: "unknown"}[found and found.excludes_zero]
+    answer = {True: "**yes**", False: "no", None: "unknown"}[found.excludes_zero if found else None]
     return Markup(f"{number(found and found.mean, metric, sign=True)} | {between(found, metric, sign=True)} | {answer}")
 
 
 def linked(text: str, rows: pd.DataFrame) -> Markup:
     """Return a number that leads to its run in the page; by their seeds to each, if it is made of several."""
-    links = [(f"s{run.seed}", f"#run-{run.address[:8]}") for run in rows.itertuples()]
+    links = [(f"s{seed}", f"#run-{address[:8]}") for seed, address in zip(rows.seed, rows.address, strict=True)]
     if len(links) == 1:
         return Markup(f"[{literal(text)}]({links[0][1]})")
     return Markup(" ").join([literal(text), *(Markup(f"[{seed}]({anchor})") for seed, anchor in links)])
@@ -96,7 +96,9 @@ def to_html(markdown: str, figures: dict[str, bytes], colours: dict[str, str]) -
         name, alt = str(tokens[i].attrs["src"]).rpartition("/")[2], html.escape(tokens[i].content)
         if name.endswith(".svg"):
             drawn = light.sub(lambda match: variables[match[0]], figures[name].decode())
-            return drawn.replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1)
+            wide = float(drawn.partition(' width="')[2].partition('"')[0])
+            size = f'style="min-width: {0.75 * wide:.0f}px"'  # on a phone it scrolls: smaller, nobody could read it
+            return drawn.replace("<svg ", f'<svg role="img" aria-label="{alt}" {size} ', 1)
         return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(figures[name]).decode()}">'
 
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")

@@ -3,19 +3,19 @@
 import base64
 import re
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cifar_lightning.report import charts, markdown, verdicts
-from cifar_lightning.report.claims import Claim, compare, original, select
+from cifar_lightning.report.claims import Claim, by_value, compare, original, select
 from cifar_lightning.report.curve_diagnosis import Diagnosis, diagnose, summarize
 from cifar_lightning.report.statistics import MAIN, POINT, Estimate, estimate, finished
 from cifar_lightning.results import tables
@@ -88,9 +88,7 @@ class Report:
         self.counts = Counter(claim.verdict for claim in self.claims if claim.metric != "seconds")
         self.synthetic = sum(record.source != "cifar10" for record in study.records.values())
         self.pending = [point for point in study.plan.points if point.address not in study.records]
-        sizes = self.table[
-            self.table.experiment != "batch_size_updates"
-        ].images  # those are of fewer, as they are to be
+        sizes = self.table[self.table.experiment != "batch_size_updates"].images  # those train on fewer by design
         self.sizes = ", ".join(f"{size:,}" for size in sorted(set(sizes) - {original()["recipe"]["images"]}))
 
     def rows(self, experiment: str, variant: str | None = None) -> pd.DataFrame:
@@ -110,16 +108,9 @@ class Report:
             return None
         return found[key] - found[(minus,)] if minus else found[key]
 
-    def steps(self, experiment: str, setting: str) -> dict[Any, pd.DataFrame]:
-        """Return the runs of a sweep by value, in ascending order."""
-        rows = self.rows(experiment)
-        return dict(list(rows.groupby(setting))) if setting in rows else {}
-
-    def settings(self) -> Iterator[tuple[str, str, pd.DataFrame, str, str]]:
-        """Yield experiment, variant, runs, verdict and advice of each setting."""
-        for (experiment, variant), rows in self.table.groupby(POINT[:2], sort=False):
-            seeds = [self.diagnoses[experiment, variant, seed] for seed in rows.seed]
-            yield experiment, variant, rows, *summarize(seeds)
+    def summary(self, rows: pd.DataFrame) -> tuple[str, str]:
+        """Return verdict and advice of a setting."""
+        return summarize([self.diagnoses[key] for key in rows[POINT].itertuples(index=False, name=None)])
 
     def tests(self, model: str) -> list[Test]:
         """Return the tests of a network's runs that have the classes of the first."""
@@ -166,14 +157,13 @@ class Report:
         everyone = self.curves[self.curves.experiment.isin(MAIN)].filter(regex=r"^(train|train_clean|val)/loss$")
         tops = {"loss": charts.loss_top(everyone), "acc": 100}
         chart = alt.vconcat(*(charts.curves(rows, metric, tops[metric]) for metric in metrics), spacing=8)
-        return self.figure(
-            "_".join([*metrics, experiment]), chart.properties(title=title(experiment)), "; ".join(parts)
-        )
+        name, shown = "curves" if len(metrics) > 1 else metrics[0], chart.properties(title=title(experiment))
+        return self.figure(f"{name}_{experiment}", shown, "; ".join(parts))
 
     def sweep_chart(self, name: str, setting: str, lines: dict[str, str], *, log: bool = True) -> Markup:
         """Return best validation accuracy against a setting, a line per experiment, beside the original's."""
-        steps = [(line, x, rows) for each, line in lines.items() for x, rows in self.steps(each, setting).items()]
-        found = [(line, x, estimate(rows, ACC, self.table)) for line, x, rows in steps]
+        steps = {line: by_value(self.rows(each), setting) for each, line in lines.items()}
+        found = [(line, x, estimate(rows, ACC, self.table)) for line in steps for x, rows in steps[line].items()]
         theirs = [c for c in self.claims if c.experiment == name and setting in c.varied and not self.synthetic]
         found += [("original", c.varied[setting], Estimate(1, c.value)) for c in theirs]
         rows = [{"x": x, **charts.row(f"{line}, {x:g}", each, None, ACC, line)} for line, x, each in found]
@@ -183,34 +173,28 @@ class Report:
 
     def rate_chart(self) -> Markup:
         """Return the training losses of the learning-rate sweep, by which a rate is judged too high or too low."""
-        rows = (
-            self.curves.merge(self.rows("learning_rate")[[*POINT, "model.lr"]])
-            if "model.lr" in self.table
-            else self.table
-        )
-        rows = rows[rows.experiment == "learning_rate"].sort_values([*POINT[1:]])
-        if rows.empty:
+        runs = self.rows("learning_rate")
+        if runs.empty or "model.lr" not in runs:
             return Markup("")
+        rows = self.curves.merge(runs[[*POINT, "model.lr"]]).sort_values(["model.lr", "seed", "epoch"])
         loss = rows.get("train_clean/loss", rows["train/loss"]).fillna(rows["train/loss"])
         rows = rows.assign(line=rows["model.lr"].map("{:g}".format), value=loss)
         colours = dict(zip(rows.line.unique(), [*charts.COLOURS.values()] * 9, strict=False))
         ends = "; ".join(f"{line}: {those.value.iloc[-1]:.2f}" for line, those in rows.groupby("line", sort=False))
-        chart = charts.lines(
-            rows, colours, "training loss, evaluation mode", charts.loss_top(rows[["value"]]), (330, 230)
-        )
+        top, name = charts.loss_top(rows[["value"]]), "training loss, evaluation mode"
+        chart = charts.lines(rows, colours, name, top, (330, 230))
         return self.figure("learning_rate_loss", chart, f"Training loss over the epochs. At the end: {ends}")
 
     def confusion_chart(self, model: str) -> Markup:
         """Return a network's confusion matrix, all seeds together."""
-        counts = sum(pd.DataFrame(test.confusion_matrix, test.classes, test.classes) for test in self.tests(model))
-        shares = counts.div(counts.sum(axis=1), axis=0)
-        mistaken = shares.stack().loc[lambda each: [true != other for true, other in each.index]]
-        right, (true, other) = (
-            sum(counts.loc[name, name] for name in counts) / counts.to_numpy().sum(),
-            mistaken.idxmax(),
-        )
-        words = f"{right:.1%} are recognised; most often {true} is taken for {other} ({mistaken.max():.1%})."
-        name = f"{model.upper()}, n = {len(self.tests(model))}"
+        tests = self.tests(model)
+        summed, classes = np.sum([test.confusion_matrix for test in tests], axis=0), tests[0].classes
+        shares = pd.DataFrame(summed / np.maximum(1, summed.sum(axis=1, keepdims=True)), classes, classes)
+        mistaken = shares.to_numpy() * (1 - np.eye(len(classes)))
+        true, other = np.unravel_index(mistaken.argmax(), mistaken.shape)
+        most = f"most often {classes[true]} is taken for {classes[other]} ({mistaken.max():.1%})"
+        words = f"{np.trace(summed) / summed.sum():.1%} are recognised; {most}."
+        name = f"{model.upper()}, n = {len(tests)}"
         chart = charts.confusion(shares).properties(title=name)
         return self.figure(f"confusion_{model}", chart, f"Confusion matrix, {name}: {words}")
 

@@ -1,14 +1,12 @@
 """A verdict on each conclusion of the original report, by rules that report.md.j2 states."""
 
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import pandas as pd
 
-from cifar_lightning.report.claims import comparable, original, select
+from cifar_lightning.report.claims import by_value, comparable, original, select
 from cifar_lightning.report.curve_diagnosis import Diagnosis
 from cifar_lightning.report.statistics import MAIN, POINT, Estimate, estimate
 
@@ -22,10 +20,10 @@ HARDLY = 0.10  # of accuracy; what is lost at least where a network can hardly l
 CHANCE = 0.12  # accuracy; guessing has 0.1
 FAR = 3.0  # times as long
 CHANGE = ("drops by {}", "gains {}")  # see `moved`
-DIVERGED = r"\b(nan|inf|not finite)\b"  # in the reason of a run whose loss or weights were no longer finite
+DIVERGED = r"\b(?:nan|inf|not finite)\b"  # in the reason of a run whose loss or weights were no longer finite
 
 # What a statement comes down to: whether the records support it, None if they don't tell, and the sentence.
-Part = tuple[bool | None, str]
+Parts = Iterator[tuple[bool | None, str]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Verdict:
 
     id: str
     text: str
-    verdict: Literal["supported", "not supported", "open"]
+    verdict: str  # supported, not supported or open
     why: str
     runs: pd.DataFrame
 
@@ -62,9 +60,13 @@ class Evidence:
     def sweep(self, experiment: str, setting: str, needed: Sequence[float] = ()) -> dict[float, pd.DataFrame]:
         """Return the runs of each value of a setting in ascending order; values that are needed are all there."""
         rows = self.find(experiment, needed=False)
-        found = dict.fromkeys(needed, rows[:0]) | dict(list(rows.groupby(setting)) if setting in rows else [])
+        found = dict.fromkeys(needed, rows[:0]) | by_value(rows, setting)
         self.missing += [f"{experiment} at {value:g}" for value, those in found.items() if those.empty]
         return dict(sorted(found.items()))
+
+    def gain(self, model: str, part: str, metric: str = ACC, *, needed: bool = True) -> Estimate | None:
+        """Return what a network has over itself without a part."""
+        return self.difference(self.find(model), self.find(f"{model}_no_{part}", needed=needed), metric)
 
     def difference(self, a: pd.DataFrame | None, b: pd.DataFrame | None, metric: str = ACC) -> Estimate | None:
         """Return what `a` has over `b`, seed by seed."""
@@ -83,11 +85,7 @@ class Evidence:
 
 
 def judge(evidence: Callable[[], Evidence]) -> list[Verdict]:
-    """Return a verdict on each statement of the original, each from fresh evidence.
-
-    A statement has parts. It is not supported if one of them is refuted, and supported if all hold and nothing is
-    missing.
-    """
+    """Return a verdict on each statement of the original, each from fresh evidence."""
     return [_judge(id, text, evidence()) for id, text in original()["statements"].items()]
 
 
@@ -95,20 +93,18 @@ def _judge(id: str, text: str, e: Evidence) -> Verdict:
     if (e.table.source != "cifar10").any():
         why = "The images are synthetic, NOT CIFAR-10: they say nothing about it."
         return Verdict(id, text, "open", why, e.table[:0])
-    answers, sentences = zip(*PARTS[id](e), strict=True)
-    missing = f"Missing: {', '.join(dict.fromkeys(e.missing))}." if e.missing else ""
-    why = " ".join(filter(None, [*sentences, *dict.fromkeys(e.remarks), missing]))
-    runs = pd.concat([*e.used, e.table[:0]]).drop_duplicates(POINT)
+    parts = list(PARTS[id](e))
+    answers = [answer for answer, _ in parts]
+    missing = [f"Missing: {', '.join(dict.fromkeys(e.missing))}."] if e.missing else []
+    why = " ".join([*(sentence for _, sentence in parts), *dict.fromkeys(e.remarks), *missing])
     verdict = "not supported" if False in answers else "open" if None in answers or missing else "supported"
-    return Verdict(id, text, verdict, why, runs)
+    return Verdict(id, text, verdict, why, pd.concat([*e.used, e.table[:0]]).drop_duplicates(POINT))
 
 
 def exceeds(found: Estimate | None, least: float, floor: float = 0.0) -> bool | None:
-    """Return whether there is a difference of any weight, as far as its interval tells.
+    """Return whether there is a difference of any weight, as far as its interval tells; None if it doesn't.
 
-    Returns:
-        False if all of the interval is below `least`: such an effect is none, even if it is certain. Otherwise True if
-        all of it is above `floor`. None if it tells neither.
+    If all of it is below `least`, the effect is none, even if it is certain; else it is to be above `floor`.
     """
     if found is None or found.low is None or found.high is None:
         return None
@@ -130,83 +126,72 @@ def moved(found: Estimate, up: str, down: str) -> str:
     return down.format(points(replace(found, mean=-found.mean, low=low and -low, high=high and -high)))
 
 
-def _batch_norm(e: Evidence) -> list[Part]:
-    cnn = e.difference(e.find("cnn"), e.find("cnn_no_batch_norm"))
-    mlp = e.difference(e.find("mlp"), e.find("mlp_no_batch_norm"))
-    if not cnn or not mlp:
-        return [(None, "")]
-    lead = cnn.minus(mlp)
-    text = f"Without batch norm the CNN {moved(cnn, *CHANGE)}, the MLP {moved(mlp, *CHANGE)}."
-    more = f"The CNN's drop is {moved(lead, 'larger by {}', 'smaller by {}')}."
-    return [(exceeds(cnn, LEAST), text), (exceeds(lead, LEAD), more)]
+def _batch_norm(e: Evidence) -> Parts:
+    cnn, mlp = e.gain("cnn", "batch_norm"), e.gain("mlp", "batch_norm")
+    if cnn and mlp:
+        lead = cnn.minus(mlp)
+        yield exceeds(cnn, LEAST), f"Without batch norm the CNN {moved(cnn, *CHANGE)}, the MLP {moved(mlp, *CHANGE)}."
+        yield exceeds(lead, LEAD), f"The CNN's drop is {moved(lead, 'larger by {}', 'smaller by {}')}."
 
 
-def _dropout(e: Evidence) -> list[Part]:
-    parts: list[Part] = []
+def _dropout(e: Evidence) -> Parts:
     for model in ("cnn", "mlp"):
-        drop = e.difference(e.find(model), e.find(f"{model}_no_dropout"))
-        if not drop or drop.low is None or drop.high is None:
-            parts.append((None, ""))
-            continue
-        # That there is none is told only by an interval in which a drop like the original's would have shown.
-        change = True if drop.excludes_zero else False if drop.high - drop.low < 2 * DROP else None
-        words = {True: "larger than the noise", False: "within the noise", None: "too noisy to tell"}[change]
-        text = f"Without dropout the {model.upper()} {moved(drop, *CHANGE)}: {words}."
-        parts.append((None if change is None else not change, text))
-    return parts
+        drop = e.gain(model, "dropout")
+        if drop and drop.low is not None and drop.high is not None:
+            # That there is none is told only by an interval in which a drop like the original's would have shown.
+            none = False if drop.excludes_zero else True if drop.high - drop.low < 2 * DROP else None
+            words = {False: "larger than the noise", True: "within the noise", None: "too noisy to tell"}[none]
+            yield none, f"Without dropout the {model.upper()} {moved(drop, *CHANGE)}: {words}."
 
 
-def _large_batch(e: Evidence) -> list[Part]:
+def _large_batch(e: Evidence) -> Parts:
     epochs = e.sweep("batch_size", "data.batch_size", (SMALL, LARGE))
     updates = e.sweep("batch_size_updates", "data.batch_size", (SMALL, LARGE))
     scaled = e.sweep("batch_size_scaled", "data.batch_size")
     fall, behind = e.difference(epochs[SMALL], epochs[LARGE]), e.difference(updates[SMALL], updates[LARGE])
+    if fall:
+        words = {True: "the fall is there", False: "there is no fall", None: "that may be noise"}[exceeds(fall, LEAST)]
+        beside = moved(fall, "lose {} to", "gain {} over")
+        yield exceeds(fall, LEAST), f"At equal epochs batches of {LARGE:,} {beside} those of {SMALL}: {words}."
+    if behind and exceeds(fall, LEAST):
+        cause = {
+            True: "fewer updates are not all of it, and what else it is these runs do not tell",
+            False: "the cause is fewer updates, not memory or processing speed",
+            None: "that may be noise: the cause is open",
+        }[exceeds(behind, LEAST)]
+        text = f"At an equal number of updates they {moved(behind, 'still lose {}', 'are ahead by {}')}: {cause}."
+        # What they lose beyond that may be due to much else: it says nothing for memory and processing speed.
+        yield False if exceeds(behind, LEAST) is False else None, text
     if back := e.difference(scaled.get(LARGE), epochs[LARGE]):
         gained = moved(back, "brings back {}", "costs {} more")
-        e.remarks.append(f"A learning rate scaled with the square root of the batch size {gained}.")
-    if not fall:
-        return [(None, "")]
-    seconds = [epoch_seconds(epochs[size]) for size in (LARGE, SMALL)]
-    e.remarks.append("An epoch takes {:.1f} s with large batches and {:.1f} s with small ones.".format(*seconds))
+        yield True, f"A learning rate scaled with the square root of the batch size {gained}."
+    if fall:
+        large, small = (epoch_seconds(epochs[size]) for size in (LARGE, SMALL))
+        yield True, f"An epoch takes {large:.1f} s with large batches and {small:.1f} s with small ones."
     if middle := e.difference(epochs[SMALL], epochs.get(MIDDLE)):
-        e.remarks.append(f"Batches of {MIDDLE:,} {moved(middle, 'lose {}', 'gain {}')} at equal epochs.")
-    falls, blamed = exceeds(fall, LEAST), exceeds(behind, LEAST)
-    words = {True: "the fall is there", False: "there is no fall", None: "that may be noise"}[falls]
-    beside = moved(fall, "lose {} to", "gain {} over")
-    parts: list[Part] = [(falls, f"At equal epochs batches of {LARGE:,} {beside} those of {SMALL}: {words}.")]
-    if not falls or not behind:
-        return [*parts, (None, "")]
-    cause = {
-        True: "fewer updates are not all of it, and what else it is these runs do not tell",
-        False: "the cause is fewer updates, not memory or processing speed",
-        None: "that may be noise: the cause is open",
-    }[blamed]
-    text = f"At an equal number of updates they {moved(behind, 'still lose {}', 'are ahead by {}')}: {cause}."
-    # What they lose beyond that may be due to much else: it says nothing for memory and processing speed.
-    return [*parts, (False if blamed is False else None, text)]
+        yield True, f"Batches of {MIDDLE:,} {moved(middle, 'lose {}', 'gain {}')} at equal epochs."
 
 
-def _low_dropout(e: Evidence) -> list[Part]:
+def _low_dropout(e: Evidence) -> Parts:
     rates = e.sweep("dropout", "model.dropout", (0.0, LOW, HIGH, 1.0))
     gain, loss = e.difference(rates[LOW], rates[0.0]), e.difference(rates[LOW], rates[HIGH])
-    parts: list[Part] = [(None, "")]
     if gain and loss:
-        parts = [
-            (exceeds(gain, LEAST), f"A rate of {LOW:g} {moved(gain, 'gains {} over', 'loses {} to')} none."),
-            (exceeds(loss, HARDLY, HARDLY), f"A rate of {HIGH:g} {moved(loss, 'loses {} to', 'gains {} over')} it."),
-        ]
-    mean = rates[1.0][ACC].mean()
-    last = (None, "") if rates[1.0].empty else (bool(mean < CHANCE), f"At 1.0 the accuracy is {mean:.2%}.")
-    return [*parts, last]
+        yield exceeds(gain, LEAST), f"A rate of {LOW:g} {moved(gain, 'gains {} over', 'loses {} to')} none."
+        text = f"A rate of {HIGH:g} {moved(loss, 'loses {} to', 'gains {} over')} it."
+        yield exceeds(loss, HARDLY, HARDLY), text
+    if len(rates[1.0]):
+        mean = float(rates[1.0][ACC].mean())
+        yield mean < CHANCE, f"At 1.0 the accuracy is {mean:.2%}."
 
 
-def _cnn_slower(e: Evidence) -> list[Part]:
+def _cnn_slower(e: Evidence) -> Parts:
     cnn, mlp = e.find("cnn"), e.find("mlp")
-    if cnn.empty or mlp.empty:
-        return [(None, "")]
-    slow, fast, theirs = epoch_seconds(cnn), epoch_seconds(mlp), 4871.5 / 125
-    text = f"An epoch takes {slow:.1f} s with the CNN and {fast:.1f} s with the MLP: {slow / fast:.1f} times as long"
-    return [(slow / fast >= FAR, f"{text} (medians over all epochs; the original: {theirs:.1f} times).")]
+    if len(cnn) and len(mlp):
+        slow, fast, theirs = epoch_seconds(cnn), epoch_seconds(mlp), 4871.5 / 125
+        text = (
+            f"An epoch takes {slow:.1f} s with the CNN and {fast:.1f} s with the MLP: {slow / fast:.1f} times as long"
+        )
+        yield slow / fast >= FAR, f"{text} (medians over all epochs; the original: {theirs:.1f} times)."
 
 
 def epoch_seconds(rows: pd.DataFrame) -> float:
@@ -214,72 +199,60 @@ def epoch_seconds(rows: pd.DataFrame) -> float:
     return float(rows.epoch_times.explode().astype(float).median())
 
 
-def _signs(e: Evidence) -> list[Part]:
+def _signs(e: Evidence) -> Parts:
     runs = pd.concat([e.find(name, needed=False) for name in MAIN])
     if runs.empty:
         e.missing.append("a main run or ablation")
-        return [(None, "")]
+        return
     over = e.seen(runs).count("overfitting")
     text = f"{over} of {len(runs)} main runs and ablations overfit by the rule"
     # Where nothing prevents overfitting, without dropout, the gap is to be wider.
     pairs = {m: e.difference(select(runs, f"{m}_no_dropout"), select(runs, m), "gap/acc") for m in ("cnn", "mlp")}
     wider = {model: found for model, found in pairs.items() if found}
     answers = [exceeds(each, LEAST) for each in wider.values()] if over else []
-    answer = True if True in answers else None if None in answers or not answers else False
     gaps = " and ".join(f"{points(each)} ({model.upper()})" for model, each in wider.items())
     text += f"; without dropout, which is to prevent it, the gap is wider by {gaps}." if answers else "."
-    return [(answer, text), _underfitting(e, pd.concat([runs, e.find("dropout", needed=False)])), *_rates(e)]
+    yield True if True in answers else None if None in answers or not answers else False, text
+    runs = pd.concat([runs, e.find("dropout", needed=False)])
+    # Both losses of runs that learn little are to be above those of the best run.
+    dull, losses = [verdict in ("underfitting", "not learning") for verdict in e.seen(runs)], ["train/loss", "val/loss"]
+    high = bool((runs.loc[dull, losses] > runs[losses].iloc[int(runs[ACC].argmax())]).all(axis=None))
+    text = f"{sum(dull)} of {len(runs)} runs underfit or don't learn; both losses are higher than the best run's in"
+    yield (high, f"{text} {'all' if high else 'not all'} of them.") if any(dull) else (None, "No run underfits.")
+    yield from _rates(e)
 
 
-def _underfitting(e: Evidence, runs: pd.DataFrame) -> Part:
-    """Whether both losses of runs that learn little are above those of the best run."""
-    dull = runs[[verdict in ("underfitting", "not learning") for verdict in e.seen(runs)]]
-    if dull.empty:
-        return None, "No run underfits by the rule."
-    losses = ["train/loss", "val/loss"]
-    best = runs.sort_values(ACC, ascending=False, kind="stable")[losses].iloc[0]
-    high = bool((dull[losses] > best).all(axis=None))
-    text = f"{len(dull)} of {len(runs)} runs underfit or don't learn; both losses are higher than the best run's"
-    return high, f"{text} in {'all' if high else 'not all'} of them."
-
-
-def _rates(e: Evidence) -> list[Part]:
+def _rates(e: Evidence) -> Parts:
     """Whether most runs of the highest learning rate look like one too high, and of the lowest like one too low."""
     rates, failed = e.sweep("learning_rate", "model.lr"), select(e.failed, "learning_rate")
-    diverged = {run["model.lr"] for run in failed.to_dict("records") if re.search(DIVERGED, run["reason"])}
+    diverged = set(failed.loc[failed.reason.str.contains(DIVERGED), "model.lr"]) if len(failed) else set()
     if not rates or len(rates.keys() | diverged) < 2:
         e.missing.append("learning_rate at several rates")
-        return [(None, ""), (None, "")]
+        return
     means = {rate: rows[ACC].mean() for rate, rows in rates.items()}
-    best = max(means, key=means.__getitem__)
-    parts: list[Part] = []
-    highest, too_high = max(rates.keys() | diverged), {"learning rate too high", "not learning"}
-    for rate, sign in ((highest, too_high), (min(rates), {"still learning"})):
+    best, highest = max(means, key=means.__getitem__), max(rates.keys() | diverged)
+    for rate, sign in ((highest, {"learning rate too high", "not learning"}), (min(rates), {"still learning"})):
         if rate in diverged:
-            parts.append((True, f"At a learning rate of {rate:g} the loss did not stay finite."))
+            yield True, f"At a learning rate of {rate:g} the loss did not stay finite."
             continue
         seen = Counter(e.seen(rates[rate]))
         words = ", ".join(f"{verdict} ({n} of {seen.total()})" for verdict, n in sorted(seen.items()))
-        answer = True if 2 * sum(seen[verdict] for verdict in sign) > seen.total() else False if rate == best else None
         text = f"At a learning rate of {rate:g} it is: {words}; the accuracy is {means[rate]:.2%}"
-        parts.append((answer, f"{text} ({means[best]:.2%} at {best:g})."))
-    return parts
+        answer = True if 2 * sum(seen[verdict] for verdict in sign) > seen.total() else False if rate == best else None
+        yield answer, f"{text} ({means[best]:.2%} at {best:g})."
 
 
-def _modes(e: Evidence) -> list[Part]:
-    parts: list[Part] = []
+def _modes(e: Evidence) -> Parts:
     for model in ("cnn", "mlp"):
-        runs, name = e.find(model), model.upper()
-        if norm := e.difference(runs, e.find(f"{model}_no_batch_norm", needed=False), "eval_lead"):
+        text = f"The {model.upper()} recognises its training images better in evaluation mode than as trained"
+        if masking := e.gain(model, "dropout", "eval_lead"):
+            yield exceeds(masking, LEAST), f"{text}; of that, {points(masking)} are dropout's."
+        if norm := e.gain(model, "batch_norm", "eval_lead", needed=False):
             more = moved(norm, "{} more", "{} less")
-            e.remarks.append(f"Batch norm makes that {more} ({name}), but changes what is learnt, too.")
-        masking = e.difference(runs, e.find(f"{model}_no_dropout"), "eval_lead")
-        text = f"The {name} recognises its training images better in evaluation mode than as trained"
-        parts.append((exceeds(masking, LEAST), f"{text}; of that, {points(masking)} are dropout's." if masking else ""))
-    return parts
+            yield True, f"Batch norm makes that {more} ({model.upper()}), but changes what is learnt, too."
 
 
-PARTS: dict[str, Callable[[Evidence], list[Part]]] = {
+PARTS: dict[str, Callable[[Evidence], Parts]] = {
     "bn-helps-cnn-more": _batch_norm,
     "dropout-helps-little": _dropout,
     "large-batch-hurts": _large_batch,

@@ -79,7 +79,7 @@ def test_curves_have_their_mean_and_each_seed_and_the_best_epoch_of_the_mean() -
 
 
 def test_runs_without_evaluation_of_training_images_have_the_other_curves() -> None:
-    bare = seeds()[[name for name in seeds() if "clean" not in name]]
+    bare = seeds().filter(regex="^(?!train_clean)")
     found = labels(charts.curves(bare, "loss", 2.5))
     assert "validation" in found
     assert "evaluation mode" not in found

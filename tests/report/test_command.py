@@ -103,47 +103,20 @@ def test_a_run_on_another_disk_is_read_through_its_link(tmp_path: Path) -> None:
     assert len(store.read(made).records) == 1
 
 
-def _without(key: str) -> Any:
-    return lambda content: content.pop(key)
-
-
-def _with(**changed: Any) -> Any:
-    return lambda content: content.update(changed)
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_without("rows"), "rows: Expected at least one"),
-        (_without("seed"), "Object missing required field `seed`"),
-        (_with(more=1), "Object contains unknown field `more`"),
-        (_with(rows=None), "rows: Expected `array`"),
-        (_with(rows=[]), "rows: Expected at least one"),
-        (_with(rows="0.5"), "rows: Expected `array`"),
-        (_with(rows=[{"epoch": 1, "epoch_seconds": 1}]), "Expected epoch, epoch_seconds, val/acc in rows"),
-        (
-            _with(rows=[{"epoch": 1, "epoch_seconds": 1, "val/acc": "much"}]),
-            "rows[0][...]: Expected `float`, got `str`",
-        ),
-        (_with(environment=None), "environment: Expected `object`, got `null`"),
-        (_with(command=None), "command: Expected `str`, got `null`"),
-        (_with(address=["a"]), "address: Expected `str`, got `array`"),
-        (_with(parameters="many"), "parameters: Expected `int`, got `str`"),
-        (_with(seed=True), "seed: Expected `int`, got `bool`"),
-        (_with(status="begun"), "status: Invalid enum value 'begun'"),
-        (
-            lambda content: content["test"]["confusion_matrix"].pop(),
-            "test: Expected confusion_matrix to have a row and a col",
-        ),
-        (
-            lambda content: content["test"]["mistakes"][0].update(png="bm8="),
-            "test.mistakes[0]: Expected png to be a PNG file",
-        ),
-        (lambda content: content["test"]["mistakes"][0].update(png="?"), "test.mistakes[0]: "),
-        (
-            lambda content: content["test"]["mistakes"][0].pop("true"),
-            "test.mistakes[0]: Object missing required field `true`",
-        ),
+        (lambda record: record.pop("seed"), "Object missing required field `seed`"),
+        (lambda record: record.update(more=1), "Object contains unknown field `more`"),
+        (lambda record: record.update(seed=True), "seed: Expected `int`, got `bool`"),
+        (lambda record: record.update(status="begun"), "status: Invalid enum value 'begun'"),
+        (lambda record: record.pop("rows"), "rows: Expected at least one"),
+        (lambda record: record.update(rows=[]), "rows: Expected at least one"),
+        (lambda record: record["rows"][0].pop("val/acc"), "Expected epoch, epoch_seconds, val/acc in rows"),
+        (lambda record: record["rows"][0].update(epoch="much"), "rows[0][...]: Expected `float`, got `str`"),
+        (lambda record: record["test"]["confusion_matrix"].pop(), "Expected confusion_matrix to have a row and a col"),
+        (lambda record: record["test"]["mistakes"][0].update(png="bm8="), "Expected png to be a PNG file"),
+        (lambda record: record["test"]["mistakes"][0].update(png="?"), "test.mistakes[0]: "),
     ],
 )
 def test_a_record_that_was_changed_is_named_with_the_place(change: Any, words: str, tmp_path: Path) -> None:
@@ -158,13 +131,7 @@ def test_a_record_that_was_changed_is_named_with_the_place(change: Any, words: s
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"epochs": 0}, "points[0].epochs: Expected `int` >= 1"),
-        ({"epochs": "6"}, "points[0].epochs: Expected `int`, got `str`"),
-        ({"seed": "0"}, "points[0].seed: Expected `int`, got `str`"),
-        ({"varied": []}, "points[0].varied: Expected `object`, got `array`"),
-    ],
+    ("changed", "words"), [({"epochs": 0}, "epochs: Expected `int` >= 1"), ({"seed": "0"}, "seed: Expected `int`, got")]
 )
 def test_so_is_a_plan(changed: dict[str, Any], words: str, tmp_path: Path) -> None:
     made = handmade.write(handmade.study(tmp_path, {"cnn": [record(curve(2))]}))
@@ -172,7 +139,7 @@ def test_so_is_a_plan(changed: dict[str, Any], words: str, tmp_path: Path) -> No
     content = json.loads(path.read_text())
     content["points"][0] |= changed
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=re.escape(f"{path}: not a plan of a study ({words}")):
+    with pytest.raises(InputError, match=re.escape(f"{path}: not a plan of a study (points[0].{words}")):
         report([str(made)])
 
 
