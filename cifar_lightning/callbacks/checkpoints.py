@@ -17,17 +17,15 @@ from cifar_lightning.utils import environment
 class Checkpoints(Checkpoint):
     """Save a checkpoint to RUN/checkpoints at the end of each epoch; `history` must come before it in the Trainer.
 
-    `last.ckpt` is the last epoch, `previous.ckpt` the one before it, `best.ckpt` the first of the highest `val/acc`;
-    `interrupted.ckpt` lies there between a signal and the end of the epoch that it came in. Wherever the process is
-    killed, one of them is whole and at most an epoch old: the new one is on disk (as `new.ckpt`) before any other loses
-    its name.
+    `best.ckpt` is the first of the highest `val/acc`; `interrupted.ckpt` lies there between a signal and the end of the
+    epoch that it came in. Wherever the process is killed, one checkpoint is whole and at most an epoch old: the new one
+    is on disk (as `new.ckpt`) before any other loses its name.
     """
 
     def __init__(self, history: History) -> None:
         self.history, self.stopped = history, False
 
     def path(self, trainer: Trainer, name: str) -> Path:
-        """Return the path of BEST, LAST, INTERRUPTED or NEW, whether or not it exists."""
         return RunFolder(Path(str(trainer.log_dir))).checkpoint(name)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

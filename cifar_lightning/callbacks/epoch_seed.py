@@ -11,10 +11,9 @@ from cifar_lightning.utils.seeding import derive
 
 
 class EpochSeed(Callback):
-    """Seed every device's generator anew at the start of each epoch; last of what draws when training starts.
+    """Seed all generators at an epoch's start, so that it draws the same numbers whether or not the run resumes there.
 
-    So an epoch draws the same numbers whether the run came to it or began with it. For resuming in the middle of one, a
-    checkpoint holds the generators' states, uint8.
+    To resume in the middle of one, a checkpoint holds the generators' states, uint8.
     """
 
     def __init__(self) -> None:

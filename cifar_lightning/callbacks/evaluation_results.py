@@ -27,10 +27,9 @@ PREDICTIONS_PRINTED = 10
 class EvaluationResults(Callback):
     """Print the results, and write those of `test` and `predict` to the folder of a run.
 
-    `test.json` holds `loss` (mean cross-entropy in nats), `acc` (fraction), `per_class_acc` (name to fraction, None for
-    a class without images), `confusion_matrix` (counts: row = true class, column = predicted class, in the order of
-    `classes`), `classes`, `images` (how many), `source` of the images and the `checkpoint`.
-    `predictions.csv` has a row per image: file, class, its probability, and the three likeliest classes with theirs.
+    test.json: `loss` in nats; `acc`, `per_class_acc` as fractions, null for a class without images; `confusion_matrix`:
+    counts, row = true class, column = predicted class, in the order of `classes`; number and source of the `images`.
+    predictions.csv: a row per image with its class, the probability, and the three likeliest classes with theirs.
     """
 
     def __init__(self, folder: Path) -> None:
