@@ -37,8 +37,8 @@ def benchmark(args: Sequence[str]) -> int:
     parser = OneLineParser(
         "python -m cifar_lightning benchmark",
         description="Time `fit` beside the loop that people write, a bare loop and the arithmetic alone, in turns.",
-        epilog="Other flags are for `fit`; without --config and --model it is the report's MLP and CNN. Only `fit` clips "
-        "or accumulates gradients or leaves batches out. On two CPU cores a round takes three to five minutes.",
+        epilog="Other flags are for `fit`; without --config and --model it is the report's MLP and CNN. Only `fit` "
+        "clips or accumulates gradients or leaves batches out. On two CPU cores a round takes three to five minutes.",
         allow_abbrev=False,
     )
     parser.add_argument("--rounds", type=int, default=3, help="epochs of each variant, by turns; at least 1")
@@ -93,7 +93,7 @@ def compare(flags: list[str], rounds: int) -> dict[str, Any]:
             else:
                 cause = "these settings end `fit` before its epochs are over"
                 raise InputError("trainer", cause, "leave out fast_dev_run, max_steps and max_time")
-    return summarize(answers["bare loop"][0], {name: sent[1:] for name, sent in answers.items()})
+        return summarize(answers["bare loop"][0], {name: sent[1:] for name, sent in answers.items()})
 
 
 def summarize(setting: dict[str, Any], epochs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -154,17 +154,17 @@ def limit(setting: DryRun) -> None:
         network(torch.zeros(setting.datamodule.batch_size, 3, 32, 32, device=setting.device))
     leaves: list[Tensor] = []
     for layer, x in inputs.items():
-        layer.to(dtype).register_parameter("bias", None)
-        x = inputs[layer] = torch.randn_like(x, dtype=dtype)
-        if x.dim() == 4 and x.device.type != "mps":  # as `fit` keeps them
-            x = inputs[layer] = x.to(memory_format=torch.channels_last)
-            layer.to(memory_format=torch.channels_last)
+        layout = torch.preserve_format if x.dim() == 2 or x.device.type == "mps" else torch.channels_last  # as in `fit`
+        layer.to(dtype).to(memory_format=layout).register_parameter("bias", None)
+        x = inputs[layer] = torch.randn_like(x, dtype=dtype, memory_format=layout)
         leaves += [*layer.parameters(), x.requires_grad_()] if leaves else layer.parameters()  # not for the images
     with torch.no_grad():
         gradients = [torch.randn_like(layer(x)) for layer, x in inputs.items()]
     for _ in timed_epochs(setting.device, LIMIT_STEPS):
         for _ in range(LIMIT_STEPS):
-            torch.autograd.grad([layer(x) for layer, x in inputs.items()], leaves, gradients)
+            torch.autograd.backward([layer(x) for layer, x in inputs.items()], gradients)
+            for leaf in leaves:
+                leaf.grad = None
 
 
 def main(args: Sequence[str]) -> int:
