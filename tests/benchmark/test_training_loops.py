@@ -1,6 +1,7 @@
 """Whether what is compared is the same work, and how it is timed."""
 
 import copy
+import functools
 import io
 import json
 import sys
@@ -33,10 +34,10 @@ CASES: dict[str, tuple[Callable[[], ImageClassifier], list[str], float]] = {
     "mlp": (lambda: MLP(width=16, depth=2), ["Flatten", *DENSE_LAYER, *DENSE_LAYER, "Linear"], 0.5),
 }
 FEW = ["--data.source=synthetic", "--data.train_size=500", "--data.val_size=200", "--data.train_clean_size=100"]
-SMALL = [*FEW, "--model.dropout=0", "--trainer.accelerator=cpu"]
+FEW += ["--model.dropout=0", "--trainer.accelerator=cpu"]
 SMALL_MODELS = {
-    "mlp": ["--model=MLP", "--model.width=8", *SMALL],
-    "cnn": ["--model=CNN", "--model.channels=[4]", *SMALL],
+    "mlp": ["--model=MLP", "--model.width=8", *FEW],
+    "cnn": ["--model=CNN", "--model.channels=[4]", *FEW],
 }
 OPTIMIZERS: dict[str, Any] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
 
@@ -117,7 +118,8 @@ class Calls(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.__name__ not in ("__get__", "__set__"):
-            self.seen.append((func.__name__, *(getattr(arg, "dtype", None) for arg in args[:3])))
+            types = [getattr(arg, "dtype", None) for arg in args[:3]] if func.__name__ != "backward" else []
+            self.seen.append((func.__name__, *types))
         return func(*args, **(kwargs or {}))
 
 
@@ -130,19 +132,18 @@ def test_the_limit_is_the_products_of_training_steps_and_nothing_else(
     setting: Any = SimpleNamespace(device=torch.device("cpu"), trainer=SimpleNamespace(precision=precision))
     setting.datamodule = SimpleNamespace(batch_size=6)
 
-    def turn(device: torch.device, steps: int) -> Iterator[None]:
+    def turn(mode: Any, device: torch.device, steps: int) -> Iterator[None]:
         assert steps == LIMIT_STEPS
         with mode:
             yield
 
-    monkeypatch.setattr(training_loops, "timed_epochs", turn)
     calls, products, whole = Calls(), FlopCounterMode(display=False), FlopCounterMode(display=False)
     for mode in (calls, products):
+        monkeypatch.setattr(training_loops, "timed_epochs", functools.partial(turn, mode))
         setting.model = SimpleNamespace(network=copy.deepcopy(network))
         limit(setting)
     forward = [(layer, dtype, dtype, None) for layer in layers]  # no bias
-    seen = [each if each[0] != "backward" else "backward" for each in calls.seen]
-    assert seen == [*forward, "backward"] * LIMIT_STEPS
+    assert calls.seen == [*forward, ("backward",)] * LIMIT_STEPS
     with whole:  # the gradient of the images, which nobody needs, would be more
         F.cross_entropy(network(torch.randn(6, 3, 32, 32)), torch.arange(6)).backward()
     assert products.get_total_flops() == LIMIT_STEPS * whole.get_total_flops() > 0
@@ -195,8 +196,8 @@ def test_the_bare_loop_learns_what_fit_learns(
 
 def test_the_baseline_learns_what_fit_learns(fit: Fit, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     # One batch per epoch, so that the order of the images is a matter of rounding alone.
-    flags = [*SMALL_MODELS["mlp"], "--data.batch_size=500", "--model.optimizer=sgd", "--model.lr=0.01"]
-    flags += ["--trainer.precision=32-true"]
+    sgd = ["--model.optimizer=sgd", "--model.lr=0.01", "--trainer.precision=32-true"]
+    flags = [*SMALL_MODELS["mlp"], "--data.batch_size=500", *sgd]
     networks: list[nn.Module] = []  # the last two: before training, and what is trained
 
     def keep(network: nn.Module) -> nn.Module:
