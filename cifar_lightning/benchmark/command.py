@@ -1,7 +1,7 @@
-"""`python -m cifar_lightning benchmark`: gives the turns and gathers what they took."""
+"""`python -m cifar_lightning benchmark`: gives the variants their turns and gathers what they took."""
 
-import argparse
 import contextlib
+import itertools
 import json
 import os
 import shlex
@@ -10,28 +10,51 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from subprocess import PIPE, Popen
 from typing import Any
 
-from cifar_lightning.benchmark.tables import MEANINGS, summarize, table
 from cifar_lightning.errors import InputError, Interrupted, RunError, check
 from cifar_lightning.utils import files
 from cifar_lightning.utils.environment import hardware, software
 from cifar_lightning.utils.one_line_parser import OneLineParser
 
-REPORT_MODELS = ("--model=MLP", "--model=CNN")  # their default arguments are the report's settings
+MEANINGS = {  # in the order in which they take turns
+    "baseline": "the loop people write",
+    "fit": "everything included",
+    "bare loop": "without the Trainer",
+    "limit": "convolutions and matrix products alone",
+}
+RATIOS = (("baseline", "fit"), ("fit", "bare loop"), ("fit", "limit"))
+ROW = "| {:<13} | {:>8} | {:>17} | {:>8} | {:>12} | {:<38} |"
+RULE = ROW.replace("{:>", "{:->").format("-" * 13, *":" * 4, "-" * 38)
+REPORT_MODELS = (["--model=MLP"], ["--model=CNN"])  # their default arguments are the report's settings
 PROGRAM = [sys.executable, "-m", "cifar_lightning.benchmark.training_loops"]
 
 
 def benchmark(args: Sequence[str]) -> int:
     """Compare the variants, print a table per model, write a JSON file; return the exit status."""
-    options, flags = _parse(args)
-    named = any(flag.split("=")[0] in ("--config", "-c", "--model") for flag in flags)
+    parser = OneLineParser(
+        "python -m cifar_lightning benchmark",
+        description="Time `fit` beside the loop that people write, a bare loop and the arithmetic alone, in turns.",
+        epilog="Other flags are for `fit`; without --config and --model it is the report's MLP and CNN. Only `fit` "
+        "clips or accumulates gradients or leaves batches out. On two CPU cores a round takes three to five minutes.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="epochs of each variant, by turns; at least 1")
+    parser.add_argument("--output", type=Path, default=Path("benchmark.json"), help="the JSON file to write")
+    options, flags = parser.parse_known_args(args)
+    given = {flag.partition("=")[0] for flag in flags}
+    check(options.rounds >= 1, "rounds", options.rounds, "1 or more")
+    writable = os.access(f"{options.output.parent}/.", os.W_OK) and not options.output.is_dir()
+    check(writable, "output", str(options.output), "a file in a folder that exists")
+    if given & {"--ckpt_path", "--resume"}:
+        raise InputError("ckpt_path", "a run that is resumed would be changed", "give its --config instead")
     command = shlex.join(["python", "-m", "cifar_lightning", "benchmark", *args])
     results: dict[str, Any] = {"command": command, "hardware": hardware(), "software": software(), "models": []}
     try:
-        for given in [flags] if named else [[model, *flags] for model in REPORT_MODELS]:
-            results["models"].append(compare(given, options.rounds))
+        for model in [[]] if given & {"--config", "-c", "--model"} else REPORT_MODELS:
+            results["models"].append(compare([*model, *flags], options.rounds))
             print(f"\n{table(results['models'][-1])}\n", flush=True)
             files.replace(options.output, f"{json.dumps(results, indent=1)}\n".encode())
     except KeyboardInterrupt:
@@ -41,81 +64,71 @@ def benchmark(args: Sequence[str]) -> int:
     return 0
 
 
-def _parse(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return this command's options and the flags for `fit`; raises an `InputError` before anything runs."""
-    parser = OneLineParser(
-        "python -m cifar_lightning benchmark",
-        description="Time `fit` beside the loop that people write, a bare loop and the arithmetic alone, in turns.",
-        epilog="Every other flag is for `fit`: --config configs/quick.yaml, --data.batch_size 10. Without --config and "
-        "--model it is the MLP and the CNN of the report. What only a Trainer does (accumulate or clip gradients, "
-        "leave batches out) only `fit` does here. On two CPU cores a round takes three to five minutes.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="epochs of each variant, by turns; at least 1")
-    parser.add_argument("--output", type=Path, default=Path("benchmark.json"), help="the JSON file to write")
-    options, flags = parser.parse_known_args(args)
-    check(options.rounds >= 1, "rounds", options.rounds, "1 or more")
-    folder = options.output.absolute().parent
-    writable = folder.is_dir() and os.access(folder, os.W_OK) and not options.output.is_dir()
-    check(writable, "output", str(options.output), "a file in a folder that exists")
-    if any(flag.split("=")[0] in ("--ckpt_path", "--resume") for flag in flags):
-        raise InputError("ckpt_path", "a run that is resumed would be changed", "give its --config instead")
-    return options, flags
-
-
 def compare(flags: list[str], rounds: int) -> dict[str, Any]:
-    """Let the variants take turns of one epoch, so that a machine that slows down slows all; see `tables.summarize`."""
-    with contextlib.ExitStack() as stack:
-        logs = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-"))
+    """Let the variants take turns of one epoch, so that a machine that slows down slows all; see `summarize`."""
+    answers: dict[str, list[Any]] = {name: [] for name in MEANINGS}
+    variants: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as logs, contextlib.ExitStack() as stack:
         # One epoch more than rounds: its start is the end of the last.
         flags = [*flags, f"--logs={logs}", "--name=run", f"--trainer.max_epochs={rounds + 1}"]
-        variants: dict[str, Variant] = {}
-        setting: dict[str, Any] = {}
-        for name in MEANINGS:  # one by one: the first refuses a setting for all, and no start-up slows an epoch
-            _show_progress(f"starting {name}")
-            variants[name] = stack.enter_context(Variant(name, flags))
-            setting |= variants[name].answer()
-        epochs: dict[str, list[Any]] = {name: [] for name in MEANINGS}
-        for number in range(1, rounds + 1):
-            for name in MEANINGS:
-                _show_progress(f"{setting['model']} round {number}/{rounds}: {name}")
-                epochs[name].append(variants[name].answer())
-        _show_progress("")
-        return summarize(setting, epochs)
+        for number, name in itertools.product(range(rounds + 1), MEANINGS):
+            if sys.stderr.isatty():
+                print(f"\rround {number}/{rounds}: {name:20}\r", end="", file=sys.stderr, flush=True)
+            if number == 0:  # one by one: the first refuses a setting for all, and no start-up slows an epoch
+                command = [*PROGRAM, name, *flags, *{"--debug"}.intersection(sys.argv)]
+                # A session of its own: a Ctrl-C is for this process alone, which then ends the others.
+                process = Popen(command, stdin=PIPE, stdout=PIPE, bufsize=0, start_new_session=True)
+                variants[name] = stack.enter_context(process)
+                stack.callback(process.wait)  # the folder of its run goes next
+                stack.callback(process.kill)
+            with contextlib.suppress(BrokenPipeError):  # it has ended: the status below tells how
+                variants[name].stdin.write(b"\n")
+            if line := variants[name].stdout.readline():
+                answers[name].append(json.loads(line))
+            elif (status := variants[name].wait()) > 0:
+                raise SystemExit(status)  # it has printed why
+            elif status < 0:
+                cause = f"ended by signal {-status}, perhaps for lack of memory"
+                raise RunError(name, cause, "try a smaller --data.batch_size")
+            else:
+                cause = "these settings end `fit` before its epochs are over"
+                raise InputError("trainer", cause, "leave out fast_dev_run, max_steps and max_time")
+        return summarize(answers["bare loop"][0], {name: sent[1:] for name, sent in answers.items()})
 
 
-def _show_progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{text:40}\r", end="", file=sys.stderr, flush=True)
+def summarize(setting: dict[str, Any], epochs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return medians and ranges of what each variant sent, round by round (`training_loops.timed_epochs`)."""
+    ms = {name: [1000 * epoch["seconds"] / epoch["steps"] for epoch in sent] for name, sent in epochs.items()}
+    # By pair: both sides of a ratio met the same load of the machine.
+    ratios = {f"{a}/{b}": [x / y for x, y in zip(ms[a], ms[b], strict=True)] for a, b in RATIOS}
+    spreads = {name: {"median": median(x), "range": [min(x), max(x)]} for name, x in (ms | ratios).items()}
+    variants = {}
+    for name, sent in epochs.items():
+        full = sent[-1]["steps"] * setting["batch_size"]  # the last batch of an epoch may be smaller
+        images = full if name == "limit" else min(full, setting["train_images"])
+        variants[name] = {
+            **sent[-1],  # with the peak of all rounds
+            "seconds": [epoch["seconds"] for epoch in sent],
+            "ms_per_step": spreads[name],
+            "images_per_second": median(images / epoch["seconds"] for epoch in sent),
+        }
+    return {"setting": setting, "variants": variants, "ratios": {name: spreads[name] for name in ratios}}
 
 
-class Variant(Popen[bytes]):
-    """A process that trains in one of the variants: first it gets ready, then each turn is an epoch."""
-
-    def __init__(self, name: str, flags: list[str]) -> None:
-        self.name = name
-        command = [*PROGRAM, name, *flags, *(arg for arg in sys.argv if arg == "--debug")]
-        # A session of its own: a Ctrl-C is for this process alone, which then ends the others.
-        super().__init__(command, stdin=PIPE, stdout=PIPE, bufsize=0, start_new_session=True)
-
-    def __exit__(self, *error: Any) -> None:
-        self.kill()
-        self.wait()  # the folder of its run goes next
-        super().__exit__(*error)
-
-    def answer(self) -> Any:
-        """Give it a turn and return what it sends; if it ends instead, having printed why, end with its status."""
-        assert self.stdin
-        assert self.stdout
-        with contextlib.suppress(BrokenPipeError):  # it has ended: the status below tells how
-            self.stdin.write(b"\n")
-        if line := self.stdout.readline():
-            return json.loads(line)
-        status = self.wait()
-        if status < 0:
-            cause = f"ended by signal {-status}, perhaps for lack of memory"
-            raise RunError(self.name, cause, "try a smaller --data.batch_size")
-        if status == 0:
-            cause = "these settings end `fit` before its epochs are over"
-            raise InputError("trainer", cause, "leave out fast_dev_run, max_steps and max_time")
-        raise SystemExit(status)
+def table(result: dict[str, Any]) -> str:
+    """Return what `summarize` does as Markdown that reads well as it is."""
+    variants, ratios, fit = result["variants"], result["ratios"], result["variants"]["fit"]
+    title = (
+        "{model}, batch {batch_size}, {steps} steps per epoch, {device} (threads: {threads}), {precision}, {source}, "
+        "median and range of {rounds}"
+    ).format(**result["setting"], steps=fit["steps"], rounds=len(fit["seconds"]))
+    key, memory = ("peak_mib", "peak MiB") if fit["peak_device_mib"] is None else ("peak_device_mib", "peak GPU MiB")
+    lines = [title, "", ROW.format("", "ms/step", "range", "images/s", memory, ""), RULE]
+    for name, spread in ({name: each["ms_per_step"] for name, each in variants.items()} | ratios).items():
+        middle, low, high = (f"{x:.{2 if name in ratios else 1}f}" for x in (spread["median"], *spread["range"]))
+        row = [name, middle, f"{low} - {high}", "", "", ""]
+        if name in variants:
+            images, peak = variants[name]["images_per_second"], variants[name][key]
+            row[3:] = [f"{images:,.0f}", "" if peak is None else f"{peak:,}", MEANINGS[name]]
+        lines.append(ROW.format(*row))
+    return "\n".join(lines)

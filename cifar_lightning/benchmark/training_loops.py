@@ -1,44 +1,71 @@
-"""The four variants that are compared. Each runs in a process of its own, which `python -m` this module starts."""
+"""The four variants that are compared, each in a process of its own, where each line on stdin asks for an epoch."""
 
 import contextlib
 import copy
+import itertools
+import json
 import os
 import sys
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader
+from torchvision import transforms as T
 from torchvision.datasets import CIFAR10
-from torchvision.transforms import Compose, Normalize, ToTensor
 
-from cifar_lightning.benchmark.timing import TimedEpochs, timed_epochs
 from cifar_lightning.cli import app
 from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.cli.warning_filters import be_quiet
 from cifar_lightning.data import ImageSet
 from cifar_lightning.data.transforms import MEAN, STD
-from cifar_lightning.models import ImageClassifier
 from cifar_lightning.utils import performance
 
+STDOUT = sys.stdout  # for the answers alone: what is printed elsewhere is redirected
 LIMIT_STEPS = 40  # per turn
-DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
 
 
-def baseline(flags: Sequence[str]) -> None:
+def timed_epochs(device: torch.device, steps: int, setting: dict[str, Any] | None = None) -> Iterator[None]:
+    """Yield as each epoch starts; it ends when the caller comes back. The first line on stdin asks for the setting."""
+    sys.stdin.readline()
+    print(json.dumps(setting or {}), file=STDOUT, flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        yield
+        if device.type != "cpu":  # it computes asynchronously, and is behind the program
+            torch.accelerator.synchronize(device)
+        epoch = {"seconds": time.perf_counter() - started, "steps": steps, "peak_mib": peak_mib()}
+        epoch["peak_device_mib"] = torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else None
+        print(json.dumps(epoch), file=STDOUT, flush=True)
+    sys.exit(0)  # the benchmark is no more
+
+
+def peak_mib() -> int | None:
+    """Return the peak memory of this process so far in MiB; None where the system does not tell."""
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**20  # in bytes there
+    status = Path("/proc/self/status")  # Linux, where getrusage begins with the parent's peak
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) // 2**10 for line in lines if line.startswith("VmHWM:")), None)
+
+
+def baseline(setting: DryRun) -> None:
     """Train by the loop that people write: images one by one, PyTorch's modules, float32, metrics read at each step."""
-    setting = DryRun(["fit", *flags])
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)  # Lightning sets it, PyTorch alone does not
     warnings.filterwarnings("ignore", "This DataLoader will create")  # people have two workers on one core, too
     setting.load()
     model, data, device = setting.model, setting.datamodule, setting.device
     model.network = network = stock(model.network).to(device, torch.float32)
-    optimizer = stock_optimizer(model)
+    optimizer = model.new_optimizer()
+    optimizer.param_groups[0]["fused"] = None  # PyTorch's default
     train, val, size = TorchvisionImages(data.train), TorchvisionImages(data.val), data.batch_size
     del data.train, data.val, data.train_clean  # or they would count in its peak memory
     lone = len(train) % size == 1  # batch norm refuses it; `fit` leaves it out, too
@@ -67,7 +94,7 @@ class TorchvisionImages(CIFAR10):  # type: ignore[misc]  # torchvision has no ty
     def __init__(self, images: ImageSet) -> None:
         self.data = images.images.permute(0, 2, 3, 1).contiguous().numpy()
         self.targets = images.labels.tolist()
-        self.transform, self.target_transform = Compose([ToTensor(), Normalize(MEAN, STD)]), None
+        self.transform, self.target_transform = T.Compose([T.ToTensor(), T.Normalize(MEAN, STD)]), None
 
 
 def stock(network: nn.Module) -> nn.Module:
@@ -79,117 +106,78 @@ def stock(network: nn.Module) -> nn.Module:
     return network
 
 
-def stock_optimizer(model: ImageClassifier) -> Optimizer:
-    """Return the model's optimizer as PyTorch makes it by default: not fused."""
-    optimizer = model.new_optimizer()
-    optimizer.param_groups[0]["fused"] = None
-    return optimizer
+class TimedEpochs(Callback):
+    """Times the epochs of `fit`, each from its start through validation, logs and checkpoints to the next one's."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 0:  # only now are device and steps known
+            self.epochs = timed_epochs(pl_module.device, int(trainer.num_training_batches))
+        next(self.epochs)
 
 
-def fit(flags: Sequence[str]) -> None:
-    """Train by `fit` with everything that it does by default."""
-    sys.exit(app.run(["fit", *flags, f"--trainer.callbacks+={TimedEpochs.__module__}.TimedEpochs"]))
-
-
-def bare_loop(flags: Sequence[str]) -> None:
+def bare_loop(setting: DryRun) -> None:
     """Train the same module in the same precision without the Trainer: no metrics, no logs, no checkpoints."""
-    performance.prepare()
-    setting = DryRun(["fit", *flags])
     setting.load()
     model, data, trainer, device = setting.model, setting.datamodule, setting.trainer, setting.device
     optimizer = model.new_optimizer()
+    facts: dict[str, Any] = {"model": type(model).__name__, "parameters": sum(p.numel() for p in model.parameters())}
+    facts |= {"batch_size": data.batch_size, "train_images": len(data.train.labels), "source": data.source}
+    facts |= {"precision": str(trainer.precision), "threads": torch.get_num_threads()}
+    facts["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
     def loss_of(batch: ImageSet) -> Tensor:
-        moved = (tensor.to(device, non_blocking=device.type == "cuda") for tensor in batch)  # as Lightning copies
-        images, labels = data.on_after_batch_transfer(ImageSet(*moved), 0)
+        images, labels = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)
         with trainer.precision_plugin.forward_context():
-            logits = model(images.to(model.dtype))
-        return F.cross_entropy(logits.float(), labels)
+            return F.cross_entropy(model(images.to(model.dtype)).float(), labels)
 
-    with performance.still_heap():
-        for _ in timed_epochs(device, len(data.train_dataloader()), describe(setting)):
-            model.train()
-            trainer.training = True  # augments the images where asked for
-            for batch in data.train_dataloader():
-                optimizer.zero_grad()
-                loss_of(batch).backward()
-                optimizer.step()
-            model.eval()
-            trainer.validating = True
-            with torch.inference_mode():
-                for loader in data.val_dataloader():
-                    for batch in loader:
-                        loss_of(batch)
+    for _ in timed_epochs(device, len(data.train_dataloader()), facts):
+        model.train()
+        trainer.training = True  # augments the images where asked for
+        for batch in data.train_dataloader():
+            optimizer.zero_grad()
+            loss_of(batch).backward()
+            optimizer.step()
+        model.eval()
+        trainer.validating = True
+        with torch.inference_mode():
+            for batch in itertools.chain(*data.val_dataloader()):
+                loss_of(batch)
 
 
-def limit(flags: Sequence[str]) -> None:
-    """Run the convolutions and matrix products of training steps alone, in the precision of `fit`."""
-    performance.prepare()
-    setting = DryRun(["fit", *flags])
-    images = torch.zeros(setting.datamodule.batch_size, 3, 32, 32, device=setting.device)
-    dtype = DTYPES.get(str(setting.trainer.precision).partition("-")[0], torch.float32)
-    step = products(setting.model.network.to(setting.device), images, dtype)
-    with performance.still_heap():
-        for _ in timed_epochs(setting.device, LIMIT_STEPS):
-            for _ in range(LIMIT_STEPS):
-                step()
-
-
-def products(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Callable[[], None]:
-    """Return a function that runs each convolution and linear layer once, forward and backward, and nothing else.
-
-    The network uses each of these layers once; the images, shape (B, 3, 32, 32), are a batch for it.
-    """
-    network, inputs = copy.deepcopy(network), dict[nn.Module, Tensor]()
-    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_pre_hook(lambda layer, args: inputs.update({layer: args[0]})) for layer in layers]
+def limit(setting: DryRun) -> None:
+    """Run each convolution and linear layer of training steps, forward and backward, in the precision of `fit`."""
+    dtypes = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
+    dtype = dtypes.get(str(setting.trainer.precision).partition("-")[0], torch.float32)
+    network, inputs = setting.model.network.to(setting.device), dict[nn.Module, Tensor]()  # it uses each layer once
+    kinds, hook = nn.Conv2d | nn.Linear, nn.modules.module.register_module_forward_pre_hook
+    with torch.no_grad(), hook(lambda layer, x: inputs.update({layer: x[0]} if isinstance(layer, kinds) else {})):
+        network(torch.zeros(setting.datamodule.batch_size, 3, 32, 32, device=setting.device))
+    leaves: list[Tensor] = []
+    for layer, x in inputs.items():
+        layout = torch.preserve_format if x.dim() == 2 or x.device.type == "mps" else torch.channels_last  # as in `fit`
+        layer.to(dtype).to(memory_format=layout).register_parameter("bias", None)
+        x = inputs[layer] = torch.randn_like(x, dtype=dtype, memory_format=layout)
+        leaves += [*layer.parameters(), x.requires_grad_()] if leaves else layer.parameters()  # not for the images
     with torch.no_grad():
-        network(images)
-    for hook in hooks:
-        hook.remove()
-    work = []
-    for i, (layer, x) in enumerate(inputs.items()):
-        layer.to(dtype).register_parameter("bias", None)
-        x = torch.randn_like(x, dtype=dtype)
-        if x.dim() == 4 and x.device.type != "mps":  # as `fit` keeps them
-            layer, x = layer.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
-        x.requires_grad_(i > 0)  # training never needs the gradient of the images
-        with torch.no_grad():
-            work.append((layer, x, torch.randn_like(layer(x))))
-
-    def step() -> None:
-        torch.autograd.backward([layer(x) for layer, x, _ in work], [gradient for *_, gradient in work])
-        for layer, x, _ in work:
-            layer.zero_grad()
-            x.grad = None
-
-    return step
-
-
-def describe(setting: DryRun) -> dict[str, Any]:
-    """Return what is compared, in plain values."""
-    device, data = setting.device, setting.datamodule
-    return {
-        "model": type(setting.model).__name__,
-        "parameters": sum(p.numel() for p in setting.model.parameters()),
-        "batch_size": data.batch_size,
-        "train_images": len(data.train.labels),
-        "source": data.source,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": str(setting.trainer.precision),
-        "threads": torch.get_num_threads(),
-    }
-
-
-VARIANTS = {"baseline": baseline, "fit": fit, "bare loop": bare_loop, "limit": limit}
+        gradients = [torch.randn_like(layer(x)) for layer, x in inputs.items()]
+    for _ in timed_epochs(setting.device, LIMIT_STEPS):
+        for _ in range(LIMIT_STEPS):
+            torch.autograd.backward([layer(x) for layer, x in inputs.items()], gradients)
+            for leaf in leaves:
+                leaf.grad = None
 
 
 def main(args: Sequence[str]) -> int:
     """Run a variant, given its name and the flags for `fit`, until the benchmark ends it."""
     name, *flags = args
     be_quiet()
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        VARIANTS[name](flags)
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.ExitStack() as stack:
+        if name == "fit":  # with everything that it does by default
+            return app.lightning(["fit", *flags, f"--trainer.callbacks+={TimedEpochs.__module__}.TimedEpochs"])
+        if name != "baseline":  # which has nothing of what makes `fit` fast
+            performance.prepare()
+            stack.enter_context(performance.still_heap())
+        {"baseline": baseline, "bare loop": bare_loop, "limit": limit}[name](DryRun(["fit", *flags]))
     return 0
 
 

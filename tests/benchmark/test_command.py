@@ -1,11 +1,8 @@
 """`benchmark` as a person types it, and its parts with stand-ins for what takes long."""
 
-import contextlib
 import errno
-import io
 import json
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,27 +14,94 @@ import pytest
 import torch
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.benchmark import command, timing, training_loops
-from cifar_lightning.benchmark.command import Variant, compare
-from cifar_lightning.benchmark.tables import MEANINGS, summarize
+from cifar_lightning.benchmark import command, training_loops
+from cifar_lightning.benchmark.command import MEANINGS, compare, summarize, table
 from cifar_lightning.cli import app
 from cifar_lightning.errors import InputError, RunError
 from cifar_lightning.utils.environment import hardware, software
 
 FEW = ["--data.source=synthetic", "--data.train_size=500", "--data.val_size=200", "--data.train_clean_size=100"]
 TINY = [*FEW, "--model=MLP", "--model.width=8", "--trainer.accelerator=cpu"]
-EPOCH = {"seconds": 1.0, "steps": 1, "peak_mib": None, "peak_device_mib": None}
-SETTING = {
-    "model": "MLP",
-    "parameters": 3072 * 8 + 8 + 2 * 8 + 8 * 10 + 10,
-    "batch_size": 100,
-    "train_images": 500,
-    "source": "synthetic",
-    "device": "cpu",
-    "precision": "32-true",
-    "threads": 1,
+DATA = {"batch_size": 100, "train_images": 500, "source": "synthetic"}
+NETWORK = {"model": "MLP", "parameters": 3072 * 8 + 8 + 2 * 8 + 8 * 10 + 10, "precision": "32-true"}
+SETTING = {**NETWORK, **DATA, "device": "cpu", "threads": 2}
+# Powers of two: no quotient of these is rounded.
+SECONDS = {
+    "baseline": [8.0, 4.0, 16.0],
+    "fit": [1.0, 2.0, 4.0],
+    "bare loop": [0.5, 0.5, 1.0],
+    "limit": [0.25, 1.0, 0.5],
 }
-SUMMARY = summarize(SETTING, {name: [EPOCH] for name in MEANINGS})
+TABLE = """\
+MLP, batch 50, 20 steps per epoch, cpu (threads: 2), 32-true, synthetic, median and range of 3
+
+|               |  ms/step |             range | images/s |     peak MiB |                                        |
+| ------------- | -------: | ----------------: | -------: | -----------: | -------------------------------------- |
+| baseline      |    400.0 |     200.0 - 800.0 |      124 |          300 | the loop people write                  |
+| fit           |    100.0 |      50.0 - 200.0 |      495 |          300 | everything included                    |
+| bare loop     |     25.0 |       25.0 - 50.0 |    1,980 |          300 | without the Trainer                    |
+| limit         |     12.5 |        6.2 - 25.0 |    4,000 |          300 | convolutions and matrix products alone |
+| baseline/fit  |     4.00 |       2.00 - 8.00 |          |              |                                        |
+| fit/bare loop |     4.00 |       2.00 - 4.00 |          |              |                                        |
+| fit/limit     |     8.00 |      4.00 - 16.00 |          |              |                                        |"""
+
+
+def summary(seconds: dict[str, list[float]], peak_mib: int | None = 100, device_mib: int | None = None) -> Any:
+    """Of epochs as they come, 20 steps of 990 images: each tells the peak so far, which grows as much in each."""
+    epochs: dict[str, list[Any]] = {name: [] for name in seconds}
+    for name, values in seconds.items():
+        for number, value in enumerate(values, 1):
+            peaks = {"peak_mib": peak_mib and peak_mib * number, "peak_device_mib": device_mib}
+            epochs[name].append({"seconds": value, "steps": 40 if name == "limit" else 20, **peaks})
+    return summarize(SETTING | {"batch_size": 50, "train_images": 990}, epochs)
+
+
+def test_medians_ranges_and_ratios_by_pair() -> None:
+    result = summary(SECONDS)
+    assert list(result["variants"]) == list(SECONDS) == list(MEANINGS)
+    assert result["variants"]["fit"] == {
+        "ms_per_step": {"median": 100.0, "range": [50.0, 200.0]},  # 2 s for 20 steps
+        "images_per_second": 495.0,  # 990 in 2 s: the images there are, not 20 batches of 50
+        "peak_mib": 300,  # of the last epoch
+        "peak_device_mib": None,
+        "steps": 20,
+        "seconds": [1.0, 2.0, 4.0],
+    }
+    assert result["variants"]["limit"]["images_per_second"] == 40 * 50 / 0.5  # has only full batches
+    assert result["variants"]["limit"]["ms_per_step"] == {"median": 12.5, "range": [6.25, 25.0]}
+    assert result["ratios"] == {
+        "baseline/fit": {"median": 4.0, "range": [2.0, 8.0]},
+        "fit/bare loop": {"median": 4.0, "range": [2.0, 4.0]},
+        # A step against a step: 50/6.25, 100/25, 200/12.5 ms.
+        "fit/limit": {"median": 8.0, "range": [4.0, 16.0]},
+    }
+
+
+def test_a_machine_that_slows_down_leaves_the_ratios_as_they_are() -> None:
+    even, slower = (
+        summary({name: [values[0] * factor for factor in load] for name, values in SECONDS.items()})
+        for load in ((1,), (1, 2, 4))
+    )
+    assert even["variants"]["fit"]["ms_per_step"] == {"median": 50.0, "range": [50.0, 50.0]}
+    assert even["ratios"]["baseline/fit"] == {"median": 8.0, "range": [8.0, 8.0]}
+    assert slower["ratios"] == even["ratios"]
+    for before, after in zip(even["variants"].values(), slower["variants"].values(), strict=True):
+        assert after["ms_per_step"]["median"] == 2 * before["ms_per_step"]["median"]
+        assert after["images_per_second"] == before["images_per_second"] / 2
+
+
+@pytest.mark.parametrize(
+    ("peak_mib", "device_mib", "head", "shown"),
+    [
+        (100, None, "peak MiB", "300"),
+        (100, 2048, "peak GPU MiB", "2,048"),  # the device's, if it has some
+        (None, None, "peak MiB", ""),  # a system that does not tell
+    ],
+)
+def test_the_table_shows_what_was_measured(peak_mib: int | None, device_mib: int | None, head: str, shown: str) -> None:
+    result = summary(SECONDS, peak_mib, device_mib)
+    assert result["variants"]["fit"]["peak_mib"] == (peak_mib and 300)
+    assert table(result) == TABLE.replace("    peak MiB", f"{head:>12}").replace("         300", f"{shown:>12}")
 
 
 @pytest.mark.slow
@@ -61,8 +125,7 @@ def test_a_whole_benchmark(
     monkeypatch.setattr(command, "summarize", look)
     given = [*TINY, "--rounds=2", "--output=b.json", "--trainer.precision=32-true"]
     assert main(["benchmark", *given]) == 0
-    kept = ["best.ckpt", "config.yaml", "events.out", "last.ckpt", "metrics.csv", "previous.ckpt"]
-    assert sorted(left_by_fit) == kept
+    assert " ".join(sorted(left_by_fit)) == "best.ckpt config.yaml events.out last.ckpt metrics.csv previous.ckpt"
     assert [path.name for path in empty_folder.rglob("*")] == ["b.json"]
     assert list(scratch.iterdir()) == []
     output = capfd.readouterr()
@@ -75,28 +138,8 @@ def test_a_whole_benchmark(
     typed = f"python -m cifar_lightning benchmark {' '.join(given)}"
     assert results == {"command": typed, "hardware": hardware(), "software": software()}
     assert model["setting"] == {**SETTING, "threads": model["setting"]["threads"]}
-    assert list(model["variants"]) == list(MEANINGS) == list(training_loops.VARIANTS)
     assert [variant["steps"] for variant in model["variants"].values()] == [5, 5, 5, training_loops.LIMIT_STEPS]
-    for variant in model["variants"].values():
-        assert [seconds > 0 for seconds in variant["seconds"]] == [True, True]
-        assert variant["peak_device_mib"] is None
-
-
-# What was typed, and words that the one line must hold.
-OWN_ERRORS = {
-    "no rounds": (["--rounds=0"], ["rounds", "0", "1 or more"]),
-    "no such folder": (["--output=nowhere/b.json"], ["output", "nowhere/b.json", "a folder that exists"]),
-    "a folder": (["--output=."], ["output", "a folder that exists"]),
-    "a run to resume": (["--ckpt_path=last.ckpt"], ["ckpt_path", "--config"]),
-    "wrong type": (["--rounds=x"], ["rounds", "x", "int"]),
-    "value missing": (["--rounds"], ["rounds", "expected one argument"]),
-}
-# Settings that only `fit` can refuse, in a process of its own.
-FIT_ERRORS = {
-    "unknown flag": ([*TINY, "--bogus=3"], ["bogus", "no such setting"]),
-    "impossible value": ([*TINY, "--model.dropout", "3"], ["model.dropout", "3", "0 to 1"]),
-    "no such file": (["--config=nowhere.yaml"], ["nowhere.yaml", "no such file"]),
-}
+    assert [[s > 0 for s in each["seconds"]] for each in model["variants"].values()] == [[True, True]] * 4
 
 
 def check_one_line(error: str, words: Sequence[str]) -> None:
@@ -105,34 +148,45 @@ def check_one_line(error: str, words: Sequence[str]) -> None:
     assert [word for word in words if word not in line] == []
 
 
-@pytest.mark.parametrize("name", OWN_ERRORS)
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--rounds=0"], ["rounds", "0", "1 or more"]),
+        (["--output=nowhere/b.json"], ["output", "nowhere/b.json", "a folder that exists"]),
+        ([f"--output={__file__}/b.json"], ["output", "a folder that exists"]),
+        (["--output=."], ["output", "a folder that exists"]),
+        (["--ckpt_path=last.ckpt"], ["ckpt_path", "--config"]),
+        (["--rounds=x"], ["rounds", "x", "int"]),
+        (["--rounds"], ["rounds", "expected one argument"]),
+    ],
+)
 def test_wrong_options_are_refused_before_anything_runs(
-    name: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    args: list[str],
+    words: list[str],
+    empty_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(command, "compare", None)  # must not be called
-    args, words = OWN_ERRORS[name]
     assert main(["benchmark", *TINY, *args]) == 2
-    check_one_line(capfd.readouterr().err, words)
+    check_one_line(capsys.readouterr().err, words)
     assert list(empty_folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", FIT_ERRORS)
-def test_what_fit_refuses_ends_a_variant_with_one_line(
-    name: str, empty_folder: Path, capfd: pytest.CaptureFixture[str]
+REFUSED = {"--model.dropout=3": "model.dropout 3 0 to 1", "--bogus=3": "no such setting", "--config=no": "no such file"}
+
+
+@pytest.mark.parametrize("flag", REFUSED)
+def test_what_fit_refuses_ends_a_variant_and_the_command_with_one_line(
+    flag: str, empty_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    args, words = FIT_ERRORS[name]
-    assert app.guarded(training_loops.main, ["baseline", *args]) == 2
-    check_one_line(capfd.readouterr().err, words)
-    assert list(empty_folder.iterdir()) == []
-
-
-def test_the_command_ends_as_its_first_variant(empty_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    args, words = FIT_ERRORS["impossible value"]
-    with pytest.raises(SystemExit, match="2"):
-        main(["benchmark", *args])
-    output = capfd.readouterr()
-    check_one_line(output.err, words)
-    assert output.out == ""
+    assert app.guarded(training_loops.main, ["baseline", *TINY, flag]) == 2
+    expected = capfd.readouterr().err
+    check_one_line(expected, [*REFUSED[flag].split(), flag[2:].split("=")[0 if "config" not in flag else 1]])
+    if flag == "--bogus=3":  # a process of its own: once is enough
+        with pytest.raises(SystemExit, match="2"):
+            main(["benchmark", *TINY, flag])
+        assert capfd.readouterr() == ("", expected)
     assert list(empty_folder.iterdir()) == []
 
 
@@ -155,75 +209,71 @@ def test_help_names_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
 def test_both_models_unless_one_is_named(
     flags: list[str], compared: list[list[str]], empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compare = Mock(return_value=SUMMARY)
+    compare = Mock(return_value=summary(SECONDS))
     monkeypatch.setattr(command, "compare", compare)
     assert main(["benchmark", "--rounds=7", *flags]) == 0
     assert compare.call_args_list == [call(each, 7) for each in compared]
-    assert json.loads(Path("benchmark.json").read_text())["models"] == [SUMMARY] * len(compared)
+    assert json.loads(Path("benchmark.json").read_text())["models"] == [summary(SECONDS)] * len(compared)
 
 
-@pytest.mark.parametrize("finished", [0, 1])
+@pytest.mark.parametrize("finished", [[], [summary(SECONDS)]])
 def test_ctrl_c_keeps_what_was_finished(
-    finished: int, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: list[Any], empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "compare", Mock(side_effect=[*[SUMMARY] * finished, KeyboardInterrupt]))
+    monkeypatch.setattr(command, "compare", Mock(side_effect=[*finished, KeyboardInterrupt]))
     assert main(["benchmark"]) == 130
     check_one_line(capsys.readouterr().err, ["benchmark.json" if finished else "nothing is written", "--rounds 1"])
-    assert [json.loads(path.read_text())["models"] for path in empty_folder.iterdir()] == [[SUMMARY]] * finished
+    assert [json.loads(path.read_text())["models"] for path in empty_folder.iterdir()] == [finished] * len(finished)
 
 
 def test_a_full_disk_leaves_the_old_file(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (empty_folder / "b.json").write_text("old")
-    monkeypatch.setattr(command, "compare", Mock(return_value=SUMMARY))
+    monkeypatch.setattr(command, "compare", Mock(return_value=summary(SECONDS)))
     monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
     assert main(["benchmark", "--output=b.json"]) == 1
     check_one_line(capsys.readouterr().err, ["b.json", "No space left"])
     assert [path.read_text() for path in empty_folder.iterdir()] == ["old"]
 
 
-def test_the_variants_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    events: list[str] = []
-    given: list[list[str]] = []
+# A variant that tells the log what it does, and in its answers itself, its session and its flags.
+VARIANT = """
+import json, os, sys
+log = lambda what: print(what, sys.argv[1], file=open('log', 'a'))
+log('start')
+for line in sys.stdin: log('turn'); print(json.dumps([os.getpid(), os.getsid(0), sys.argv[2:]]), flush=True)
+"""
 
-    @contextlib.contextmanager
-    def stand_in(name: str, flags: list[str]) -> Any:
-        def answer() -> dict[str, Any]:
-            events.append(name)
-            if len(events) <= 8:
-                return SETTING if name == "bare loop" else {}
-            return {**EPOCH, "seconds": float(len(events))}
 
-        events.append(f"start {name}")
-        given.append(flags)
-        yield Mock(answer=answer)
-        events.append(f"end {name}")
-
-    monkeypatch.setattr(command, "Variant", stand_in)
-    result = compare(["--model=MLP"], 3)
+def test_the_variants_take_turns_and_end_with_the_benchmark(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summarize = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(command, "PROGRAM", [sys.executable, "-c", VARIANT])
+    monkeypatch.setattr(command, "summarize", summarize)
+    with pytest.raises(KeyboardInterrupt):
+        compare(["--model=MLP"], 3)
+    turns = [f"turn {name}" for name in MEANINGS]
     # Each is ready before the next starts.
-    starts = [event for name in MEANINGS for event in (f"start {name}", name)]
-    assert events == [*starts, *MEANINGS, *MEANINGS, *MEANINGS, *(f"end {name}" for name in reversed(MEANINGS))]
-    assert result["variants"]["fit"]["seconds"] == [10.0, 14.0, 18.0]
-    assert result["setting"] == SETTING
-    assert all(flags == given[0] for flags in given)
-    # One epoch more than rounds: its start is the end of the last.
-    assert given[0][0] == "--model=MLP"
-    assert given[0][2:] == ["--name=run", "--trainer.max_epochs=4"]
-
-
-def program(monkeypatch: pytest.MonkeyPatch, code: str) -> Variant:
-    """A variant that runs some Python."""
-    monkeypatch.setattr(command, "PROGRAM", [sys.executable, "-c", f"import os, sys, time; {code}"])
-    return Variant("fit", [])
+    starts = [event for name in MEANINGS for event in (f"start {name}", f"turn {name}")]
+    assert Path("log").read_text().splitlines() == [*starts, *turns * 3]
+    setting, epochs = summarize.call_args.args
+    assert epochs == {name: [epochs[name][0]] * 3 for name in MEANINGS}
+    assert setting == epochs["bare loop"][0]
+    for pid, session, (model, _, *others) in (sent[0] for sent in epochs.values()):
+        # One epoch more than rounds: its start is the end of the last.
+        assert [model, *others] == ["--model=MLP", "--name=run", "--trainer.max_epochs=4"]
+        assert session == pid  # a session of its own: a terminal signals one
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
 @pytest.mark.parametrize(
     ("code", "error", "cause"),
     [
-        ("os.kill(os.getpid(), 9)", RunError, "fit: ended by signal 9, .*--data.batch_size"),
+        ("os.kill(os.getpid(), 9)", RunError, "baseline: ended by signal 9, .*--data.batch_size"),
         ("pass", InputError, "trainer: .*leave out fast_dev_run"),
         ("sys.exit(3)", SystemExit, "3"),
     ],
@@ -231,42 +281,6 @@ def program(monkeypatch: pytest.MonkeyPatch, code: str) -> Variant:
 def test_a_variant_that_ends_too_early_tells_why(
     code: str, error: type[BaseException], cause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with program(monkeypatch, code) as variant:
-        variant.wait()  # nobody reads the line that asks
-        with pytest.raises(error, match=cause):
-            variant.answer()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="has no sessions")
-def test_ctrl_c_is_for_the_benchmark_which_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    variant = program(monkeypatch, "input(); print(os.getsid(0), flush=True); time.sleep(600)")
-    with contextlib.suppress(KeyboardInterrupt), variant:
-        assert variant.answer() == variant.pid  # a session of its own: a terminal signals one
-        raise KeyboardInterrupt
-    assert variant.poll() == -signal.SIGKILL
-
-
-def test_an_epoch_lasts_from_a_line_to_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    output = io.StringIO()
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n\n"))
-    monkeypatch.setattr(timing, "STDOUT", output)
-    epochs = timing.timed_epochs(torch.device("cpu"), 7, {"model": "MLP"})
-    next(epochs)
-    assert json.loads(output.getvalue()) == {"model": "MLP"}  # ready, and nothing timed yet
-    next(epochs)
-    epoch = json.loads(output.getvalue().splitlines()[1])
-    assert epoch.pop("seconds") > 0
-    assert epoch == {"steps": 7, "peak_mib": timing.peak_mib(), "peak_device_mib": None}
-    with pytest.raises(SystemExit, match="0"):  # with the last line the process ends
-        next(epochs)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells")
-def test_the_peak_lies_between_what_is_held_and_what_linux_counts() -> None:
-    import resource  # Windows has none
-
-    held = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
-    peak = timing.peak_mib()
-    assert peak is not None
-    # Linux keeps these counters for each core and sums them up when it likes.
-    assert 0.95 * held < peak < 1.05 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    monkeypatch.setattr(command, "PROGRAM", [sys.executable, "-c", f"import os, sys; {code}"])
+    with pytest.raises(error, match=cause):
+        compare([], 1)

@@ -1,23 +1,25 @@
-"""Whether what is compared is the same work."""
+"""Whether what is compared is the same work, and how it is timed."""
 
 import copy
+import functools
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from cifar_lightning.benchmark import timing, training_loops
-from cifar_lightning.benchmark.training_loops import TorchvisionImages, describe, products, stock, stock_optimizer
+from cifar_lightning.benchmark import training_loops
+from cifar_lightning.benchmark.training_loops import LIMIT_STEPS, TorchvisionImages, limit, peak_mib, stock
 from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.data import ImageSet
 from cifar_lightning.data.transforms import MEAN, STD, normalize
@@ -31,13 +33,13 @@ CASES: dict[str, tuple[Callable[[], ImageClassifier], list[str], float]] = {
     "cnn without dropout": (lambda: CNN(channels=(8,), dropout=0), [*CONV_BLOCK, "Flatten", "Linear"], 0.0),
     "mlp": (lambda: MLP(width=16, depth=2), ["Flatten", *DENSE_LAYER, *DENSE_LAYER, "Linear"], 0.5),
 }
-BOTH = pytest.mark.parametrize("name", ["cnn", "mlp"])
-
 FEW = ["--data.source=synthetic", "--data.train_size=500", "--data.val_size=200", "--data.train_clean_size=100"]
+FEW += ["--model.dropout=0", "--trainer.accelerator=cpu"]
 SMALL_MODELS = {
-    "mlp": ["--model=MLP", "--model.width=8", "--model.dropout=0", "--trainer.accelerator=cpu", *FEW],
-    "cnn": ["--model=CNN", "--model.channels=[4]", "--model.dropout=0", "--trainer.accelerator=cpu", *FEW],
+    "mlp": ["--model=MLP", "--model.width=8", *FEW],
+    "cnn": ["--model=CNN", "--model.channels=[4]", *FEW],
 }
+OPTIMIZERS: dict[str, Any] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
 
 
 def trained(name: str) -> nn.Module:
@@ -61,19 +63,29 @@ Run = Callable[[str, list[str], int], list[Any]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a variant in this process for some epochs and returns what it sends."""
+def run(monkeypatch: pytest.MonkeyPatch, empty_folder: Path) -> Run:
+    """Runs a variant in this process for some epochs and returns what it sends; it writes no file."""
 
     def run_here(name: str, flags: list[str], epochs: int) -> list[Any]:
         output = io.StringIO()
         monkeypatch.setattr(sys, "stdin", io.StringIO("\n" * (epochs + 1)))
-        monkeypatch.setattr(timing, "STDOUT", output)
-        with pytest.raises(SystemExit) as stop:
+        monkeypatch.setattr(training_loops, "STDOUT", output)
+        with pytest.raises(SystemExit, match="0"):  # with the last line the process ends
             training_loops.main([name, *flags])
-        assert not stop.value.code
+        assert list(empty_folder.iterdir()) == []
         return [json.loads(line) for line in output.getvalue().splitlines()]
 
     return run_here
+
+
+def keeping(results: list[Any], function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function, with its results kept."""
+
+    def keep(argument: Any) -> Any:
+        results.append(function(argument))
+        return results[-1]
+
+    return keep
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -91,46 +103,10 @@ def test_stock_is_the_same_network_of_pytorchs_own_modules(name: str) -> None:
     # In one memory format: another may choose another order of sums.
     assert torch.equal(own(images), copy.deepcopy(network).to(memory_format=torch.contiguous_format).eval()(images))
     # The original stays as it is.
-    with torch.no_grad():
-        for p in own.parameters():
-            p.zero_()
+    nn.utils.vector_to_parameters(torch.zeros(sum(p.numel() for p in own.parameters())), own.parameters())
     assert same(bits(network), before)
     assert [type(m) for m in network.modules()] == kinds
     assert [p.stride() for p in network.parameters()] == strides
-
-
-OPTIMIZERS: dict[str, Callable[[Iterable[Tensor]], Optimizer]] = {
-    "adam": lambda parameters: Adam(parameters, lr=0.01, weight_decay=0.1),
-    "adamw": lambda parameters: AdamW(parameters, lr=0.01, weight_decay=0.1),
-    "sgd": lambda parameters: SGD(parameters, lr=0.01, weight_decay=0.1, momentum=0.9, nesterov=True),
-}
-
-
-@pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_the_stock_optimizer_is_as_people_write_it(kind: Any) -> None:
-    model = MLP(width=8, lr=0.01, weight_decay=0.1, optimizer=kind)
-    ((group,), (expected,)) = (
-        each.param_groups for each in (stock_optimizer(model), OPTIMIZERS[kind](model.parameters()))
-    )
-    assert all(a is b for a, b in zip(group.pop("params"), expected.pop("params"), strict=True))
-    assert group == expected
-    assert group["fused"] is None
-
-
-def flops(work: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return int(counter.get_total_flops())
-
-
-@BOTH
-def test_the_products_are_a_steps(name: str) -> None:
-    # The gradient of the images, which nobody needs, would be more.
-    network, images, labels = trained(name), torch.randn(6, 3, 32, 32), torch.arange(6)
-    whole = flops(lambda: F.cross_entropy(network(images), labels).backward())
-    step = products(network, images, torch.float32)
-    assert flops(step) == whole > 0
-    assert flops(step) == whole
 
 
 class Calls(TorchFunctionMode):
@@ -142,29 +118,35 @@ class Calls(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.__name__ not in ("__get__", "__set__"):
-            self.seen.append((func.__name__, *(getattr(arg, "dtype", None) for arg in args[:3])))
+            types = [getattr(arg, "dtype", None) for arg in args[:3]] if func.__name__ != "backward" else []
+            self.seen.append((func.__name__, *types))
         return func(*args, **(kwargs or {}))
 
 
-@BOTH
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_products_are_all_that_is_computed_and_in_the_type_asked_for(name: str, dtype: torch.dtype) -> None:
-    step, calls = products(trained(name), torch.randn(6, 3, 32, 32), dtype), Calls()
-    with calls:
-        step()
-    layers = {"cnn": ["conv2d", "conv2d", "linear"], "mlp": ["linear"] * 3}[name]
-    *forward, (last, *_) = calls.seen
-    assert forward == [(layer, dtype, dtype, None) for layer in layers]  # no bias
-    assert last == "backward"
+@pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+@pytest.mark.parametrize(("name", "layers"), [("cnn", ["conv2d", "conv2d", "linear"]), ("mlp", ["linear"] * 3)])
+def test_the_limit_is_the_products_of_training_steps_and_nothing_else(
+    name: str, layers: list[str], precision: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = trained(name)
+    setting: Any = SimpleNamespace(device=torch.device("cpu"), trainer=SimpleNamespace(precision=precision))
+    setting.datamodule = SimpleNamespace(batch_size=6)
 
+    def turn(mode: Any, device: torch.device, steps: int) -> Iterator[None]:
+        assert steps == LIMIT_STEPS
+        with mode:
+            yield
 
-@BOTH
-def test_products_leave_no_trace_on_the_network(name: str) -> None:
-    network = trained(name).eval()
-    before = bits(network)
-    products(network, torch.randn(6, 3, 32, 32), torch.bfloat16)()
-    assert same(bits(network), before)
-    assert [p for p in network.parameters() if p.grad is not None] == []
+    calls, products, whole = Calls(), FlopCounterMode(display=False), FlopCounterMode(display=False)
+    for mode in (calls, products):
+        monkeypatch.setattr(training_loops, "timed_epochs", functools.partial(turn, mode))
+        setting.model = SimpleNamespace(network=copy.deepcopy(network))
+        limit(setting)
+    forward = [(layer, dtype, dtype, None) for layer in layers]  # no bias
+    assert calls.seen == [*forward, ("backward",)] * LIMIT_STEPS
+    with whole:  # the gradient of the images, which nobody needs, would be more
+        F.cross_entropy(network(torch.randn(6, 3, 32, 32)), torch.arange(6)).backward()
+    assert products.get_total_flops() == LIMIT_STEPS * whole.get_total_flops() > 0
 
 
 def test_torchvisions_images_are_ours_one_by_one() -> None:
@@ -179,6 +161,18 @@ def test_torchvisions_images_are_ours_one_by_one() -> None:
         assert label == i % 10
 
 
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_the_baselines_optimizer_is_as_people_write_it(kind: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(ImageClassifier, "new_optimizer", keeping(made, ImageClassifier.new_optimizer))
+    flags = [f"--model.optimizer={kind}", "--model.lr=0.01", "--model.weight_decay=0.1"]
+    run("baseline", [*SMALL_MODELS["mlp"], *flags], 0)
+    momentum = {"momentum": 0.9, "nesterov": True} if kind == "sgd" else {}
+    parameters = made[0].param_groups[0]["params"]
+    assert made[0].param_groups == OPTIMIZERS[kind](parameters, lr=0.01, weight_decay=0.1, **momentum).param_groups
+    assert made[0].param_groups[0]["fused"] is None
+
+
 def trained_by_fit(fit: Fit, flags: list[str], epochs: int) -> dict[str, Tensor]:
     run_folder = fit(Path(), [*flags, f"--trainer.max_epochs={epochs}"])
     state = torch.load(run_folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
@@ -188,32 +182,23 @@ def trained_by_fit(fit: Fit, flags: list[str], epochs: int) -> dict[str, Tensor]
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("name", SMALL_MODELS)
 def test_the_bare_loop_learns_what_fit_learns(
-    name: str, precision: str, fit: Fit, empty_folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    name: str, precision: str, fit: Fit, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings: list[DryRun] = []
-
-    def keep(setting: DryRun) -> dict[str, Any]:
-        settings.append(setting)
-        return describe(setting)
-
-    monkeypatch.setattr(training_loops, "describe", keep)
+    monkeypatch.setattr(training_loops, "DryRun", keeping(settings, DryRun))
     flags = [*SMALL_MODELS[name], f"--trainer.precision={precision}"]
     described, epoch = run("bare loop", flags, 1)
     expected = {"model": name.upper(), "precision": precision, "threads": torch.get_num_threads()}
     assert described == {**described, **expected}
     assert epoch["steps"] == 5
-    assert epoch["seconds"] > 0
-    assert list(empty_folder.iterdir()) == []
     assert same(bits(settings[0].model.network), trained_by_fit(fit, flags, 1))
 
 
-def test_the_baseline_learns_what_fit_learns(
-    fit: Fit, empty_folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_baseline_learns_what_fit_learns(fit: Fit, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     # One batch per epoch, so that the order of the images is a matter of rounding alone.
-    flags = [*SMALL_MODELS["mlp"], "--data.batch_size=500", "--model.optimizer=sgd", "--model.lr=0.01"]
-    flags += ["--trainer.precision=32-true"]
-    networks: list[nn.Module] = []
+    sgd = ["--model.optimizer=sgd", "--model.lr=0.01", "--trainer.precision=32-true"]
+    flags = [*SMALL_MODELS["mlp"], "--data.batch_size=500", *sgd]
+    networks: list[nn.Module] = []  # the last two: before training, and what is trained
 
     def keep(network: nn.Module) -> nn.Module:
         networks.extend([network, stock(network)])
@@ -231,26 +216,20 @@ def test_the_baseline_learns_what_fit_learns(
     assert missed.norm() < 1e-3 * learnt.norm()
 
 
-@pytest.mark.parametrize("name", ["baseline", "bare loop"])
-def test_an_image_that_batch_norm_cant_average_is_left_out(name: str, empty_folder: Path, run: Run) -> None:
+@pytest.mark.parametrize(("name", "steps"), [("baseline", 5), ("bare loop", 5), ("limit", LIMIT_STEPS)])
+def test_an_image_that_batch_norm_cant_average_is_left_out(name: str, steps: int, run: Run) -> None:
     flags = [*SMALL_MODELS["mlp"], "--data.train_size=501"]  # in batches of 100 one is left over
-    assert run(name, flags, 1)[1]["steps"] == 5
+    _, epoch = run(name, flags, 1)
+    assert epoch.pop("seconds") > 0
+    assert epoch == {"steps": steps, "peak_mib": pytest.approx(peak_mib(), rel=0.1), "peak_device_mib": None}
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
-def test_a_turn_of_the_limit(
-    precision: str, dtype: torch.dtype, empty_folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Any] = []
-    steps: list[None] = []
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells")
+def test_the_peak_lies_between_what_is_held_and_what_linux_counts() -> None:
+    import resource  # Windows has none
 
-    def note(network: nn.Module, images: Tensor, dtype: torch.dtype) -> Callable[[], None]:
-        asked.append((type(network), tuple(images.shape), dtype))
-        return lambda: steps.append(None)
-
-    monkeypatch.setattr(training_loops, "products", note)
-    epochs = run("limit", [*SMALL_MODELS["cnn"], f"--trainer.precision={precision}", "--data.batch_size=3"], 2)[1:]
-    assert asked == [(nn.Sequential, (3, 3, 32, 32), dtype)]
-    assert [epoch["steps"] for epoch in epochs] == [training_loops.LIMIT_STEPS] * 2
-    assert len(steps) == 2 * training_loops.LIMIT_STEPS
-    assert list(empty_folder.iterdir()) == []
+    held = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    peak = peak_mib()
+    assert peak is not None
+    # Linux keeps these counters for each core and sums them up when it likes.
+    assert 0.95 * held < peak < 1.05 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
