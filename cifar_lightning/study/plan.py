@@ -38,7 +38,7 @@ class Run:
 
     @cached_property
     def address(self) -> str:
-        """Its identity."""
+        """The run's identity."""
         return identity.address(self.settings, self.seed, self.source)
 
     @property
@@ -48,27 +48,27 @@ class Run:
 
     @property
     def epochs(self) -> int:
-        """How many it has."""
+        """Number of epochs."""
         return int(self.settings[EPOCHS])
 
     @property
     def ending(self) -> str:
-        """Of its folder's name, wherever that is."""
+        """The end of its folder's name, in whatever experiment the folder is."""
         return f"seed={self.seed},{self.address[:TAG_DIGITS]}"
 
     @property
     def folder(self) -> Path:
-        """Of its record, below the study's."""
+        """The folder of its record, below the study's."""
         return Path(self.experiment) / tagged(f"{self.label}{self.ending}", self.source)
 
     @property
     def files(self) -> RunFolder:
-        """What `fit` makes there."""
+        """The folder that `fit` makes there."""
         return RunFolder(self.study / self.folder / f"{VERSION}0")
 
     @property
     def arguments(self) -> list[str]:
-        """Of the `fit`, which tags the name itself."""
+        """The arguments of the `fit`, which tags the name itself."""
         place = ["--logs", str(self.study / self.experiment), "--name", f"{self.label}{self.ending}"]
         return ["fit", *self.flags, f"--{EPOCHS}", str(self.epochs), "--seed_everything", str(self.seed), *place]
 
@@ -78,7 +78,7 @@ class Run:
 
     @property
     def command(self) -> str:
-        """Repeats it by hand."""
+        """The command that repeats it by hand."""
         return shlex.join(["python", "-m", "cifar_lightning", *self.arguments])
 
     def record(self, **result: Any) -> Record:
