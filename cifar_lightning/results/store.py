@@ -109,7 +109,7 @@ def _check_same_study(plan: Plan, folder: Path) -> None:
         known = {point.address for point in _as(Plan, folder / PLAN, _load(folder / PLAN)).points}
         if known and known.isdisjoint(point.address for point in plan.points):
             raise InputError("output", f"{folder} holds another study", "name another folder, or an empty one")
-    elif any(folder.iterdir()):
+    elif any(path.name != files.LOCK for path in folder.iterdir()):
         raise InputError("output", f"{folder} holds other files", "name another folder, or an empty one")
 
 
