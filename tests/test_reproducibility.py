@@ -11,7 +11,8 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.callbacks import EpochSeed, History
+from cifar_lightning.callbacks.epoch_seed import EpochSeed
+from cifar_lightning.callbacks.history import History
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models import CNN, MLP, ImageClassifier
 from cifar_lightning.runs import metrics_csv

@@ -1,14 +1,17 @@
-"""Checkpoints of a run: its last epoch, the one before, the best, and the step it was interrupted at."""
+"""Checkpoints of a run: its last epoch, the one before, the best, the step it was interrupted at; its environment."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from cifar_lightning.callbacks.history import History
+from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.runs.layout import NEW, RunFolder
 from cifar_lightning.runs.recovery import settle
+from cifar_lightning.utils import environment
 
 
 class Checkpoints(Checkpoint):
@@ -24,15 +27,34 @@ class Checkpoints(Checkpoint):
         self.history, self.stopped = history, False
 
     def path(self, trainer: Trainer, name: str) -> Path:
-        """Return the path of BEST, LAST, PREVIOUS, INTERRUPTED or NEW, whether or not it exists."""
+        """Return the path of BEST, LAST, INTERRUPTED or NEW, whether or not it exists."""
         return RunFolder(Path(str(trainer.log_dir))).checkpoint(name)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the epoch, then give the file its names."""
         new, self.stopped = self.path(trainer, NEW), trainer.should_stop
         trainer.save_checkpoint(new)
         settle(new, self.history.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return whether training stopped here, before its last epoch (by EarlyStopping, say)."""
-        return {"stopped": self.stopped}
+        return {"stopped": self.stopped}  # before its last epoch, by EarlyStopping say
+
+
+class EnvironmentCheck(Callback):
+    """Save the environment in every checkpoint, and report on stderr what differs where the run resumes."""
+
+    state_key = "Conditions"  # the key in checkpoints from before this class was renamed, kept so that they compare
+
+    def __init__(self) -> None:
+        self.environment: dict[str, Any] = {}  # the checkpoint's, until training starts
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data, saved = CIFAR10DataModule.of(trainer), self.environment
+        self.environment = environment.describe(pl_module.device, *data.train, *data.val)
+        if saved and (changed := environment.differences(saved, self.environment)):
+            print(f"resumes in another environment, not bit for bit: {', '.join(changed)}", file=sys.stderr)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.environment
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.environment = state_dict

@@ -1,4 +1,4 @@
-"""Console output of a run: a progress bar at a terminal, a line per epoch everywhere."""
+"""Console output of training: a progress bar at a terminal, a line per epoch everywhere."""
 
 import shlex
 import sys
@@ -22,27 +22,25 @@ class ProgressBar(TQDMProgressBar):
         super().__init__(refresh_rate=1 if sys.stdout.isatty() else 0, leave=False)
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Count epochs from 1, as the lines and the curves do."""
         super().on_train_epoch_start(trainer)
-        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}")
+        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}")  # from 1, as the lines count
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return the model's metrics, without Lightning's version number of the run."""
+        # Without Lightning's version number of the run.
         return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
 
 class Console(Callback):
     """Print the run's settings, each epoch's metrics, and the next commands; `history` must come before it."""
 
-    def __init__(self, history: History, precision_reason: str = "", checkpoints: Checkpoints | None = None) -> None:
-        self.history, self.precision_reason, self.checkpoints = history, precision_reason, checkpoints
+    def __init__(self, history: History, checkpoints: Checkpoints | None, precision_reason: str) -> None:
+        self.history, self.checkpoints, self.precision_reason = history, checkpoints, precision_reason
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print model, device, precision, data and run folder."""
         data, model, precision = CIFAR10DataModule.of(trainer), type(pl_module).__name__, trainer.precision
         parameters = sum(p.numel() for p in pl_module.parameters())
         tqdm.write(f"{model} with {parameters:,} parameters on {pl_module.device}, {precision}")
-        if self.precision_reason:  # nobody chose it
+        if self.precision_reason:
             tqdm.write(f"precision {precision}: {self.precision_reason} (--trainer.precision chooses another)")
         train, val = len(data.train.labels), len(data.val.labels)
         tqdm.write(f"{train:,} images to train on, {val:,} to validate on: {data.description}")
@@ -50,22 +48,13 @@ class Console(Callback):
             tqdm.write(f"run folder: {Path(trainer.log_dir)}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the epoch's row."""
         row = self.history.rows[-1]
         stages = [stage for stage in ("train", "val") if f"{stage}/loss" in row]
         metrics = [f"{stage} loss {row[f'{stage}/loss']:.4f} acc {row[f'{stage}/acc']:.4f}  " for stage in stages]
         epoch = f"epoch {row['epoch']:3d}/{trainer.max_epochs}"
         tqdm.write(f"{epoch}  {''.join(metrics)}{row['epoch_seconds']:.1f} s")
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the metrics of `validate`, with every digit that is exact."""
-        if trainer.state.fn == "validate":
-            tqdm.write(f"validation set: {CIFAR10DataModule.of(trainer).description}")
-            for name, value in sorted(trainer.callback_metrics.items()):
-                tqdm.write(f"  {name:18} {value.item():.6f}")
-
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the best epoch and the next two commands to type."""
         data = CIFAR10DataModule.of(trainer)
         if data.source == "synthetic":
             tqdm.write(f"trained on {data.description}")

@@ -22,20 +22,16 @@ class EpochSeed(Callback):
         self._saved: dict[str, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the generators' states of a checkpoint."""
         if (kind := pl_module.device.type) in ("cuda", "mps"):
             self._generators[kind] = getattr(torch, kind)  # torch.cuda, torch.mps
         for kind in self._saved.keys() & self._generators.keys():
             self._generators[kind].set_rng_state(self._saved[kind])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seed all generators by the run's seed and the epoch."""
         torch.manual_seed(derive(CIFAR10DataModule.of(trainer).seed, "epoch", trainer.current_epoch))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the CPU's generator and of the device's."""
         return {kind: generator.get_rng_state() for kind, generator in self._generators.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the states until training starts: draws before it must not move them."""
-        self._saved = state_dict
+        self._saved = state_dict  # until training starts: draws before it must not move them

@@ -23,40 +23,38 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.validation: dict[str, float] = {}
+        self.validation: dict[str, float] = {}  # of the current epoch, the last if there are several
         self._seconds_before, self._started = 0.0, 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock where a run resumes in the middle of an epoch."""
-        self._started = time.perf_counter() - self._seconds_before
+        self._started = time.perf_counter() - self._seconds_before  # resumes in the middle of an epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the epoch's clock."""
         self._started, self.validation = time.perf_counter(), {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the metrics of this epoch's own validation, the last if there are several."""
         self.validation = _published(trainer, validation=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch's row, to the loggers with the epoch (1 for the first) as its step."""
-        metrics = _published(trainer, validation=False) | self.validation
+        epoch, metrics = trainer.current_epoch + 1, _published(trainer, validation=False) | self.validation
         metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         metrics["epoch_seconds"] = round(time.perf_counter() - self._started, 3)
-        self.rows.append({"epoch": trainer.current_epoch + 1, **metrics})
+        self.rows.append({"epoch": epoch, **metrics})
         # metrics.csv before the event file, and both before the checkpoint: on resume, its additional rows then tell
         # that the event file may hold superseded points. Other loggers first: a CSVLogger writes a metrics.csv, too.
-        _log(trainer, metrics, ours=False)
-        if trainer.log_dir and trainer.loggers:
-            metrics_csv.write(RunFolder(Path(trainer.log_dir)).metrics, self.rows)
-        _log(trainer, metrics, ours=True)
+        for ours in (False, True):
+            if ours and trainer.log_dir and trainer.loggers:
+                metrics_csv.write(RunFolder(Path(trainer.log_dir)).metrics, self.rows)
+            for logger in trainer.loggers:
+                if isinstance(logger, RunLogger) == ours:
+                    logger.log_metrics(metrics, step=epoch)
+                    logger.save()  # flushes the event file
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all rows so far, as plain numbers, and the state of the current epoch."""
         return {"rows": self.rows, "validation": self.validation, "seconds": time.perf_counter() - self._started}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue after the checkpoint's last row."""
         self.rows, self.validation = state_dict["rows"], state_dict["validation"]
         self._seconds_before = state_dict["seconds"]
 
@@ -66,10 +64,3 @@ def _published(trainer: Trainer, *, validation: bool) -> dict[str, float]:
     # The fewest digits that are this float32 again: 0.7706, not 0.7705999612808228.
     shortest = {name: float(str(np.float32(value.item()))) for name, value in metrics.items()}
     return {name: value for name, value in shortest.items() if name.startswith(VALIDATION_PREFIXES) == validation}
-
-
-def _log(trainer: Trainer, metrics: dict[str, float], *, ours: bool) -> None:
-    for logger in trainer.loggers:
-        if isinstance(logger, RunLogger) == ours:
-            logger.log_metrics(metrics, step=trainer.current_epoch + 1)
-            logger.save()  # flushes the event file

@@ -14,12 +14,10 @@ from cifar_lightning.data.image_set import ImageSet
 from cifar_lightning.data.transforms import denormalize
 
 STAGES = ("train", "train_clean", "val")
-LAYOUT = {
-    "curves": {
-        "loss": ["Multiline", [f"{stage}/loss" for stage in STAGES]],
-        "accuracy": ["Multiline", [f"{stage}/acc" for stage in STAGES]],
-        "generalization gap": ["Multiline", ["gap/loss", "gap/acc"]],
-    }
+CHARTS = {
+    "loss": [f"{stage}/loss" for stage in STAGES],
+    "accuracy": [f"{stage}/acc" for stage in STAGES],
+    "generalization gap": ["gap/loss", "gap/acc"],
 }
 DATA_HPARAMS = ("batch_size", "val_size", "train_size", "augment", "seed")  # those worth comparing runs by
 SAMPLES = 64
@@ -29,11 +27,10 @@ class TensorBoardExtras(Callback):
     """Write, once per run, what the curves alone do not show."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the chart layout, sample images as the network gets them, their origin, graph and hyper-parameters."""
         writer, data = writer_of(trainer), CIFAR10DataModule.of(trainer)
         if writer is None or trainer.global_step:  # a resumed run has them already
             return
-        writer.add_custom_scalars(LAYOUT)
+        writer.add_custom_scalars({"curves": {title: ["Multiline", tags] for title, tags in CHARTS.items()}})
         writer.add_text("data", data.description)
         few = ImageSet(data.train.images[:SAMPLES], data.train.labels[:SAMPLES])
         # Through the data module's hooks, as any batch: augmented and normalized as in training, on the device.
@@ -42,9 +39,7 @@ class TensorBoardExtras(Callback):
         with warnings.catch_warnings():
             # add_graph traces with torch.jit, which is deprecated and has no successor that TensorBoard can draw.
             warnings.simplefilter("ignore")
-            pl_module.eval()
             writer.add_graph(pl_module.network, images[:2].to(pl_module.dtype))
-            pl_module.train()
         params = {**pl_module.hparams, **{name: data.hparams[name] for name in DATA_HPARAMS}, "source": data.source}
         plain = {name: x if isinstance(x, bool | int | float | str) else str(x) for name, x in params.items()}
         file_writer: Any = writer.file_writer  # open, for something was written; torch's types know only its None

@@ -11,7 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from cifar_lightning.cli import blame, callback_lists, starting_point, validation
+from cifar_lightning import callbacks
+from cifar_lightning.cli import blame, starting_point, validation
 from cifar_lightning.cli.config_files import check_yaml
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.source import Source, data_root, resolve_source, tagged
@@ -150,10 +151,10 @@ class CLI(LightningCLI):
         if config.trainer.logger in (None, True):
             kwargs["logger"] = self.subcommand in ("fit", "test") and self._logger(config)
         if self.subcommand == "fit":
-            ours = callback_lists.training(config.trainer, self.why_precision)
+            ours = callbacks.training(config.trainer, self.why_precision)
         else:
             assert self.start is not None, "what evaluates has a checkpoint"
-            ours = callback_lists.evaluation(config.trainer, self.start.run.path)
+            ours = callbacks.evaluation(config.trainer, self.start.run.path)
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *ours]
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
@@ -168,10 +169,12 @@ class CLI(LightningCLI):
 
     def _logger(self, config: Any) -> RunLogger:
         if self.start is None:
-            return RunLogger(config.logs, tagged(config.name, config.data.source))
+            # TensorBoard purges at the second session start that it reads in a run, so the first must be there, too.
+            return RunLogger(config.logs, tagged(config.name, config.data.source), purge_step=0)
         run = self.start.run
         purge = purge_step(run, self.restored) if self.subcommand == "fit" else None
-        return RunLogger(str(run.path), "", run=run.path, purge_step=purge)
+        # ModelCheckpoint puts its files into SAVE_DIR/NAME/VERSION.
+        return RunLogger(str(run.path.parent), "", run=run.path, purge_step=purge)
 
     def after_instantiate_classes(self) -> None:
         """Check that things fit together, and print what comes from the checkpoint."""

@@ -1,10 +1,12 @@
 """The checkpoint or the run that a command starts from, found in its arguments before jsonargparse parses the rest."""
 
 import json
+import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from cifar_lightning.cli.config_files import check_yaml, flat, load_yaml
@@ -35,8 +37,11 @@ def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
         several files behind `--data.images` (a shell expands `*.png`) as one list.
 
     Raises:
-        argparse.ArgumentError: No value follows a flag.
+        InputError: No value follows a flag.
     """
+    for flag, following in pairwise([*args, "--"]):  # the parser would name the section alone
+        if re.fullmatch(r"--[\w.]+", flag) and following.startswith("--") and flag not in ("--help", "--print_config"):
+            raise InputError(flag.lstrip("-"), "nothing follows it", "give a value")
     taken, seen, images = (ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False) for _ in range(3))
     for parser, flags in ((taken, ("--ckpt_path", "--resume")), (seen, ("--logs", "--name", "--model"))):
         for flag in flags:

@@ -1,1 +1,1 @@
-"""What a study writes and the report reads: records and tables."""
+"""The records of a study, and tables of them for the report."""

@@ -1,1 +1,1 @@
-"""The study: a grid of runs, each a plain `fit`, and the records that they leave for the report."""
+"""The study: many runs, each a plain `fit`, and the records that they leave for the report."""

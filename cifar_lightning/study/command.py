@@ -10,7 +10,6 @@ from pathlib import Path
 
 from msgspec.structs import replace as changed
 
-from cifar_lightning.cli.warning_filters import be_quiet
 from cifar_lightning.errors import Interrupted, check
 from cifar_lightning.results import store
 from cifar_lightning.results.records import Plan, Record, Study
@@ -38,7 +37,6 @@ def study(args: Sequence[str]) -> int:
     options = parser().parse_args(args)
     check(options.workers >= 1, "workers", options.workers, "1 or more")
     experiments, output = config.read(options.config), options.output
-    be_quiet()
     with nullcontext() if options.dry_run else store.own(output):
         known = store.every_record(output)
         layout = plan(experiments, output, known.values())

@@ -1,19 +1,15 @@
 """Execute runs: here in processes of this machine. Another executor may send them elsewhere."""
 
 import io
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from cifar_lightning.study.plan import Run
+from cifar_lightning.study.processes import begin, context
 
 
 class Printed(NamedTuple):
@@ -72,50 +68,6 @@ class Local:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         chosen = self.workers == 1 or "OMP_NUM_THREADS" in os.environ
         return None if chosen else max(1, cores // self.workers)
-
-
-def context() -> Any:
-    """Return where processes come from: on Linux a server that imports once, in the background, and forks.
-
-    Elsewhere each imports for itself: Apple's libraries do not survive a fork.
-    """
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    start = multiprocessing.get_context("forkserver")
-    start.set_forkserver_preload(["cifar_lightning.study.worker"])
-    # Ctrl-C goes to the server, too, which for some seconds imports and would end with a traceback.
-    resource_tracker.ensure_running()  # first, because it unblocks signals when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return start
-
-
-def begin(target: Any, *args: Any) -> Any:
-    """Start a process that does not hear Ctrl-C: that is for this one, which ends the others."""
-    process = context().Process(target=_begin, args=(str(Path.cwd()), dict(os.environ), target, *args))
-    process.start()
-    return process
-
-
-def _begin(folder: str, environment: dict[str, str], target: Any, *args: Any) -> None:
-    # The server is older than what its children are started for.
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, daemon=True).start()
-    target(*args)
-
-
-def _follow() -> None:
-    """End this process, in order, when the one that started it is gone."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Child:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_lightning.cli.config_files import flat
 from cifar_lightning.errors import InputError
 
-if TYPE_CHECKING:  # Lightning takes seconds to import: first see whether the command and its file are right
+if TYPE_CHECKING:  # the study's own process imports no Lightning, see processes.py
     from cifar_lightning.cli.dry_run import DryRun
 
 # Bump it with any change after which the same configuration and seed give other losses: of initialization, order of the
@@ -71,6 +71,18 @@ def naming(where: str) -> Iterator[None]:
         raise InputError(where, cause, remedy) from error
 
 
+def contents(asked: Sequence[tuple[str, Sequence[str]]]) -> Iterator[tuple[Settings, Settings]]:
+    """Yield the content of each configuration, and all of its settings; in a process that may import Lightning.
+
+    Args:
+        asked: What to name where `fit` would refuse it, and its flags.
+    """
+    for where, flags in asked:
+        with naming(where):
+            settings = parse(flags)
+        yield content(settings), settings
+
+
 def content(settings: Settings) -> dict[str, Any]:
     """Return those of all settings that decide a run's metrics.
 
@@ -83,6 +95,9 @@ def content(settings: Settings) -> dict[str, Any]:
             continue
         if key.startswith(("model.", "data.", "trainer.")) and key not in NOT_CONTENT:
             found[key] = value
+    found.pop(LIMIT, None)
+    if (limit := _limit(settings)) is not None:
+        found[LIMIT] = limit
     if found["model.class_path"].startswith(MODELS):  # one name, in whatever file the class is
         found["model.class_path"] = MODELS + found["model.class_path"].rpartition(".")[2]
     plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
@@ -101,8 +116,8 @@ def address(settings: Settings, seed: int, source: str, *, beginning: bool = Fal
             learning rate is constant, all but the number of epochs.
     """
     missing = object()
-    same = {key: value for key, value in settings.items() if ADDED.get(key, missing) != value}
-    same |= {"recipe": RECIPE, "seed": seed, "source": source, LIMIT: _limit(settings)}
+    same = {LIMIT: None, "recipe": RECIPE, "seed": seed, "source": source}
+    same |= {key: value for key, value in settings.items() if ADDED.get(key, missing) != value}
     if beginning and settings.get("model.schedule", "constant") == "constant":
         del same[EPOCHS]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
@@ -112,7 +127,7 @@ def _limit(settings: Settings) -> int | None:
     """The number of steps that an epoch is limited to; None where that is no limit."""
     from cifar_lightning.data.loader import steps_per_epoch
 
-    limit, batch = settings.get(LIMIT), settings["data.batch_size"]
+    limit, batch = settings[LIMIT], settings["data.batch_size"]
     if limit is None or batch < 1:  # what can't be is for `fit` to refuse
         return None
     images = settings["data.train_size"] or 50_000 - settings["data.val_size"]

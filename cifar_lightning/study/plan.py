@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cifar_lightning.data.source import Source, data_root, resolve_source, tagged
-from cifar_lightning.errors import InputError
+from cifar_lightning.errors import InputError, RunError
 from cifar_lightning.results.records import Point, Record
 from cifar_lightning.results.store import is_link
 from cifar_lightning.runs.layout import VERSION, RunFolder
 from cifar_lightning.study import identity
 from cifar_lightning.study.config import Experiment
-from cifar_lightning.study.identity import EPOCHS, RECIPE, naming
+from cifar_lightning.study.identity import EPOCHS, RECIPE
+from cifar_lightning.study.processes import answers
 
 TAG_DIGITS = 8
 LABEL_BYTES = 150  # a name may have 255 in all
@@ -37,7 +38,7 @@ class Run:
 
     @cached_property
     def address(self) -> str:
-        """Its identity."""
+        """The run's identity."""
         return identity.address(self.settings, self.seed, self.source)
 
     @property
@@ -47,27 +48,27 @@ class Run:
 
     @property
     def epochs(self) -> int:
-        """How many it has."""
+        """Number of epochs."""
         return int(self.settings[EPOCHS])
 
     @property
     def ending(self) -> str:
-        """Of its folder's name, wherever that is."""
+        """The end of its folder's name, in whatever experiment the folder is."""
         return f"seed={self.seed},{self.address[:TAG_DIGITS]}"
 
     @property
     def folder(self) -> Path:
-        """Of its record, below the study's."""
+        """The folder of its record, below the study's."""
         return Path(self.experiment) / tagged(f"{self.label}{self.ending}", self.source)
 
     @property
     def files(self) -> RunFolder:
-        """What `fit` makes there."""
+        """The folder that `fit` makes there."""
         return RunFolder(self.study / self.folder / f"{VERSION}0")
 
     @property
     def arguments(self) -> list[str]:
-        """Of the `fit`, which tags the name itself."""
+        """The arguments of the `fit`, which tags the name itself."""
         place = ["--logs", str(self.study / self.experiment), "--name", f"{self.label}{self.ending}"]
         return ["fit", *self.flags, f"--{EPOCHS}", str(self.epochs), "--seed_everything", str(self.seed), *place]
 
@@ -77,7 +78,7 @@ class Run:
 
     @property
     def command(self) -> str:
-        """Repeats it by hand."""
+        """The command that repeats it by hand."""
         return shlex.join(["python", "-m", "cifar_lightning", *self.arguments])
 
     def record(self, **result: Any) -> Record:
@@ -162,33 +163,36 @@ def _finished(records: Iterable[Record]) -> dict[str, list[int]]:
 
 def _requests(experiments: Mapping[str, Experiment], study: Path) -> Iterator[tuple[Run, dict[str, Any]]]:
     """Yield the run of each point alone, and what varies there."""
+    variants = [(name, each, varied) for name, each in experiments.items() for varied in each.variants()]
+    asked = [
+        (f"experiment {name}, {label(varied)}".rstrip(", "), _flags(each.base, {**each.set, **varied}))
+        for name, each, varied in variants
+    ]
+    found = list(answers(identity.contents, asked))
+    if len(found) < len(asked):
+        raise RunError("study", "the process that reads its settings was killed", "start it again")
     resolve = cache(resolve_source)  # once, or a day with a bad network would ask at every point
-    for name, experiment in experiments.items():
-        known = set[str]()
-        for varied in experiment.variants():
-            given, where = {**experiment.set, **varied}, f"experiment {name}, {label(varied)}".rstrip(", ")
-            with naming(where):
-                settings = identity.parse(_flags(experiment.base, given))
-            asked, root = settings["data.source"], data_root(settings["data.root"])
-            source = resolve(asked, root, tuple(settings["data.mirrors"]))
-            if asked == "auto":  # so that the command does the same on a day without a network
-                given["data.source"] = source
-            short = label(varied).replace("/", "_").encode()[:LABEL_BYTES].decode(errors="ignore")
-            for seed in experiment.seeds:
-                run = Run(
-                    study=study,
-                    experiment=name,
-                    label=f"{short}," if short else "",
-                    flags=tuple(_flags(experiment.base, given)),
-                    settings={**identity.content(settings), EPOCHS: experiment.epochs},
-                    seed=seed,
-                    source=source,
-                    test=experiment.test,
-                )
-                if run.address in known:
-                    raise InputError(where, "the same run as that of another value", "give each value once")
-                known.add(run.address)
-                yield run, varied
+    known = set[tuple[str, str]]()
+    for (name, each, varied), (where, flags), (content, settings) in zip(variants, asked, found, strict=True):
+        source = resolve(settings["data.source"], data_root(settings["data.root"]), tuple(settings["data.mirrors"]))
+        if settings["data.source"] == "auto":  # so that the command does the same on a day without a network
+            flags += ["--data.source", source]
+        short = label(varied).replace("/", "_").encode()[:LABEL_BYTES].decode(errors="ignore")
+        for seed in each.seeds:
+            run = Run(
+                study=study,
+                experiment=name,
+                label=f"{short}," if short else "",
+                flags=tuple(flags),
+                settings={**content, EPOCHS: each.epochs},
+                seed=seed,
+                source=source,
+                test=each.test,
+            )
+            if (name, run.address) in known:
+                raise InputError(where, "the same run as that of another value", "give each value once")
+            known.add((name, run.address))
+            yield run, varied
 
 
 def _located(run: Run) -> Run:

@@ -1,15 +1,14 @@
 """Preflight: before any run is made, whether `fit` takes the settings of all, and how long each would take."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from multiprocessing.connection import Connection
 from statistics import median
 from timeit import repeat
 from typing import Any
 
-from cifar_lightning.errors import InputError, RunError, check
-from cifar_lightning.study.executor import begin, context
+from cifar_lightning.errors import InputError, check
+from cifar_lightning.study.identity import naming
 from cifar_lightning.study.plan import Run
+from cifar_lightning.study.processes import answers
 
 STEPS = 4  # the first does not count, of the others the median is taken
 MOST_IMAGES = 200  # in a probe's batch: more take as much longer
@@ -26,53 +25,15 @@ def preflight(runs: Sequence[Run]) -> dict[str, float]:
     """
     found, waiting = dict[str, float](), list(runs)
     while waiting:
-        for seconds in _answers(waiting[:]):
+        for seconds in answers(seconds_per_epoch, waiting[:]):
             found[waiting.pop(0).address] = seconds
         if waiting:  # the system has killed the process, for want of memory perhaps; it would kill the run alone
             found[waiting.pop(0).address] = 0.0
     return found
 
 
-def _answers(runs: Sequence[Run]) -> Iterator[float]:
-    """Seconds per epoch, run by run, for as long as the process lives."""
-    here, there = context().Pipe(duplex=False)
-    process = begin(_answer, there, runs)
-    there.close()
-    begun = False
-    try:
-        begun = here.recv()
-        for _ in runs:
-            seconds: float | InputError = here.recv()
-            if isinstance(seconds, InputError):
-                raise seconds
-            yield seconds
-    except EOFError:
-        if not begun:
-            raise RunError("study", "the process of its preflight has ended", "start it again") from None
-    finally:
-        process.kill()
-        process.join()
-
-
-def _answer(connection: Connection, runs: Sequence[Run]) -> None:
-    from cifar_lightning.cli.warning_filters import be_quiet
-    from cifar_lightning.utils.performance import prepare
-
-    be_quiet()
-    prepare()
-    with suppress(BrokenPipeError):  # who asked is gone
-        connection.send(True)
-        try:
-            for seconds in seconds_per_epoch(runs):
-                connection.send(seconds)
-        except InputError as error:
-            connection.send(error)
-
-
 def seconds_per_epoch(runs: Sequence[Run]) -> Iterator[float]:
     """Yield what `preflight` returns, run by run, computed in this process."""
-    from cifar_lightning.study.identity import naming
-
     known: dict[tuple[Any, ...], tuple[float, float]] = {}
     for run in runs:
         seconds = 0.0

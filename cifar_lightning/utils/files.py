@@ -43,6 +43,9 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        error.filename = str(path)  # the error of a full disk carries no file name
+        raise
     finally:
         os.close(descriptor)
 

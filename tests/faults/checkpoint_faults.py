@@ -1,185 +1,249 @@
-"""Files that are no checkpoint, or no longer."""
+"""Files that are no checkpoint, or no longer, and runs that resume from what is left of them."""
 
-import io
 import os
 import pickle
+import shutil
 import struct
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tests.faults.table import BEST, LAST, Fault, Place, Step, nothing
-
-# Writes one to a path, relative to the working folder.
-Damage = Callable[[Place, Path], object]
-
-
-def cut(keep: Callable[[int], int]) -> Damage:
-    """Cuts a file off."""
-    return lambda place, path: path.write_bytes(path.read_bytes()[: keep(path.stat().st_size)])
+from tests.faults import children
+from tests.faults.settings_faults import modules
+from tests.faults.steps import both, content, damaged, folder, pipe, removed, unreadable, written
+from tests.faults.table import BEST, LAST, OLD_RUN, RESUME, RUN, Damage, Fault, Place, Step, crossed, nothing
 
 
-def flipped(where: Callable[[bytes], int]) -> Damage:
-    """Flips a bit."""
-
-    def damage(place: Place, path: Path) -> None:
-        content = bytearray(path.read_bytes())
-        content[where(bytes(content))] ^= 1
-        path.write_bytes(content)
-
-    return damage
+def flip(text: bytes, at: int) -> bytes:
+    return text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :]
 
 
-def directory(content: bytes) -> int:
-    """Where the CRC-32 of the third part stands in the zip's directory."""
-    at = int(struct.unpack("<I", content[content.rindex(b"PK\5\6") + 16 :][:4])[0])
+def directory(text: bytes) -> int:
+    """Return where the CRC-32 of the third part stands in a zip's directory."""
+    at = int(struct.unpack("<I", text[text.rindex(b"PK\5\6") + 16 :][:4])[0])
     for _ in range(2):
-        at = content.index(b"PK\1\2", at + 4)
+        at = text.index(b"PK\1\2", at + 4)
     return at + 16
 
 
-def payload_alone(place: Place, path: Path) -> None:
-    """The oldest way: a file that is nothing but a pickle."""
-    path.write_bytes(pickle.dumps(place.payload))
+half = content(lambda text: text[: len(text) // 2])
+flipped = content(lambda text: flip(text, len(text) // 2))
 
 
 def payload_in_zip(place: Place, path: Path) -> None:
-    """One that looks as torch.save writes it."""
+    """Write a payload as torch.save writes a checkpoint."""
     torch.save({"state_dict": {}, "callbacks": place.payload}, path)
 
 
-def payload_in_ours(place: Place, path: Path) -> None:
-    """A whole checkpoint of ours, with one thing too many."""
-    torch.save({**ours(place), "extra": place.payload}, path)
-
-
-def payload_beside(place: Place, path: Path) -> None:
-    """A second pickle in an archive, under the name that older readers look for."""
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("data.pkl", pickle.dumps(place.payload))
-
-
-def legacy(place: Place, path: Path) -> None:
-    """The format before zip, whose reader is another one."""
-    torch.save({"state_dict": place.payload}, path, _use_new_zipfile_serialization=False)
+def payload_in_old_format(place: Place, path: Path) -> None:
+    """Write the format before zip, whose reader is another one: five pickles, the first two of fixed numbers."""
+    parts: tuple[object, ...] = (
+        0x1950A86A20F9469CFC6C,
+        1001,
+        {"little_endian": True},
+        {"state_dict": place.payload},
+        [],
+    )
+    path.write_bytes(b"".join(pickle.dumps(part, protocol=2) for part in parts))
 
 
 def deflated(place: Place, path: Path) -> None:
-    """The same parts, packed again and compressed."""
+    """Pack the same parts again, compressed, each a byte short."""
     with zipfile.ZipFile(BEST) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
-        for name, content in parts.items():
-            archive.writestr(name, content[:-1])
-
-
-def folder(place: Place, path: Path) -> None:
-    path.unlink(missing_ok=True)
-    path.mkdir()
-
-
-def pipe(place: Place, path: Path) -> None:
-    path.unlink(missing_ok=True)
-    os.mkfifo(path)
+        for name, part in parts.items():
+            archive.writestr(name, part[:-1])
 
 
 def loop(place: Place, path: Path) -> None:
-    path.unlink(missing_ok=True)
+    path.unlink()
     path.symlink_to(path.name)
 
 
-def ours(place: Place) -> dict[str, Any]:
-    """What stands in the finished run's best."""
-    content: dict[str, Any] = torch.load(place.folder / BEST, weights_only=True)
-    return content
-
-
 def altered(alter: Callable[[dict[str, Any]], object]) -> Damage:
-    """A whole file whose content is not ours."""
+    """Write a whole file whose content is not as the program left it."""
 
     def damage(place: Place, path: Path) -> None:
-        content = ours(place)
-        alter(content)
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        path.write_bytes(buffer.getvalue())
+        values: dict[str, Any] = torch.load(place.folder / BEST, weights_only=True)
+        alter(values)
+        torch.save(values, path)
 
     return damage
 
 
-DAMAGED: dict[str, Damage] = {
-    "missing": lambda place, path: path.unlink(),
-    "empty": lambda place, path: path.write_bytes(b""),
-    "text": lambda place, path: path.write_text("hello\n"),
-    "cut to ten bytes": cut(lambda size: 10),
-    "cut in half": cut(lambda size: size // 2),
-    "cut by one byte": cut(lambda size: size - 1),
-    "bit flipped in the data": flipped(lambda content: len(content) // 2),
-    "bit flipped in the directory": flipped(directory),
-    "payload alone": payload_alone,
-    "payload in a zip": payload_in_zip,
-    "payload in the old format": legacy,
-    "of another program": lambda place, path: torch.save({"weight": torch.ones(3)}, path),
-    "a folder": folder,
-    "a pipe": pipe,
+def entry(key: str, **values: Any) -> Damage:
+    return altered(lambda content: content[key].update(values))
+
+
+def payload_in_ours(place: Place, path: Path) -> None:
+    """Write a whole checkpoint with one thing too many."""
+    altered(lambda values: values.update(extra=place.payload))(place, path)
+
+
+NO_FILE: dict[str, Damage] = {"*missing": removed, "a folder": folder, "a pipe": pipe}
+BROKEN: dict[str, Damage] = {
+    "*cut in half": half,
+    "bit flipped in the data": flipped,
+    "empty": content(lambda text: b""),
+    "text": content(lambda text: b"hello\n"),
+    "cut to ten bytes": content(lambda text: text[:10]),
+    "cut by one byte": content(lambda text: text[:-1]),
+    "bit flipped in the directory": content(lambda text: flip(text, directory(text))),
 }
+FOREIGN: dict[str, Damage] = {
+    "*payload in a zip": payload_in_zip,
+    "payload alone": lambda place, path: path.write_bytes(pickle.dumps(place.payload)),
+    "payload in the old format": payload_in_old_format,
+    "of another program": lambda place, path: torch.save({"weight": torch.ones(3)}, path),
+}
+DAMAGED = BROKEN | FOREIGN
 STRANGE: dict[str, Damage] = {
+    "architecture a number": altered(lambda values: values.update(architecture=5)),
+    "weights a number": altered(lambda values: values.update(state_dict=5)),
+    "*a weight missing": altered(lambda values: values["state_dict"].popitem()),
+    "a weight a number": altered(lambda values: values["state_dict"].update(dict.fromkeys(values["state_dict"], 1))),
+    "settings a tensor": entry("hyper_parameters", width=torch.ones(3)),
+    "*settings impossible": entry("hyper_parameters", dropout=7.0),
+    "settings unknown": entry("hyper_parameters", evil=7.0),
+    "seed a text": entry("datamodule_hyper_parameters", seed="touch CANARY"),
+    "root a number": entry("datamodule_hyper_parameters", root=5),
     "payload in one of ours": payload_in_ours,
     "compressed, and each part cut": deflated,
     "a link to itself": loop,
     "not a dictionary": lambda place, path: torch.save([1, 2], path),
     "a tensor": lambda place, path: torch.save(torch.ones(3), path),
-    "architecture os.system": altered(lambda content: content.update(architecture="os.system")),
-    "architecture a number": altered(lambda content: content.update(architecture=5)),
-    "weights a number": altered(lambda content: content.update(state_dict=5)),
-    "a weight missing": altered(lambda content: content["state_dict"].popitem()),
-    "a weight a number": altered(lambda content: content["state_dict"].update({next(iter(content["state_dict"])): 1})),
-    "settings a tensor": altered(lambda content: content["hyper_parameters"].update(width=torch.ones(3))),
-    "settings impossible": altered(lambda content: content["hyper_parameters"].update(dropout=7.0)),
-    "settings unknown": altered(lambda content: content["hyper_parameters"].update(evil=7.0)),
-    "seed a text": altered(lambda content: content["datamodule_hyper_parameters"].update(seed="touch CANARY")),
-    "root a number": altered(lambda content: content["datamodule_hyper_parameters"].update(root=5)),
 }
-# Of no matter to what only evaluates.
+# A checkpoint's own word imports nothing but this project's models.
+IMPORTED = ("*evil_callbacks.X", "lightning.pytorch_evil.X", "lightning_evil.X", "cifar_lightning_evil.X", "os.system",
+            "subprocess.Popen", "builtins.eval", "cifar_lightning.models.base.torch.os.system")  # fmt: skip
+FOREIGN_CLASS = {name: altered(partial(dict.update, architecture=name.removeprefix("*"))) for name in IMPORTED}
+X = {"class_path": "evil_callbacks.X"}
+FOREIGN_VALUE = {
+    "*setting a class": entry("hyper_parameters", width=X),
+    "optimizer a class": entry("hyper_parameters", optimizer=X),
+    "data a class": entry("datamodule_hyper_parameters", augment=X),
+    "precision a class": altered(lambda values: values.update(precision=X)),
+    "epochs a class": altered(lambda values: values.update(max_epochs=X)),
+}
+# Of no matter to a command that only evaluates.
 TRAINING: dict[str, Damage] = {
-    "no optimiser": altered(lambda content: content.pop("optimizer_states")),
-    "optimiser of another model": altered(lambda content: content.update(optimizer_states=[{"state": {}}])),
-    "history a number": altered(lambda content: content["callbacks"]["History"].update(rows=5)),
-    "generator's state cut": altered(
-        lambda content: content["callbacks"]["EpochSeed"].update(cpu=torch.ones(3, dtype=torch.uint8))
-    ),
-    "no progress": altered(lambda content: content.update(loops={})),
+    "*no optimizer": altered(lambda values: values.pop("optimizer_states")),
+    "optimizer of another model": altered(lambda values: values.update(optimizer_states=[{"state": {}}])),
+    "history a number": altered(lambda values: values["callbacks"]["History"].update(rows=5)),
+    "generator's state cut": altered(lambda values: values["callbacks"]["EpochSeed"].update(cpu=torch.ones(3).byte())),
+    "no progress": altered(lambda values: values.update(loops={})),
 }
+COMMANDS = ("*test", "validate", "predict", "*fit")
 
 
-def made(damage: Damage) -> Step:
-    """Damages the last checkpoint."""
-    return lambda place: damage(place, Path(LAST))
+def refused(damages: dict[str, Damage], *commands: str, also: Step = nothing, **more: Any) -> list[Fault]:
+    """Return a row of each command that is given a checkpoint with each damage."""
+    return [
+        Fault(
+            crossed(command, name), f"{command.removeprefix('*')} --ckpt_path={LAST}",
+            2, (LAST,), both(also, damaged(damage, LAST)), **more,
+        )
+        for name, damage in damages.items()
+        for command in commands
+    ]  # fmt: skip
 
 
-def row(command: str, name: str, damage: Damage) -> Fault:
-    """A command on a damaged checkpoint."""
-    more = "--trainer.max_epochs=3" if command == "fit" else ""
-    return Fault(f"{command} {name}", f"{command} --ckpt_path={LAST} {more}", 2, (LAST,), made(damage))
+def check_whole(place: Place) -> None:
+    """Assert that the run ended as it would have without the fault; the damaged checkpoint is kept."""
+    aside = place.folder / f"{LAST}.damaged"
+    if os.path.lexists(aside):
+        aside.rmdir() if aside.is_dir() else aside.unlink()
+    place.check_whole(RUN)
 
 
-def unreadable(place: Place) -> None:
-    place.folder.chmod(0o755)
-    Path(LAST).chmod(0)
+def resumed(name: str, make: Step, *says: str, then: Step = check_whole) -> Fault:
+    """Return the row of a run that resumes from the epoch before its last, and ends as the whole one."""
+    return Fault(name, RESUME, 0, says, make, OLD_RUN, then=then)
 
 
-COMMANDS = ("test", "validate", "predict", "fit")
-FAULTS = [
-    *(row(command, name, damage) for name, damage in DAMAGED.items() for command in COMMANDS),
-    *(row("test", name, damage) for name, damage in STRANGE.items()),
-    *(row("fit", name, damage) for name, damage in TRAINING.items()),
-    *(
-        Fault(f"{command} unreadable", f"{command} --ckpt_path={LAST}", 2, (LAST,), unreadable, child="nobody")
-        for command in COMMANDS
-    ),
-    *(Fault(f"{command} without", command, 2, ("ckpt_path",), nothing) for command in COMMANDS[:3]),
-    Fault("fit an empty name", "fit --ckpt_path=", 2, ("ckpt_path",)),
-]
+def not_resumed(name: str, make: Step, *says: str, run: str = RUN) -> Fault:
+    return Fault(name, f"fit --resume={run}", 2, says, make)
+
+
+def names_its_checkpoints(place: Place) -> None:
+    """Assert all there is to say of a run whose config.yaml is new."""
+    names = {path.name for path in (place.folder / RUN / "checkpoints").iterdir()}
+    assert names == {"best.ckpt", "last.ckpt", "previous.ckpt"}
+
+
+def events(damage: Damage) -> Step:
+    """Damage the event file."""
+    return lambda place: [damage(place, path) for path in Path(RUN).glob("events.*")]
+
+
+def without_last(step: Step) -> Step:
+    return both(damaged(removed, LAST), step)
+
+
+CONFIG, NOT_USING = f"{RUN}/config.yaml", f"not using {LAST}"
+TAG = b"x: !!python/object/apply:os.system ['touch canary']\n"
+CUT = content(lambda text: text[: len(text) // 2] + b"\n  x: [")
+CLASS = content(lambda text: text.replace(b"callbacks: null", b"callbacks: [{class_path: os.system}]"))
+ALL = (LAST, BEST, f"{RUN}/checkpoints/previous.ckpt")
+
+TABLE = {
+    "a checkpoint that is no file: reader": [
+        *refused(NO_FILE, *COMMANDS), *refused({"unreadable": unreadable}, *COMMANDS, child=children.nobody),
+    ],
+    "broken bytes in a checkpoint: CRC": refused(BROKEN, *COMMANDS),
+    "code in a checkpoint: safe unpickler": refused(FOREIGN, *COMMANDS),
+    "strange content of a checkpoint: its checks": refused(STRANGE, "*test"),
+    "a foreign class in a checkpoint: its checks": [
+        *refused(FOREIGN_CLASS, *COMMANDS, also=modules),
+        *(not_resumed(crossed("resume with", name), both(modules, damaged(damage, *ALL)), RUN)
+          for name, damage in FOREIGN_CLASS.items()),
+    ],
+    "a class for a value in a checkpoint: parser": refused(FOREIGN_VALUE, *COMMANDS, also=modules),
+    "training state in a checkpoint: its checks": refused(TRAINING, "*fit"),
+    "no checkpoint named: command line": [
+        *(Fault(f"{command} without", command, 2, ("ckpt_path",)) for command in ("test", "validate", "predict")),
+        Fault("*fit an empty name", "fit --ckpt_path=", 2, ("ckpt_path",)),
+    ],
+    "the last checkpoint is no file: resume": [
+        resumed("*resume last missing", damaged(removed, LAST)),
+        *(resumed(f"resume last {damage.__name__}", damaged(damage, LAST), NOT_USING) for damage in (folder, pipe)),
+    ],
+    "the last checkpoint is damaged: resume": [
+        *(resumed(crossed("*resume last", name), damaged(damage, LAST), NOT_USING) for name, damage in DAMAGED.items()),
+        resumed("resume last payload in one of ours", damaged(payload_in_ours, LAST), NOT_USING),
+    ],
+    "no checkpoint is whole: resume": [
+        *(not_resumed(crossed("*resume all", name), damaged(damage, *ALL), "resume", RUN)
+          for name, damage in {**DAMAGED, "a pipe": pipe}.items()),
+        not_resumed("resume all missing, curves there", damaged(removed, *ALL), "resume", RUN, "curves"),
+    ],
+    "no run: resume": [
+        not_resumed("*resume an empty folder", lambda place: Path("empty").mkdir(), "resume", "empty", run="empty"),
+        not_resumed("resume a file", written("a.txt", "hello"), "resume", "a.txt", run="a.txt"),
+        not_resumed("resume a missing folder", nothing, "resume", "nowhere", run="nowhere"),
+        not_resumed("resume nothing", nothing, "resume", run=""),
+        not_resumed("resume the folder of all runs", nothing, "resume", "logs", run="logs"),
+    ],
+    "config.yaml damaged: resume": [
+        not_resumed("*config.yaml cut", damaged(CUT, CONFIG), CONFIG),
+        not_resumed("config.yaml empty", written(CONFIG, ""), CONFIG),
+        not_resumed("config.yaml with a tag", damaged(content(lambda text: text + TAG), CONFIG), CONFIG),
+        not_resumed("config.yaml with a class of another", damaged(CLASS, CONFIG), "callbacks"),
+        resumed("config.yaml missing", without_last(damaged(removed, CONFIG)), then=names_its_checkpoints),
+    ],
+    "curves damaged: resume": [
+        resumed("*metrics.csv damaged", without_last(written(f"{RUN}/metrics.csv", b"\0\xff,,\n\n"))),
+        resumed("*event file cut", without_last(events(content(lambda text: text[:-7])))),
+        resumed("event file flipped", without_last(events(flipped)), then=nothing),
+    ],
+    "nothing wrong: resume": [
+        Fault("*resume a run that is done", RESUME, 0, ("all epochs are done",)),
+        Fault("resume a run that was copied", "fit --resume=copy --trainer.max_epochs=3", 0, (),
+              lambda place: shutil.copytree(RUN, "copy"), ("copy/*",)),
+    ],
+}  # fmt: skip

@@ -1,10 +1,9 @@
-"""What a row of the table of faults is, and the place that each is tried in."""
+"""The parts of a row in the table of faults, and the place that each row is tried in."""
 
 import os
-import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ from typing import Any, Final
 import pytest
 
 from tests.faults.compare import differences
+from tests.faults.processes import Before
 
 # As small as a run can be that still has several steps and an epoch before its last.
 SMALL: Final = (
@@ -19,52 +19,44 @@ SMALL: Final = (
     "--data.batch_size=50 --trainer.accelerator=cpu --trainer.max_epochs=2"
 )
 FIT: Final = f"fit --model=MLP --model.width=8 {SMALL}"
-RUN: Final = "logs/mlp-synthetic/version_0"
-NEW: Final = "logs/mlp-synthetic/version_1"
-BEST, LAST, PREVIOUS = (f"{RUN}/checkpoints/{name}.ckpt" for name in ("best", "last", "previous"))
+RUN, NEW = "logs/mlp-synthetic/version_0", "logs/mlp-synthetic/version_1"
+RESUME: Final = f"fit --resume={RUN}"
+BEST, LAST = f"{RUN}/checkpoints/best.ckpt", f"{RUN}/checkpoints/last.ckpt"
 # What training writes into an old and into a new run's folder.
-GOES_ON: Final = tuple(f"{RUN}/{name}" for name in ("config.yaml", "metrics.csv", "events.*", "checkpoints/*"))
-GOES_NEW: Final = (NEW, f"{NEW}/*")
+OLD_RUN: Final = tuple(f"{RUN}/{name}" for name in ("config.yaml", "metrics.csv", "events.*", "checkpoints/*"))
+NEW_RUN: Final = (NEW, f"{NEW}/*")
 
 
 @dataclass
 class Place:
-    """A folder with a finished run, that a command works in.
+    """A folder with a finished run, that a command works in."""
 
-    Attributes:
-        folder: The working folder; all names in a row are relative to it.
-        whole: The same run, not to be written to.
-        canary: What no payload may ever create; it lies outside of the folder.
-        patch: Undone after the row.
-        stack: Closed after the row.
-        words: What stands for what in a row's command, a port say.
-        nursery: Starts processes; asked for only by the rows that need one.
-    """
-
-    folder: Path
-    whole: Path
-    canary: Path
-    patch: pytest.MonkeyPatch
-    stack: ExitStack
-    words: dict[str, str]
-    nursery: Callable[[], Any]
+    folder: Path  # the working folder; all names in a row are relative to it
+    whole: Path  # the same run, not to be written to
+    canary: Path  # a file that no payload may ever create, outside of the folder
+    patch: pytest.MonkeyPatch  # undone after the command
+    stack: ExitStack  # closed after the row
+    words: dict[str, str] = field(default_factory=dict)  # placeholders in a row's command, a port say, and their values
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """Writes a file, `CANARY` in a text standing for the canary's path."""
+        """Write a file; `CANARY` in a text stands for the canary's path."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = content.encode().replace(b"CANARY", bytes(self.canary)) if isinstance(content, str) else content
-        path.write_bytes(text)
+        path.write_bytes(content.replace("CANARY", str(self.canary)).encode() if isinstance(content, str) else content)
         return path
 
     @property
     def payload(self) -> "Payload":
-        """An object that creates the canary when it is unpickled."""
         return Payload(str(self.canary))
+
+    def check_whole(self, run: str) -> None:
+        """Assert that a run ended as if there had been no fault."""
+        found = differences(self.folder / run, self.whole)
+        assert found == [], found
 
 
 class Payload:
-    """What an attacker pickles."""
+    """Creates the canary when it is unpickled."""
 
     def __init__(self, canary: str) -> None:
         self.canary = canary
@@ -73,7 +65,10 @@ class Payload:
         return os.system, (f"touch {self.canary}",)
 
 
+# Brings a fault about, or asserts what must hold afterwards.
 Step = Callable[[Place], object]
+# Does damage to a path.
+Damage = Callable[[Place, Path], object]
 
 
 def nothing(place: Place) -> None:
@@ -82,46 +77,50 @@ def nothing(place: Place) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """One row: a fault and what must come of it.
+    """One row: a fault and what must come of it."""
 
-    Attributes:
-        name: Unique.
-        command: What is typed; words of `Place.words` are replaced.
-        status: Exit status.
-        says: What the line of the error must hold; with status 0, what must be said at all.
-        make: Brings the fault about.
-        changes: Patterns of what may appear or change.
-        errors: Lines of errors; by default one, or none with status 0 or if a signal killed.
-        then: What must hold afterwards.
-        child: What is called first in a process of its own, a function of `tests.faults.children`; else in this one.
-        given: What that function is called with.
-        slow: Takes over five seconds.
-    """
+    title: (
+        str  # unique; with a star before it the row is typical of its kind and runs by default, the others are `slow`
+    )
+    command: str  # as typed; the keys of `Place.words` are replaced
+    status: int  # exit status
+    says: tuple[str, ...] = ()  # what the error lines must contain; with status 0, what the output must
+    make: Step = nothing  # brings the fault about
+    changes: tuple[str, ...] = ()  # patterns of what may appear or change
+    errors: int | None = None  # error lines; by default one, or none with status 0 or if a signal killed
+    then: Step = nothing  # asserts what must hold afterwards
+    child: Before | None = None  # called first in a process of its own; without it the command runs in this process
 
-    name: str
-    command: str
-    status: int
-    says: tuple[str, ...] = ()
-    make: Step = nothing
-    changes: tuple[str, ...] = ()
-    errors: int | None = None
-    then: Step = nothing
-    child: str = ""
-    given: Any = None
-    slow: bool = False
+    @property
+    def name(self) -> str:
+        return self.title.removeprefix("*")
+
+    @property
+    def typical(self) -> bool:
+        return self.title.startswith("*")
 
     @property
     def error_lines(self) -> int:
-        """How many lines of errors there must be."""
         return (self.status > 0) if self.errors is None else self.errors
 
     def allows(self, name: str) -> bool:
-        """Whether a file may appear or change; a temporary one may not."""
-        return any(fnmatch(name, pattern) for pattern in self.changes) and not name.endswith(".tmp")
+        """Return whether a file may appear or change; a lock may, a temporary file may not."""
+        allowed = name.endswith(".lock") or any(fnmatch(name, pattern) for pattern in self.changes)
+        return allowed and not name.endswith(".tmp")
+
+
+# The rows of each kind: what is broken, and what must notice.
+Table = dict[str, list[Fault]]
+
+
+def crossed(first: str, second: str) -> str:
+    """Join two names of a generated row, which is typical if both are."""
+    star = "*" if first.startswith("*") and second.startswith("*") else ""
+    return f"{star}{first.removeprefix('*')} {second.removeprefix('*')}"
 
 
 def snapshot(folder: Path) -> dict[str, object]:
-    """Everything below a folder, with its content."""
+    """Return everything below a folder with its content."""
     found: dict[str, object] = {}
     for path in folder.rglob("*"):
         if path.is_symlink():
@@ -130,41 +129,3 @@ def snapshot(folder: Path) -> dict[str, object]:
             content = path.read_bytes() if path.is_file() else path.stat().st_mode
         found[str(path.relative_to(folder))] = content
     return found
-
-
-def unlike(run: Path, whole: Path) -> list[str]:
-    """What is not in one run as in the other, as `compare.differences` has it.
-
-    Less the bytes of the hyper-parameters: they hold a map, whose order is another one in each process.
-    """
-    return [found for found in differences(run, whole) if "_hparams_/session_start_info" not in found]
-
-
-def files(**contents: str | bytes) -> Step:
-    """Writes files into the folder: `a_yaml` is `a.yaml`."""
-
-    def make(place: Place) -> None:
-        for name, content in contents.items():
-            place.write(".".join(name.rsplit("_", 1)), content)
-
-    return make
-
-
-def both(*steps: Step) -> Step:
-    """One step after another."""
-
-    def make(place: Place) -> None:
-        for step in steps:
-            step(place)
-
-    return make
-
-
-def removed(name: str) -> Step:
-    """Removes a file or a folder."""
-
-    def make(place: Place) -> None:
-        path = place.folder / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    return make

@@ -1,6 +1,7 @@
 """The table of faults: whatever goes wrong is one line and a status, and nothing that was there is touched."""
 
 import json
+import pickle
 import re
 import shutil
 import signal
@@ -10,27 +11,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.runs.checkpoint import read_checkpoint
-from tests.faults import (
-    checkpoint_faults,
-    config_faults,
-    data_faults,
-    disk_faults,
-    import_faults,
-    memory_faults,
-    picture_faults,
-    resume_faults,
-    signal_faults,
-)
-from tests.faults.table import BEST, FIT, RUN, Fault, Place, snapshot
+from tests.faults import checkpoint_faults, data_faults, machine_faults, processes, settings_faults
+from tests.faults.table import BEST, FIT, RUN, Fault, Place, Table, snapshot
 
-MODULES = (
-    config_faults, import_faults, checkpoint_faults, resume_faults, disk_faults, memory_faults, signal_faults,
-    data_faults, picture_faults,
-)  # fmt: skip
-FAULTS: list[Fault] = [fault for module in MODULES for fault in module.FAULTS]
+TABLE: Table = settings_faults.TABLE | checkpoint_faults.TABLE | data_faults.TABLE | machine_faults.TABLE
+FAULTS = [fault for faults in TABLE.values() for fault in faults]
 
 LINE = re.compile(r"error: (?P<field>.+?): (?P<cause>.+); (?P<remedy>.+)")
 
@@ -49,24 +38,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Iterator[Place]:
+def place(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     folder, canary = tmp_path / "work", tmp_path / "canary"
     shutil.copytree(finished, folder)
     monkeypatch.chdir(folder)
     monkeypatch.delenv("CIFAR10_ROOT", raising=False)
     with ExitStack() as stack:
-        words = {"CANARY": str(canary)}
-        whole = finished / RUN
-        yield Place(folder, whole, canary, monkeypatch, stack, words, lambda: request.getfixturevalue("nursery"))
+        yield Place(folder, finished / RUN, canary, monkeypatch, stack, {"CANARY": str(canary)})
 
 
-# Every fourth by default, the others with `-m slow`: alike rows stand side by side.
-ROWS = [
-    pytest.param(fault, id=fault.name, marks=[pytest.mark.slow] if fault.slow or place % 4 else [])
-    for place, fault in enumerate(FAULTS)
-]
+ROWS = [pytest.param(fault, id=fault.name, marks=[] if fault.typical else [pytest.mark.slow]) for fault in FAULTS]
 
 
 @pytest.mark.parametrize("fault", ROWS)
@@ -75,11 +56,10 @@ def test_a_fault_is_one_line_and_changes_nothing(
 ) -> None:
     fault.make(place)
     before = snapshot(place.folder)
-    args = [arg for arg in _words(fault.command, place.words) if arg]
+    args = _split(fault.command, place.words)
     capfd.readouterr()
     if fault.child:
-        before_it = f"tests.faults.children:{fault.child}"
-        status, output = place.nursery().start(place.folder, args, before=before_it, given=fault.given).run()
+        status, output = processes.start(place.folder, args, fault.child).run()
     else:
         with _no_longer_than(20):
             status = main(args)
@@ -87,6 +67,18 @@ def test_a_fault_is_one_line_and_changes_nothing(
         output = captured.err + captured.out
     assert "Traceback" not in output
     assert status == fault.status, output
+    check_output(fault, output)
+    after = snapshot(place.folder)
+    touched = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert sorted(name for name in touched if not fault.allows(name)) == [], output
+    monkeypatch.undo()
+    monkeypatch.chdir(place.folder)
+    fault.then(place)
+    assert not place.canary.exists(), output
+
+
+def check_output(fault: Fault, output: str) -> None:
+    """Assert that there are as many error lines as there must be, in their form, and that they tell what they must."""
     lines = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(lines) == fault.error_lines, output
     for line in lines:
@@ -97,18 +89,15 @@ def test_a_fault_is_one_line_and_changes_nothing(
         assert not re.fullmatch(r"\w*(Error|Exception|Warning|Interrupt)", parts["field"]), line
     told = "\n".join(lines) if lines else output
     assert [word for word in fault.says if word not in told] == [], output
-    after = snapshot(place.folder)
-    touched = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    assert sorted(name for name in touched if not fault.allows(name)) == [], output
-    monkeypatch.undo()
-    monkeypatch.chdir(place.folder)
-    fault.then(place)
-    assert not place.canary.exists(), output
+
+
+class HangsError(BaseException):
+    """No Exception: the command would take it for one of its own."""
 
 
 @contextmanager
 def _no_longer_than(seconds: int) -> Iterator[None]:
-    """Ends a command that hangs, so that the other rows are still tried."""
+    """End a command that hangs, so that the other rows are still tried."""
 
     def end(signum: int, frame: object) -> None:
         raise HangsError(f"still at work after {seconds} seconds")
@@ -122,39 +111,39 @@ def _no_longer_than(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-class HangsError(BaseException):
-    """No Exception: the command would take it for one of its own."""
-
-
-def _words(command: str, words: dict[str, str]) -> list[str]:
-    """The words of a command; one that holds a blank is written as JSON text behind `json:`."""
-    found = [json.loads(word) if word.startswith('"') else word for word in re.findall(r'"(?:\\.|[^"])*"|\S+', command)]
+def _split(command: str, words: dict[str, str]) -> list[str]:
+    """Split a command at its blanks; an argument that holds one is written as a JSON text."""
+    found = [json.loads(arg) if arg.startswith('"') else arg for arg in re.findall(r'"(?:\\.|[^"])*"|\S+', command)]
     for name, value in words.items():
-        found = [word.replace(name, value) for word in found]
+        found = [arg.replace(name, value) for arg in found]
     return found
 
 
 def test_the_table_is_large_and_each_row_has_its_name() -> None:
-    assert len(FAULTS) >= 75
+    assert len(FAULTS) >= 350
     assert [name for name, count in Counter(fault.name for fault in FAULTS).items() if count > 1] == []
+
+
+def test_one_or_two_rows_of_each_kind_run_by_default() -> None:
+    marked = {kind: sum(fault.typical for fault in faults) for kind, faults in TABLE.items()}
+    assert {kind: count for kind, count in marked.items() if count not in (1, 2)} == {}
 
 
 def test_the_payloads_work(place: Place) -> None:
     """The negative control: what must never be loaded does create the canary when it is."""
-    import pickle
 
-    import torch
+    def created() -> bool:
+        there = place.canary.exists()
+        place.canary.unlink(missing_ok=True)
+        return there
 
     pickle.loads(pickle.dumps(place.payload))
-    assert place.canary.exists()
-    place.canary.unlink()
-    checkpoint_faults.payload_in_zip(place, Path("evil.ckpt"))
-    torch.load("evil.ckpt", weights_only=False)
-    assert place.canary.exists()
-    place.canary.unlink()
-    import_faults.evil_modules(place)
-    __import__("evil_callbacks")
-    assert place.canary.exists()
-    place.canary.unlink()
-    __import__("lightning.pytorch_evil")
-    assert place.canary.exists()
+    assert created()
+    for write in (checkpoint_faults.payload_in_zip, checkpoint_faults.payload_in_old_format):
+        write(place, Path("evil.ckpt"))
+        torch.load("evil.ckpt", weights_only=False)
+        assert created()
+    settings_faults.modules(place)
+    for module in ("evil_callbacks", "lightning.pytorch_evil"):
+        __import__(module)
+        assert created()

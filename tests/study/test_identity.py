@@ -17,8 +17,8 @@ from tests.conftest import CONFIGS, run_folder
 CNN = f"--config={CONFIGS / 'cnn.yaml'}"
 
 
-def address(*flags: str, seed: int = 0, source: str = "cifar10", beginning: bool = False) -> str:
-    return identity.address(content(parse([CNN, *flags])), seed, source, beginning=beginning)
+def address(*flags: str, seed: int = 0, source: str = "cifar10") -> str:
+    return identity.address(content(parse([CNN, *flags])), seed, source)
 
 
 @pytest.mark.parametrize(
@@ -100,14 +100,6 @@ def test_nor_does_a_parameter_that_is_added_and_changes_nothing(monkeypatch: pyt
     assert identity.address({**settings, "model.mixup": 0.1}, 0, "cifar10") != before
 
 
-@pytest.mark.parametrize(("schedule", "shared"), [("constant", True), ("cosine", False), ("one-cycle", False)])
-def test_a_longer_run_begins_as_a_shorter_one_where_the_learning_rate_is_constant(schedule: str, shared: bool) -> None:
-    short, long = (
-        address(f"--model.schedule={schedule}", f"--trainer.max_epochs={epochs}", beginning=True) for epochs in (20, 50)
-    )
-    assert (short == long) is shared
-
-
 @pytest.mark.parametrize("wrong", ["--data.batch_size=0", "--data.val_size=60000", "--model.dropout=7"])
 def test_what_fit_will_refuse_has_an_address(wrong: str) -> None:
     assert address(wrong, "--trainer.limit_train_batches=3") != address()
@@ -130,7 +122,8 @@ GOLDEN = {
     ): "0x1.26c55ff1015f8p+1",
 }
 # The libraries compute with what the processor has, in another order then. Seen with fewer vector units of the same one
-# (ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA): 4e-5 at most.
+# (ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA): 4e-5 at most. So a change as small as 1e-4 in a mean of the colours is seen
+# on the reference alone; another order of the batches, by far, everywhere.
 REFERENCE = ("AMD EPYC (avx2, avx512f, avx512_bf16)", "2.15")
 ELSEWHERE = 2e-4
 

@@ -1,6 +1,5 @@
-"""A study that is killed goes on where it was, and comes to the same results."""
+"""A study that is killed resumes, and comes to the same results."""
 
-import json
 import os
 import shlex
 import signal
@@ -9,12 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cifar_lightning.results import store
+from cifar_lightning.results.records import Record
+from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import read_checkpoint
+from cifar_lightning.runs.layout import INTERRUPTED, LAST, RunFolder
 from cifar_lightning.utils import files
 from tests.conftest import CONFIGS
 
@@ -65,22 +66,26 @@ def until(holds: Callable[[], bool], study: subprocess.Popen[str]) -> None:
 
 
 def epochs(run: Path) -> int:
-    return max(0, len((run / "metrics.csv").read_text().splitlines()) - 1) if (run / "metrics.csv").exists() else 0
+    return len(metrics_csv.read(RunFolder(run).metrics))
+
+
+def is_saved(run: Path) -> bool:
+    """Whether nothing is lost: it was saved in the middle of its epoch, or it was just at the end of one."""
+    kept = RunFolder(run)
+    return kept.checkpoint(INTERRUPTED).exists() or read_checkpoint(kept.checkpoint(LAST)).epochs == epochs(run)
 
 
 def at_epoch(output: Path, pattern: str, epoch: int) -> Callable[[], bool]:
     return lambda: any(epochs(run) >= epoch for run in output.glob(f"{pattern}/version_0"))
 
 
-def timeless(output: Path) -> dict[str, Any]:
-    """Every record less its seconds, by folder."""
-    found = {}
-    for path in output.glob("*/*/result.json"):
-        content = json.loads(path.read_text())
-        for row in content["rows"]:
+def timeless(output: Path) -> dict[str, Record]:
+    """Every record minus its seconds, by address."""
+    records = store.every_record(output)
+    for record in records.values():
+        for row in record.rows:
             del row["epoch_seconds"]
-        found[str(path.parent.relative_to(output))] = content
-    return found
+    return records
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +115,7 @@ def test_killed_twice(workers: int, folder: Path, undisturbed: Path) -> None:
     first.communicate()
     for run in output.glob("mlp/*/version_0"):
         with files.locked(run, waiting="until the run has ended"):
-            kept = run / "checkpoints"
-            assert (kept / "interrupted.ckpt").exists() or read_checkpoint(kept / "last.ckpt").epochs == epochs(run)
+            assert is_saved(run)
     second = start(folder, "out", f"--workers={workers}")
     until(at_epoch(output, "cnn/*", 1), second)
     os.killpg(second.pid, signal.SIGKILL)  # every process, in the middle of whatever it does
@@ -136,9 +140,7 @@ def test_stopped_in_order(signum: signal.Signals, status: int, folder: Path, und
     assert "Traceback" not in out + err
     assert "the same command resumes it" in err
     (run,) = output.glob("mlp/seed=1*/version_0")
-    # Nothing is redone: what ran had saved in the middle of its epoch, or was just at the end of one.
-    kept = run / "checkpoints"
-    assert (kept / "interrupted.ckpt").exists() or read_checkpoint(kept / "last.ckpt").epochs == epochs(run)
+    assert is_saved(run)
     last = start(folder, "out")
     out, err = last.communicate()
     assert last.returncode == 1, (out, err)

@@ -20,7 +20,7 @@ CNN, MLP = str(CONFIGS / "cnn.yaml"), str(CONFIGS / "mlp.yaml")
 REFERENCE = CONFIGS.parent / "logs" / "reference"
 
 
-@pytest.mark.parametrize(("schedule", "shared"), [("constant", True), ("cosine", False)])
+@pytest.mark.parametrize(("schedule", "shared"), [("constant", True), ("cosine", False), ("one-cycle", False)])
 def test_a_longer_run_serves_for_its_beginning(schedule: str, shared: bool, tmp_path: Path) -> None:
     short = Experiment(base=CNN, epochs=20, set={"model.schedule": schedule})
     long = msgspec.structs.replace(short, epochs=50)

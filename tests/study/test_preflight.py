@@ -2,15 +2,16 @@
 
 import os
 import signal
-from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cifar_lightning.errors import InputError, RunError
+from cifar_lightning.study import plan as plan_module
 from cifar_lightning.study import preflight as module
+from cifar_lightning.study import processes
 from cifar_lightning.study.config import Experiment
 from cifar_lightning.study.plan import Run, plan
 from cifar_lightning.study.preflight import preflight, seconds_per_epoch
@@ -78,24 +79,37 @@ def test_what_does_not_fit_in_memory_refuses_nothing(tmp_path: Path, monkeypatch
     assert list(seconds_per_epoch(runs(tmp_path, vary={"data.batch_size": [100, 200]}))) == [0.0, 5.0]
 
 
-def killed_at_the_large_one(connection: Connection, runs: Sequence[Run]) -> None:
-    connection.send(True)
+def killed_at_the_large_one(runs: Sequence[Run]) -> Iterator[float]:
     for run in runs:
         if run.settings["data.batch_size"] == 200:
             os.kill(os.getpid(), signal.SIGKILL)
-        connection.send(1.5)
+        yield 1.5
 
 
-def killed_at_once(connection: Connection, runs: Sequence[Run]) -> None:
+def killed_at_once(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_the_system_kills_for_its_memory_refuses_nothing_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = runs(tmp_path, vary={"data.batch_size": [100, 200, 300]})
-    monkeypatch.setattr(module, "_answer", killed_at_the_large_one)
-    assert list(preflight(wanted).items()) == list(zip([run.address for run in wanted], [1.5, 0.0, 1.5], strict=True))
-    monkeypatch.setattr(module, "_answer", killed_at_once)
-    with pytest.raises(RunError, match="the process of its preflight has ended"):
-        preflight(wanted)
+    asked = runs(tmp_path, vary={"data.batch_size": [100, 200, 300]})
+    monkeypatch.setattr(module, "seconds_per_epoch", killed_at_the_large_one)
+    assert list(preflight(asked).items()) == [(run.address, 0.0 if i == 1 else 1.5) for i, run in enumerate(asked)]
+    monkeypatch.setattr(processes, "_answer", killed_at_once)
+    with pytest.raises(RunError, match="study: a process of it has ended; start it again"):
+        preflight(asked)
+
+
+def test_a_plan_is_whole_or_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "answers", lambda target, questions: iter(()))
+    with pytest.raises(RunError, match="study: the process that reads its settings was killed; start it again"):
+        runs(tmp_path)
+
+
+def test_settings_are_read_in_a_process_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = runs(tmp_path)
+    monkeypatch.setattr(plan_module, "answers", processes.answers)
+    assert runs(tmp_path) == here
+    with pytest.raises(InputError, match=r"experiment one: model.drpout: there is no such setting"):
+        runs(tmp_path, set={"model.drpout": 0.5})

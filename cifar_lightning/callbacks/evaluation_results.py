@@ -1,0 +1,108 @@
+"""Results of `validate`, `test` and `predict`: on the console, in test.json, in predictions.csv, in TensorBoard."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure  # torchmetrics imports matplotlib anyway, so this costs no time
+from torch import Tensor
+from tqdm import tqdm
+
+from cifar_lightning.callbacks.tensorboard import writer_of
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.models import ImageClassifier
+from cifar_lightning.runs.layout import RunFolder
+from cifar_lightning.utils import files
+
+TOP = 3
+PREDICTIONS_PRINTED = 10
+
+
+class EvaluationResults(Callback):
+    """Print the results, and write those of `test` and `predict` to the folder of a run.
+
+    `test.json` holds `loss` (mean cross-entropy in nats), `acc` (fraction), `per_class_acc` (name to fraction, None for
+    a class without images), `confusion_matrix` (counts: row = true class, column = predicted class, in the order of
+    `classes`), `classes`, `images` (how many), `source` of the images and the `checkpoint`.
+    `predictions.csv` has a row per image: file, class, its probability, and the three likeliest classes with theirs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.run = RunFolder(folder)
+        self.predictions: list[list[str]] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        tqdm.write(f"validation set: {CIFAR10DataModule.of(trainer).description}")
+        for name, value in sorted(trainer.callback_metrics.items()):
+            tqdm.write(f"  {name:18} {value.item():.6f}")  # every digit that is exact
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, ImageClassifier)
+        data, counts = CIFAR10DataModule.of(trainer), pl_module.confusion_counts.tolist()
+        images, hits = sum(map(sum, counts)), [row[i] for i, row in enumerate(counts)]
+        accs = [hit / sum(row) if any(row) else None for hit, row in zip(hits, counts, strict=True)]
+        results = {
+            "loss": (loss := trainer.callback_metrics["test/loss"].item()),
+            "acc": (acc := sum(hits) / images),
+            "per_class_acc": dict(zip(data.classes, accs, strict=True)),
+            "confusion_matrix": counts,
+            "classes": list(data.classes),
+            "images": images,
+            "source": data.source,
+            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+        }
+        try:
+            files.replace(self.run.test, f"{json.dumps(results, indent=1)}\n".encode())
+            if writer := writer_of(trainer):
+                writer.add_figure("test/confusion_matrix", confusion_figure(counts, data.classes))
+        finally:  # even where it can't be written, for it took a while
+            width, header = max(map(len, data.classes)), " ".join(f"{name[:5]:>5}" for name in data.classes)
+            tqdm.write(f"test set: {data.description}\n  loss {loss:.4f}  accuracy {acc:.4f}  ({images:,} images)\n")
+            tqdm.write(f"  {'true class':{width}}  {'acc':>6}  {header}  <- predicted")
+            for name, acc_of_class, row in zip(data.classes, accs, counts, strict=True):
+                shown = "-" if acc_of_class is None else f"{acc_of_class:.4f}"
+                tqdm.write(f"  {name:{width}}  {shown:>6}  {' '.join(f'{count:5d}' for count in row)}")
+        tqdm.write(f"written to {self.run.test}")
+
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Tensor, *_: Any) -> None:
+        """Collect a batch's likeliest classes; outputs are probabilities, shape (B, 10)."""
+        data = CIFAR10DataModule.of(trainer)
+        # Stable, so that of classes that are equally likely (in bfloat16 some are) the first is taken, as `test` does.
+        probabilities, labels = outputs.cpu().sort(descending=True, stable=True)
+        for row in zip(labels[:, :TOP].tolist(), probabilities[:, :TOP].tolist(), strict=True):
+            pairs = [(data.classes[label], f"{probability:.6f}") for label, probability in zip(*row, strict=True)]
+            self.predictions.append([data.predict_names[len(self.predictions)], *pairs[0], *chain(*pairs)])
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data, text = CIFAR10DataModule.of(trainer), io.StringIO()
+        if data.source == "synthetic":
+            tqdm.write(f"classes of {data.description}")
+        for file, label, probability, *_ in self.predictions[:PREDICTIONS_PRINTED]:
+            tqdm.write(f"  {file}: {label} ({float(probability):.1%})")
+        if (more := len(self.predictions) - PREDICTIONS_PRINTED) > 0:
+            tqdm.write(f"  and {more:,} more")
+        top = [f"top{rank}_{column}" for rank in range(1, TOP + 1) for column in ("class", "probability")]
+        csv.writer(text).writerows([["file", "class", "probability", *top], *self.predictions])
+        files.replace(self.run.predictions, text.getvalue().encode())
+        tqdm.write(f"written to {self.run.predictions}")
+
+
+def confusion_figure(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """Return the counts as a grid, shaded by the fraction of the row, which is the true class."""
+    # Not torchmetrics' plot: it hands matplotlib a tensor, which NumPy 2 warns of.
+    figure, fractions = Figure(figsize=(8, 7), layout="constrained"), counts / np.sum(counts, 1, keepdims=True).clip(1)
+    axes = figure.subplots()
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    for (i, j), count in np.ndenumerate(np.array(counts)):
+        color = "white" if fractions[i, j] > 0.5 else "black"
+        axes.text(j, i, str(count), ha="center", va="center", fontsize=8, color=color)
+    return figure

@@ -1,0 +1,103 @@
+"""Processes for a study: forked from one that has imported everything, so that none pays the start-up.
+
+The study's own process imports neither PyTorch nor Lightning: Ctrl-C ends it at once, and would break their import.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from cifar_lightning.errors import InputError, RunError
+
+
+def context() -> Any:
+    """Return where processes come from: on Linux a server that imports once, in the background, and forks.
+
+    Elsewhere each imports for itself: Apple's libraries do not survive a fork.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    start = multiprocessing.get_context("forkserver")
+    start.set_forkserver_preload(["cifar_lightning.study.worker"])
+    # Ctrl-C goes to the server, too, which for some seconds imports and would end with a traceback.
+    resource_tracker.ensure_running()  # first, because it unblocks signals when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return start
+
+
+def begin(target: Any, *args: Any) -> Any:
+    """Start a process that does not hear Ctrl-C: that is for this one, which ends the others."""
+    process = context().Process(target=_begin, args=(str(Path.cwd()), dict(os.environ), target, *args))
+    process.start()
+    return process
+
+
+def _begin(folder: str, environment: dict[str, str], target: Any, *args: Any) -> None:
+    # The server is older than what its children are started for.
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, daemon=True).start()
+    target(*args)
+
+
+def _follow() -> None:
+    """End this process, in order, when the one that started it is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def answers(target: Callable[[Any], Iterator[Any]], questions: Sequence[Any]) -> Iterator[Any]:
+    """Yield what `target` yields of the questions, in a process of its own, for as long as that lives.
+
+    Raises:
+        InputError: That of `target`.
+        RunError: The process has ended before it could begin.
+    """
+    here, there = context().Pipe(duplex=False)
+    process = begin(_answer, there, target, questions)
+    there.close()
+    begun = False
+    try:
+        begun = here.recv()
+        for _ in questions:
+            answer = here.recv()
+            if isinstance(answer, InputError):
+                raise answer
+            yield answer
+    except EOFError:
+        if not begun:
+            raise RunError("study", "a process of it has ended", "start it again") from None
+    finally:
+        process.kill()
+        process.join()
+
+
+def _answer(connection: Connection, target: Callable[[Any], Iterator[Any]], questions: Sequence[Any]) -> None:
+    from cifar_lightning.cli.warning_filters import be_quiet
+    from cifar_lightning.utils.performance import prepare
+
+    be_quiet()
+    prepare()
+    with suppress(BrokenPipeError):  # who asked is gone
+        connection.send(True)
+        try:
+            for answer in target(questions):
+                connection.send(answer)
+        except InputError as error:
+            connection.send(error)

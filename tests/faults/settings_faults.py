@@ -1,0 +1,182 @@
+"""Settings that can't be: in flags, in files, and in names of classes."""
+
+import sys
+from pathlib import Path
+
+from tests.faults import children
+from tests.faults.steps import both, damaged, pipe, unreadable, written
+from tests.faults.table import BEST, FIT, LAST, NEW_RUN, RESUME, RUN, SMALL, Fault, Place, crossed
+
+
+def command(name: str, words: str, *says: str) -> Fault:
+    return Fault(name, words, 2, says)
+
+
+def flags(*faults: str) -> list[Fault]:
+    """Return a row of each flag, behind which stands what the line must contain."""
+    return [Fault(flag, f"{FIT} {flag.removeprefix('*')}", 2, tuple(says)) for flag, *says in map(str.split, faults)]
+
+
+def file(name: str, content: str | bytes, *says: str) -> Fault:
+    """Return the row of a fault in a configuration file."""
+    star = "*" if name.startswith("*") else ""
+    return Fault(f"{star}file: {name.removeprefix('*')}", f"{FIT} --config=a.yaml", 2, says, written("a.yaml", content))
+
+
+TAG = "!!python/object/apply:os.system [touch CANARY]"
+
+ARGS = "args: [touch, CANARY]"
+POPEN = "subprocess.Popen"
+# Reached through a module of Lightning's that imports it.
+INNER = "lightning.pytorch.strategies.launchers.subprocess_script.subprocess.Popen"
+LAMBDA = "lightning.pytorch.callbacks.LambdaCallback on_fit_start:"
+# Class paths, and constructor arguments behind a blank; a star marks what is run by default.
+NOT_CALLED = {
+    "model": [f"*{POPEN} {ARGS}", f"{INNER} {ARGS}"],
+    "callbacks": [
+        f"*{POPEN} {ARGS}", f"{INNER} {ARGS}", 'builtins.exec source: \'open("CANARY", "w")\'',
+        "cifar_lightning.utils.files.os.system command: touch CANARY",
+        f"{LAMBDA} os.system", f"{LAMBDA} builtins.exec", f"{LAMBDA} lightning.pytorch.trainer.trainer.os.abort",
+        *(f"{LAMBDA} {{class_path: {name}, init_args: {{{ARGS}}}}}" for name in (POPEN, INNER)),
+    ],
+    "strategy": [f"{INNER} {ARGS}"],
+    **{key: [f"{POPEN} {ARGS}"] for key in ("logger", "plugins", "profiler")},
+}  # fmt: skip
+
+
+def class_in_file(key: str, class_path: str, init_args: str) -> Fault:
+    value = f"{{class_path: {class_path.removeprefix('*')}, init_args: {{{init_args}}}}}"
+    value = f"[{value}]" if key in ("callbacks", "plugins") else value
+    name = crossed("*" * class_path.startswith("*") + f"file: {key}", f"*{class_path} {init_args}")
+    return file(name, f"{key}: {value}\n" if key == "model" else f"trainer:\n  {key}: {value}\n", key)
+
+
+# Modules whose import creates the canary.
+EVIL = ("evil_callbacks.py", "lightning_evil.py", "cifar_lightning_evil.py", "packages/pytorch_evil.py")
+MINE = """\
+from lightning.pytorch import Callback
+from cifar_lightning.models import MLP
+class Hello(Callback):
+    def on_fit_start(self, trainer, pl_module): print("hello from mine")
+class Net(MLP): pass
+"""
+
+
+def modules(place: Place) -> None:
+    """Write modules into the working folder, which Python searches, and one that looks as if it were Lightning's."""
+    import lightning
+
+    place.patch.syspath_prepend(str(place.folder))
+    place.patch.setattr(lightning, "__path__", [*lightning.__path__, str(place.folder / "packages")])
+    place.patch.setattr(sys, "dont_write_bytecode", True)
+    for name in (*EVIL, "mine.py"):
+        place.write(name, MINE if name == "mine.py" else f'open("CANARY", "w").close()\n{MINE}')
+        for module in (Path(name).stem, f"lightning.{Path(name).stem}"):
+            place.stack.callback(sys.modules.pop, module, None)
+
+
+def own(name: str, command: str) -> Fault:
+    make = both(modules, written("a.yaml", "trainer:\n  callbacks: [{class_path: mine.Hello}]\n"))
+    return Fault(name, command, 0, ("hello from mine",), make, NEW_RUN)
+
+
+TABLE = {
+    "no such flag: parser": flags(
+        "*--model.droput=0.3 model.droput model.dropout?", "--bogus=3 bogus", "stray stray", "--model.lr model.lr",
+    ),
+    "wrong type in a flag: parser": [
+        command("*text for a number", f"{FIT} --model.lr=fast", "model.lr", "fast", "a number"),
+        command("half a batch", f"{FIT} --data.batch_size=2.5", "data.batch_size", "2.5", "a whole number"),
+        *flags("--trainer.max_epochs=abc trainer.max_epochs abc"),
+    ],
+    "out of range in a flag: constructor": flags(
+        "--model.lr=.nan model.lr nan",
+        "--model.lr=.inf model.lr inf",
+        "*--model.weight_decay=-1 model.weight_decay -1",
+        "--model.weight_decay=.inf model.weight_decay inf",
+        "--model.width=0 model.width 0",
+        "--model.depth=-1 model.depth -1",
+        "--model.dropout=.nan model.dropout nan",
+        "--seed_everything=4294967296 seed_everything 4294967296",
+        f"--seed_everything={10**30} seed_everything",
+        "--name= name",
+        "--data.images=[] data.images",
+        "--data.train_size=50000 data.train_size 50000",
+    ),
+    "out of range in a flag: Lightning": flags(
+        "--trainer.max_epochs=-2 trainer",
+        "*--trainer.devices=2 trainer",
+        "--trainer.devices=0 trainer",
+        "--trainer.precision=99 trainer.precision",
+        "--trainer.accumulate_grad_batches=0 trainer accumulate_grad_batches",
+        "--trainer.limit_train_batches=-1 trainer limit_train_batches",
+        "--trainer.max_time=never trainer",
+        "--trainer.val_check_interval=1000 val_check_interval",
+    ),
+    "code in a flag: safe YAML": [
+        # To a text it is a name like any other.
+        Fault("YAML tag in a flag", f'{FIT} "--data.root={TAG}"', 0, changes=NEW_RUN),
+        command("*YAML tag in a list in a flag", f'{FIT} "--data.mirrors=[{TAG}]"', "data.mirrors"),
+    ],
+    "wrong setting in a file: parser": [
+        file("*typo", "data:\n  batch_sise: 3\n", "data.batch_sise", "data.batch_size?"),
+        file("typo in a section", "dta:\n  batch_size: 3\n", "dta"),
+        file("wrong type", "model:\n  class_path: MLP\n  init_args:\n    lr: fast\n", "model", "lr", "fast"),
+        file("a list for a section", "data: [1]\n", "data"),
+        file("a checkpoint to start from", f"ckpt_path: {LAST}\n", "ckpt_path", "--ckpt_path"),
+        file("a run to resume", f"resume: {RUN}\n", "resume", "--resume"),
+    ],
+    "a file that is not YAML: file check": [
+        file("*not YAML", "data:\n  batch_size: [\n", "a.yaml, line 3", "not valid YAML"),
+        file("a tab", "data:\n\tbatch_size: 3\n", "a.yaml, line 2", "not valid YAML"),
+        file("no such anchor", "data: *nowhere\n", "a.yaml, line 1", "not valid YAML"),
+        file("refers to itself", "data: &a {root: *a}\n", "data.root"),
+        file("ten thousand brackets", "[" * 10_000, "a.yaml"),
+        file("empty", "", "a.yaml", "no settings"),
+        file("binary", bytes(range(256)), "a.yaml", "not a text file"),
+        file("zero bytes", b"\0" * 100, "a.yaml"),
+        file("one word", "hello\n", "a.yaml", "no settings"),
+    ],
+    "code in a file: safe YAML": [
+        file("*YAML tag that runs", f"data: {TAG}\n", "a.yaml, line 1"),
+        file("YAML tag that makes", "data: !!python/object/new:subprocess.Popen [[touch, CANARY]]\n", "a.yaml, line 1"),
+        file("YAML tag that imports", "data: !!python/module:evil\n", "a.yaml, line 1"),
+        file("YAML tag that names", "data: !!python/name:os.system\n", "a.yaml, line 1"),
+    ],
+    "no file to read: file check": [
+        command("*file: missing", f"{FIT} --config=nowhere.yaml", "nowhere.yaml", "no such file"),
+        command("file: settings in its place", f'{FIT} "--config={{data: {{batch_size: 3}}}}"', "no such file"),
+        command("file: a folder", f"{FIT} --config=logs", "logs"),
+        command("file: a name too long", f"{FIT} --config={'a' * 300}.yaml", "aaa.yaml"),
+        Fault("file: a pipe", f"{FIT} --config=a.yaml", 2, ("a.yaml",), damaged(pipe, "a.yaml")),
+        Fault("file: unreadable", f"{FIT} --config=a.yaml", 2, ("a.yaml", "denied"), damaged(unreadable, "a.yaml"),
+              child=children.nobody),
+    ],
+    "arguments that exclude each other: command line": [
+        command("*a run and a checkpoint", f"{RESUME} --ckpt_path={LAST}", "resume", "--ckpt_path"),
+        command("a run to test", f"test --resume={RUN}", "resume", "--ckpt_path"),
+        command("a run to predict with", f"predict --resume={RUN} --ckpt_path={BEST}", "resume", "--ckpt_path"),
+        command("no such command", "train", "train", "fit"),
+        command("a flag before the command", "--config=a.yaml fit", "command"),
+    ],
+    "settings unlike the checkpoint's: validation": [
+        command("*other settings for a run", f"{RESUME} --model.lr=0.5", "model.lr", "0.5"),
+        command("another model for a checkpoint", f"test --ckpt_path={BEST} --model=CNN", "model", "CNN"),
+        command("another width for a checkpoint", f"test --ckpt_path={BEST} --model.width=9", "model"),
+        command("other data for a checkpoint", f"test --ckpt_path={BEST} --data.source=cifar10", "data.source"),
+        command("fewer epochs than done", f"{RESUME} --trainer.max_epochs=1", "trainer.max_epochs"),
+    ],
+    "a class of the wrong kind in a flag: parser": flags(
+        "*--model=os.system model", "--model=builtins.eval model", "--model=lightning.pytorch.LightningModule model",
+        "--trainer.callbacks=os.system callbacks",
+    ),
+    "a class of the wrong kind in a file: parser": [
+        class_in_file(key, *text.partition(" ")[::2])
+        for key, texts in NOT_CALLED.items() for text in texts
+    ],
+    "a class of a person's own: used": [
+        own("*own callback in a flag", f"{FIT} --name=mlp --trainer.callbacks+=mine.Hello"),
+        own("own callback in a file", f"{FIT} --name=mlp --config=a.yaml"),
+        own("own model in a flag", f"fit --name=mlp --model=mine.Net {SMALL} --config=a.yaml"),
+    ],
+}  # fmt: skip
