@@ -119,11 +119,12 @@ def spark(rows: pd.DataFrame) -> Chart:
     """Draw the loss curves of one setting without axes: blue training, orange validation images."""
     clean = "train_clean/loss" if "train_clean/loss" in rows else "train/loss"
     long = rows.groupby("epoch", as_index=False)[[clean, "val/loss"]].mean().melt("epoch", var_name="line")
-    scale = alt.Scale(domain=[clean, "val/loss"], range=[BLUE, ORANGE])
+    colour = alt.Color("line:N", legend=None, scale=alt.Scale(domain=[clean, "val/loss"], range=[BLUE, ORANGE]))
+    y = alt.Y("value:Q", axis=None, scale=alt.Scale(zero=False))
     return alt.layer(
         alt.Chart(long, width=96, height=26)
         .mark_line(strokeWidth=1.6, aria=False)
-        .encode(alt.X("epoch:Q", axis=None), alt.Y("value:Q", axis=None), alt.Color("line:N", legend=None, scale=scale))
+        .encode(alt.X("epoch:Q", axis=None), y, colour)
     )
 
 

@@ -46,8 +46,9 @@ def select(table: pd.DataFrame, experiment: str, varied: dict[str, Any] | None =
 
 
 def by_value(rows: pd.DataFrame, setting: str) -> dict[float, pd.DataFrame]:
-    """Return the runs of a sweep by the value of its setting, in ascending order; none where it has another."""
-    return {float(str(x)): those for x, those in rows.groupby(setting)} if setting in rows else {}
+    """Return the runs of a sweep by the value of its setting, in ascending order; those without a number are not."""
+    rows = rows[rows[setting].map(lambda x: isinstance(x, int | float))] if setting in rows else rows[:0]
+    return {float(str(x)): those for x, those in rows.groupby(setting)} if len(rows) else {}
 
 
 def comparable(rows: pd.DataFrame) -> pd.Series:

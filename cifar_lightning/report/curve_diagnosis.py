@@ -51,12 +51,13 @@ def diagnose(curve: pd.DataFrame) -> Diagnosis:
             which dropout makes worse than it is.
     """
     curve = curve.reset_index(drop=True)
-    for name in ("loss", "acc"):
-        trained = curve[f"train/{name}"]
+    for name, worst in (("loss", math.inf), ("acc", 0.0)):  # what is not a number was not learnt
+        trained = curve[f"train/{name}"].fillna(worst)
         curve[f"clean/{name}"] = curve.get(f"train_clean/{name}", trained).fillna(trained)
+        curve[f"val/{name}"] = curve[f"val/{name}"].fillna(worst)
     jumps, gap, val = _jumps(curve), curve["clean/acc"] - curve["val/acc"], curve["val/loss"]
     best = int(curve["val/acc"].argmax())
-    ends = float(gap.iloc[best]), float(gap.iloc[-1]), float(val.iloc[-1] - val.min())
+    ends = float(gap.iloc[best]), float(gap.iloc[-1]), float(val.iloc[-1]) - float(val.min())
     verdict, why = _verdict(curve, jumps)
     return Diagnosis(verdict, why, int(curve.epoch.iloc[best]), *ends, len(curve), float(curve.lr.max()), jumps)
 
@@ -110,7 +111,7 @@ def _overfitting(curve: pd.DataFrame) -> tuple[str, str] | None:
 
 def _still_learning(val: pd.Series) -> tuple[str, str] | None:
     fifth = max(2, len(val) // 5)
-    fall = val.iloc[-2 * fifth : -fifth].mean() - val.iloc[-fifth:].mean()
+    fall = float(val.iloc[-2 * fifth : -fifth].mean()) - float(val.iloc[-fifth:].mean())
     if fall <= max(STILL * (min(val.iloc[0], GUESSING) - val.min()), SLIGHT * val.iloc[-1]):
         return None
     return "still learning", f"The last fifth of the epochs lowered the validation loss by {fall:.3f} more."

@@ -147,7 +147,7 @@ class Report:
 
     def curve_chart(self, experiment: str, *metrics: str) -> Markup:
         """Return the learning curves of an experiment; nothing without runs."""
-        rows = self.curves.merge(self.rows(experiment, experiment)[POINT])
+        rows = self.curves.merge(self.rows(experiment, experiment)[POINT]).dropna(subset=["val/loss", "val/acc"])
         if rows.empty:
             return Markup("")
         ends = rows.groupby("epoch").mean(numeric_only=True).iloc[[0, -1]]

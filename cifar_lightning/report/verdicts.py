@@ -225,7 +225,7 @@ def _signs(e: Evidence) -> Parts:
 def _rates(e: Evidence) -> Parts:
     """Whether most runs of the highest learning rate look like one too high, and of the lowest like one too low."""
     rates, failed = e.sweep("learning_rate", "model.lr"), select(e.failed, "learning_rate")
-    diverged = set(failed.loc[failed.reason.str.contains(DIVERGED), "model.lr"]) if len(failed) else set()
+    diverged = set(by_value(failed[failed.reason.str.contains(DIVERGED)], "model.lr"))
     if not rates or len(rates.keys() | diverged) < 2:
         e.missing.append("learning_rate at several rates")
         return

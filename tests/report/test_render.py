@@ -1,5 +1,6 @@
 """The report: the numbers of hand-made records, whole pages, and nothing that is not there."""
 
+import math
 import os
 import re
 import subprocess
@@ -218,6 +219,8 @@ def test_figures_that_are_no_longer_shown_go_and_other_files_stay(tmp_path: Path
         {"cnn": []},
         {"cnn": [replace(record(failed="out of memory"), parameters=0)]},
         {"mlp": [record(curve(1), model="MLP")], "learning_rate": [record(curve(1), {"model.lr": 0.1})]},
+        {"cnn": [record(curve(6, val_loss=math.nan, train_loss=math.nan, val_acc=math.nan))]},
+        {"dropout": [record(curve(6, val_loss=[1, 2, math.inf, 1, 1, 1]), {"model.dropout": "much"})]},
         {"cnn_no_dropout": [record([{k: v for k, v in row.items() if "clean" not in k} for row in curve(4)])]},
         {"mlp": [record(curve(3), model="MLP", environment={}, images=0, test=outcome(0.1, mistakes=0))]},
     ],
