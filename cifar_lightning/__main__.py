@@ -23,14 +23,7 @@ configuration file and a flag: --model.dropout 0.2 --data.batch_size 200 --train
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        args: What was typed after the program's name; None takes it from the process.
-
-    Returns:
-        Exit status, as `cli.app.run`.
-    """
+    """Run a command and return its exit status; `args` is what was typed after the program's name."""
     return app.guarded(_dispatch, sys.argv[1:] if args is None else args)
 
 

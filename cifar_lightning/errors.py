@@ -2,6 +2,7 @@
 
 import re
 import signal
+from collections.abc import Iterator
 
 # The words of PyTorch on CPU, CUDA and MPS, which have no exception in common.
 NO_MEMORY = "(?i)out of memory|can't allocate memory|not enough memory"
@@ -38,17 +39,18 @@ class RunError(ReportedError, RuntimeError):
 
 
 class Interrupted(BaseException):  # no Exception: nothing on its way may take it for a failure
-    """A signal asked the program to end. Exit status 128 + its number: 130 for Ctrl-C, 143 for SIGTERM.
-
-    Args:
-        signum: The signal.
-        cause: What was saved, if anything.
-        remedy: How to resume.
-    """
+    """A signal asked the program to end. Exit status 128 + its number: 130 for Ctrl-C, 143 for SIGTERM."""
 
     def __init__(self, signum: int, cause: str = "stopped at once", remedy: str = "start it again") -> None:
         super().__init__(f"{signal.Signals(signum).name}: {cause}; {remedy}")
         self.status = 128 + signum
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception, then the one that it was raised from or while handling, and so on."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def is_out_of_memory(error: BaseException) -> bool:

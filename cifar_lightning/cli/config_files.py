@@ -32,26 +32,11 @@ _Loader.add_implicit_resolver(
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Return the settings in a file that `check_yaml` has let pass."""
-    content: dict[str, Any] = yaml.load(path.read_text(), _Loader)  # a SafeLoader: plain values alone
-    return content
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the settings of a configuration file with dotted names, as on the command line."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        name = prefix if key == "init_args" else f"{prefix}{key}."
-        found |= flat(value, name) if isinstance(value, dict) else {name[:-1]: value}
-    return found
-
-
-def check_yaml(path: Path) -> None:
-    """Raise an `InputError` with the line, unless the file is there and holds YAML settings."""
+    """Return the settings in a file; raise an `InputError` with the line unless it holds YAML settings."""
     try:
         if not path.is_file():
             raise InputError(str(path), "there is no such file", "see the folder configs/")
-        content = load_yaml(path)
+        content = yaml.load(path.read_text(), _Loader)  # a SafeLoader: plain values alone
     except OSError as error:
         raise InputError(str(path), f"can't be read ({error.strerror})", "see the folder configs/") from None
     except RecursionError:
@@ -67,3 +52,13 @@ def check_yaml(path: Path) -> None:
     model = content.get("model")
     if isinstance(model, dict) and model.get("init_args", {}) is None:
         raise InputError(f"{path}, model.init_args", "nothing stands below it", "write settings there or leave it out")
+    return content
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the settings of a configuration file with dotted names, as on the command line."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = prefix if key == "init_args" else f"{prefix}{key}."
+        found |= flat(value, name) if isinstance(value, dict) else {name[:-1]: value}
+    return found

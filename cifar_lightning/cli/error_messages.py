@@ -1,18 +1,24 @@
 """One line for a person out of an exception: which setting, which value, what is allowed, the nearest name."""
 
+import contextlib
 import errno
 import re
+import traceback
 from argparse import ArgumentError
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from inspect import signature
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
+import lightning
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.errors import ReportedError, is_out_of_memory
+from cifar_lightning.errors import InputError, ReportedError, RunError, causes, is_out_of_memory
 from cifar_lightning.models import ImageClassifier
+from cifar_lightning.runs.checkpoint import REMEDY
 
 TYPES = {
     "<class 'int'>": "a whole number",
@@ -31,27 +37,61 @@ REMEDIES = {
 }
 
 
-class Message(NamedTuple):
-    """What to print after `error: `, and the exit status for it."""
-
-    text: str
-    status: int
-
-
-def explain(error: BaseException) -> Message:
-    """Say in one line what went wrong while arguments were parsed, classes made from them, or a command run."""
-    ours = next((e for e in _chain(error) if isinstance(e, ReportedError)), None)
-    if ours:
-        full = next((name for name in settings() if name.rpartition(".")[2] == ours.field), ours.field)
-        return Message(f"{full}: {ours.cause}; {ours.remedy}", ours.status)
-    if isinstance(error, ArgumentError):  # what goes wrong later is not about arguments
-        return Message(_of_parser(str(error)), 2)
+def explain(error: BaseException) -> tuple[str, int]:
+    """Return what to print after `error: `, and the exit status, for whatever ends a command."""
+    for each in causes(error):
+        if isinstance(each, ReportedError):
+            full = next((name for name in settings() if name.rpartition(".")[2] == each.field), each.field)
+            return f"{full}: {each.cause}; {each.remedy}", each.status
+    if isinstance(error, ArgumentError):  # jsonargparse has no types to tell its errors apart, so the text decides
+        found = next(filter(None, (re.search(pattern, str(error), re.DOTALL) for pattern in RULES)), None)
+        if found is None:
+            return f"command line: {' '.join(str(error).split())}; `fit --help` lists what there is", 2
+        reword = RULES[found.re.pattern]
+        return found.expand(reword) if isinstance(reword, str) else reword(found), 2
     if isinstance(error, OSError) and (error.filename or error.errno in FULL):
         remedy = REMEDIES.get(error.errno or 0, "fix that, and start again")
-        return Message(f"{error.filename or 'disk'}: {error.strerror}; {remedy}", 1)
-    if any(is_out_of_memory(e) for e in _chain(error)):
-        return Message("model: it does not fit in memory; make it narrower or shallower", 1)
-    return Message(f"{type(error).__name__}: {' '.join(str(error).split())}; --debug shows where", 1)
+        return f"{error.filename or 'disk'}: {error.strerror}; {remedy}", 1
+    if any(map(is_out_of_memory, causes(error))):
+        return "model: it does not fit in memory; make it narrower or shallower", 1
+    return f"{type(error).__name__}: {' '.join(str(error).split())}; --debug shows where", 1
+
+
+@contextlib.contextmanager
+def naming_settings_of(checkpoint: Path | None) -> Iterator[None]:
+    """Name a checkpoint, if there is one, where its settings are wrong."""
+    try:
+        yield
+    except Exception as error:
+        text, status = explain(error)
+        if checkpoint is None or status != InputError.status:
+            raise
+        raise InputError(str(checkpoint), f"its settings: {text}", REMEDY) from None
+
+
+@contextlib.contextmanager
+def naming_what_failed(trainer: Trainer, checkpoint: Path | None) -> Iterator[None]:
+    """Name the batch size, the checkpoint or the Trainer's settings where these end a command."""
+    try:
+        yield
+    except (ReportedError, OSError):
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            # By now the Trainer has forgotten its stage; the model is still in training mode, or not.
+            name = "batch_size" if trainer.lightning_module.training else "eval_batch_size"
+            size = getattr(CIFAR10DataModule.of(trainer), name)
+            remedy = f"try --data.{name} {max(1, size // 2)}"
+            raise RunError(f"data.{name}", f"{size} images do not fit in memory", remedy) from error
+        frames, text = traceback.extract_tb(error.__traceback__), " ".join(str(error).split())
+        # Lightning takes a checkpoint apart in methods of such names, and lets any exception through.
+        if checkpoint and any("restore" in frame.name for frame in frames):
+            cause = f"can't be restored ({type(error).__name__}: {text})"
+            raise InputError(str(checkpoint), cause, REMEDY) from error
+        by_lightning = Path(lightning.__file__).parent in Path(frames[-1].filename).parents
+        if by_lightning and isinstance(error, ValueError | MisconfigurationException):
+            raise InputError("trainer", text.rstrip("."), "`fit --help` lists what it takes") from error
+        raise
 
 
 def settings() -> list[str]:
@@ -66,54 +106,37 @@ def architectures() -> list[type[ImageClassifier]]:
     return [ImageClassifier, *sorted(ImageClassifier.__subclasses__(), key=lambda kind: kind.__name__)]
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _of_parser(text: str) -> str:
-    """Reword what jsonargparse says: it has no types to tell its errors apart, so the text decides."""
-    for pattern, reword in RULES:
-        if found := re.search(pattern, text, re.DOTALL):
-            return reword if isinstance(reword, str) else reword(found, text)
-    return f"command line: {' '.join(text.split())}; `fit --help` lists what there is"
-
-
 def _key(text: str, *more: str) -> str:
     """Return the setting that a message is about: its nested parser keys, joined."""
     return ".".join([*re.findall(r'Parser key "([^"]+)"', text), *more]) or "command line"
 
 
-def _unknown(found: re.Match[str], text: str) -> str:
-    name = found[1].lstrip("-").partition("=")[0]
+def _unknown(found: re.Match[str]) -> str:
+    text, name = found.string, found[1].lstrip("-").partition("=")[0]
     if not found[1].startswith("-") and "unrecognized" in text:
         return f"{name}: an argument that belongs to no flag; flags start with --"
-    name = _key(text, name) if "Parser key" in text else name
-    name = name.replace(".init_args.", ".")
+    name = (_key(text, name) if "Parser key" in text else name).replace(".init_args.", ".")
     if name in settings():
         return f"{name}: no architecture comes before it; give --config configs/cnn.yaml or --model CNN first"
     near = get_close_matches(name, settings(), n=1, cutoff=0.7)
     return f"{name}: there is no such setting; " + (f"did you mean {near[0]}?" if near else "`fit --help` lists them")
 
 
-def _wrong_value(found: re.Match[str], text: str) -> str:
+def _wrong_value(found: re.Match[str]) -> str:
+    text = found.string
     value = re.search(r"Got value: (.*)", text) or re.search(r"Given value: (.*)", text)
     expected = dict.fromkeys(re.findall(r"Expected an? ([^\n]+?)(?:\. Got value: [^\n]*)?(?:\n|$)", text))
     if text.count("Parser key") > 1:  # 'model' itself may be left out; that is no help to a wrong value inside it
         expected.pop("<class 'NoneType'>", None)
-    given = value[1] if value else "this"
-    return f"{_key(text)}: {given} is not possible; use {' or '.join(map(_type, expected))}"
+    choices = ((name, re.fullmatch(r"typing\.Literal\[(.*)\]", name)) for name in expected)
+    allowed = [f"one of {m[1]}".replace("'", "") if m else TYPES.get(name, name) for name, m in choices]
+    return f"{_key(text)}: {value[1] if value else 'this'} is not possible; use {' or '.join(allowed)}"
 
 
-def _type(name: str) -> str:
-    choices = re.fullmatch(r"typing\.Literal\[(.*)\]", name)
-    return f"one of {choices[1]}".replace("'", "") if choices else TYPES.get(name, name)
-
-
-def _no_class(found: re.Match[str], text: str) -> str:
+def _no_class(found: re.Match[str]) -> str:
+    text, key = found.string, _key(found.string)
     given = re.search(r"class_path'?[ :=]+'([^']+)'", text) or re.search(r"Given value: (\S+)", text)
-    name, key = given[1] if given else "this", _key(text)
+    name = given[1] if given else "this"
     reason = re.search(r"Problem with given class_path '[^']+':\s+([^\n]+)", text)
     cause = f"{name} can't be imported ({reason[1]})" if reason else f"{name} is not a class for this"
     if "is not allowed" in text:
@@ -124,23 +147,19 @@ def _no_class(found: re.Match[str], text: str) -> str:
     return f"{key}: {cause}; name one of lightning.pytorch, or the import path of your own"
 
 
-RULES: tuple[tuple[str, str | Callable[[re.Match[str], str], str]], ...] = (
+# A pattern in the words of jsonargparse or argparse, and ours for it: a template of its groups, or a function.
+RULES: dict[str, str | Callable[[re.Match[str]], str]] = {
     # A wrong value for a class that takes the setting; the other classes that were tried do not accept it at all.
-    (r"Problem with given class_path '[^']+':\s+Parser key \"[^\"]+\":\s+Expected", _wrong_value),
-    (r"Option '([^']+)' is not accepted", _unknown),
-    (r"does not accept option '([^']+)'", _unknown),
-    (r"[Uu]nrecognized arguments: (\S+)", _unknown),
-    (
-        r"does not correspond to a subclass of|Expected a dot import path string: |Importing '[^']+' is not allowed",
-        _no_class,
-    ),
-    (r"class_path '[^']+'.*(?:No module named|Not a valid|has no attribute)", _no_class),
-    (r"arguments are required: \w+\.model", "model: missing; give --config configs/cnn.yaml, or --model CNN"),
-    (
-        r"argument --(\S+): invalid int value: '(.*)'",
-        lambda m, _: f"{m[1]}: {m[2]} is not possible; use a whole number",
-    ),
-    (r"Linked \"(\S+)\" must be given via \"(\S+)\"", lambda m, _: f"{m[1]}: follows {m[2]}; give --{m[2]}"),
-    (r"argument (?:-\w/)?--(\S+): expected", lambda m, _: f"{m[1]}: nothing follows it; give a value"),
-    (r"Expected an? ", _wrong_value),
-)
+    r"Problem with given class_path '[^']+':\s+Parser key \"[^\"]+\":\s+Expected": _wrong_value,
+    r"Option '([^']+)' is not accepted": _unknown,
+    r"does not accept option '([^']+)'": _unknown,
+    r"[Uu]nrecognized arguments: (\S+)": _unknown,
+    r"does not correspond to a subclass of|Expected a dot import path string: ": _no_class,
+    r"Importing '[^']+' is not allowed": _no_class,
+    r"class_path '[^']+'.*(?:No module named|Not a valid|has no attribute)": _no_class,
+    r"arguments are required: \w+\.model": "model: missing; give --config configs/cnn.yaml, or --model CNN",
+    r"argument --(\S+): invalid int value: '(.*)'": r"\1: \2 is not possible; use a whole number",
+    r"Linked \"(\S+)\" must be given via \"(\S+)\"": r"\1: follows \2; give --\2",
+    r"argument (?:-\w/)?--(\S+): expected": r"\1: nothing follows it; give a value",
+    r"Expected an? ": _wrong_value,
+}

@@ -1,5 +1,7 @@
 """The LightningCLI of this project: its defaults, and checkpoints that need nothing beside them."""
 
+import contextlib
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,14 @@ from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from cifar_lightning import callbacks
-from cifar_lightning.cli import blame, starting_point, validation
-from cifar_lightning.cli.config_files import check_yaml
+from cifar_lightning.cli import starting_point, validation
+from cifar_lightning.cli.config_files import load_yaml
+from cifar_lightning.cli.error_messages import naming_settings_of, naming_what_failed
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source, tagged
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.base import check_batch_norm
-from cifar_lightning.runs.checkpoint import Checkpoint
-from cifar_lightning.runs.checkpoint_io import DurableCheckpoints
+from cifar_lightning.runs.checkpoint import Checkpoint, DurableCheckpoints
 from cifar_lightning.runs.layout import RunFolder
 from cifar_lightning.runs.logger import RunLogger
 from cifar_lightning.runs.recovery import purge_step, repair
@@ -27,10 +29,9 @@ from cifar_lightning.utils import files, performance
 
 
 class SaveConfig(SaveConfigCallback):
-    """Leaves config.yaml in the folder of a run that trains, and in no other."""
+    """Leaves config.yaml, whole or not at all, in the folder of a run that trains, and in no other."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it when training starts, whole or not at all."""
         if stage == "fit" and trainer.loggers and trainer.log_dir:
             text: str = self.parser.dump(self.config, skip_unset=False)
             files.replace(RunFolder(Path(trainer.log_dir)).config, text.encode())
@@ -40,14 +41,13 @@ class CLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict`; the last three take everything from the checkpoint."""
 
     start: starting_point.StartingPoint | None = None
-    blamed: Path | None = None  # for wrong settings: the checkpoint, where the person gave none
+    settings_from: Path | None = None  # the checkpoint, where the person gave no settings that could be wrong
     source: Source | None = None
     why_precision = ""
 
     def __init__(self, args: Sequence[str]) -> None:
         # A person may name any class of their own; jsonargparse's list of what runs code by itself is enforced.
         set_parsing_settings(import_path_denylist=[])
-        keep_raising = {"exit_on_error": False}
         super().__init__(
             ImageClassifier,
             CIFAR10DataModule,
@@ -62,13 +62,12 @@ class CLI(LightningCLI):
             trainer_defaults={"max_epochs": 50, "devices": 1, "num_sanity_val_steps": 0, "enable_model_summary": False},
             parser_kwargs={
                 "prog": "python -m cifar_lightning",
-                **keep_raising,
-                **{name: dict(keep_raising) for name in self.subcommands()},
+                "exit_on_error": False,
+                **{name: {"exit_on_error": False} for name in self.subcommands()},
             },
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the seed and the run's folder."""
         parser.add_argument("--seed_everything", type=int, default=0, help="Seed of weights, order, masks; 0 or more.")
         parser.add_argument("--logs", type=str, default="logs", help="Folder of all runs.")
         help_name = "The run goes to LOGS/NAME/version_N; null is the name of the configuration file."
@@ -77,7 +76,6 @@ class CLI(LightningCLI):
         parser.add_argument("--resume", type=str | None, default=None, help=help_resume)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link one seed to everything."""
         parser.link_arguments("seed_everything", "data.seed")
 
     @staticmethod
@@ -95,11 +93,13 @@ class CLI(LightningCLI):
             raise InputError(command, "no such command", f"use one of {commands}, benchmark, study, report")
         given, rest = starting_point.read_arguments(args[1:])
         for file in given.config:
-            check_yaml(Path(file))
+            load_yaml(Path(file))  # raises what is wrong with it, by line
         if not {"-h", "--help"} & set(rest):
-            self.start = starting_point.find(command, given, lambda: self._last_run(parser, rest))
-        self.blamed = self.restored.path if self.restored and not rest else None
-        with blame.settings_of(self.blamed):
+            self.start = starting_point.find(
+                command, given, lambda: starting_point.last_run(self._runs(parser.parse_args(["fit", *rest])["fit"]))
+            )
+        self.settings_from = self.restored.path if self.restored and not rest else None
+        with naming_settings_of(self.settings_from):
             self.config = parser.parse_args([command, *(self.start.settings if self.start else []), *rest])
         config = self.config[command]
         for name in ("ckpt_path", "resume"):  # their flags were taken out above
@@ -111,10 +111,6 @@ class CLI(LightningCLI):
     def restored(self) -> Checkpoint | None:
         """The checkpoint that the command starts from."""
         return self.start.checkpoint if self.start else None
-
-    def _last_run(self, parser: LightningArgumentParser, args: Sequence[str]) -> RunFolder | None:
-        config = parser.parse_args(["fit", *args])["fit"]
-        return starting_point.last_run(self._runs(config))
 
     def _runs(self, config: Any) -> Path:
         """Resolve what names a run, and return the folder of all runs of that name."""
@@ -135,13 +131,16 @@ class CLI(LightningCLI):
         runs = self._runs(config)
         if self.start is None:
             validation.check_logs(runs)
-        validation.check_trainer(config.trainer, resumes=bool(self.start and self.subcommand == "fit"))
+        steps, resumes = config.trainer.accumulate_grad_batches, bool(self.start and self.subcommand == "fit")
+        check(steps >= 1, "trainer.accumulate_grad_batches", steps, "1 or more")
+        check(not (resumes and config.trainer.fast_dev_run), "trainer.fast_dev_run", True, "false: this run resumes")
+        allowed = not resumes or config.trainer.logger in (None, True, False)
+        check(allowed, "trainer.logger", "another logger", "this program's own: this run resumes")
         if config.trainer.precision is None and config.trainer.plugins is None:
             config.trainer.precision, self.why_precision = performance.best_precision(config.trainer.accelerator)
 
     def instantiate_classes(self) -> None:
-        """Make Trainer, model and data."""
-        with blame.settings_of(self.blamed):
+        with naming_settings_of(self.settings_from):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -185,14 +184,18 @@ class CLI(LightningCLI):
         validation.check_fits(self.restored, self.model)
         changed = validation.changes(self.restored, config)
         if self.subcommand == "fit":
-            validation.check_resumes(self.restored, config, may_be_done=self.start.may_be_done)
+            validation.check_resumes(self.restored, config, changed, may_be_done=self.start.may_be_done)
             dumped = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))["fit"]
             changed |= validation.trainer_changes(self.start.run, dumped["trainer"])
-        else:
-            validation.check_evaluates(self.restored, str(self.subcommand), config)
+        elif "data.source" in changed:
+            there, now = changed["data.source"]
+            raise InputError("data.source", f"{now}, but the checkpoint was trained on {there}", "leave it out")
+        elif self.subcommand == "validate" and not config["data"]["val_size"]:
+            raise InputError("data.val_size", "0 leaves nothing to validate on", "give --data.val_size 10000")
         given = ", ".join(f"{name} {now} (there: {was})" for name, (was, now) in changed.items())
         where = "model and data as there" + (f", but for {given}" if given else "")
-        print(f"{self.restored.path}: {type(self.model).__name__} {self.restored.progress}; {where}")
+        done = f"after epoch {self.restored.epochs}" + f" and {self.restored.midway} steps" * bool(self.restored.midway)
+        print(f"{self.restored.path}: {type(self.model).__name__} {done}; {where}")
 
     def fit(self, **_: Any) -> None:
         """Train, in a folder that no other process trains in, repaired first if the run resumes."""
@@ -200,29 +203,36 @@ class CLI(LightningCLI):
         if not isinstance(logger, RunLogger):
             return self._run(self.trainer.fit)
         self.datamodule.prepare_data()  # before there is a folder: without data there is no run
-        with blame.locked_run(Path(logger.log_dir), self.trainer, new=self.start is None):
-            if self.start is None:
-                return self._run(self.trainer.fit)
-            if self.restored and self.restored.is_done(self.trainer.max_epochs):
-                repair(self.start.run, self.restored)
-                return print(f"{logger.log_dir}: all epochs are done; for more give a larger --trainer.max_epochs")
-            # To disk: that points of the event files are stale must be known after the repair, too.
-            logger.save()
-            return self._run(self.trainer.fit, repair(self.start.run, self.restored))
+        folder = Path(logger.log_dir)
+        try:
+            with files.locked(folder):
+                if self.start is None:
+                    return self._run(self.trainer.fit)
+                if self.restored and self.restored.is_done(self.trainer.max_epochs):
+                    repair(self.start.run, self.restored)
+                    return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
+                # To disk: that points of the event files are stale must be known after the repair, too.
+                logger.save()
+                return self._run(self.trainer.fit, repair(self.start.run, self.restored))
+        except BlockingIOError:
+            raise InputError(str(folder), "another process is training here", "wait for it, or stop it") from None
+        except InputError:
+            if self.start is None and not self.trainer.global_step:  # refused before it has trained a step
+                shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(OSError):  # there are other runs
+                    folder.parent.rmdir()
+            raise
 
     def validate(self, **_: Any) -> None:
-        """Measure loss and accuracy on the validation set."""
         self._run(self.trainer.validate, verbose=False)
 
     def test(self, **_: Any) -> None:
-        """Measure loss and accuracy on the test set."""
         self._run(self.trainer.test, verbose=False)
 
     def predict(self, **_: Any) -> None:
-        """Classify images."""
         self._run(self.trainer.predict, return_predictions=False)
 
     def _run(self, command: Callable[..., object], checkpoint: Path | None = None, **more: Any) -> None:
         path = checkpoint or (self.restored.path if self.restored else None)
-        with performance.still_heap(), blame.running(self.trainer, path):
+        with performance.still_heap(), naming_what_failed(self.trainer, path):
             command(self.model, datamodule=self.datamodule, ckpt_path=path, **more)

@@ -5,22 +5,21 @@ import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
-from cifar_lightning.cli.config_files import check_yaml, flat, load_yaml
+from cifar_lightning.cli.config_files import flat, load_yaml
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import Checkpoint, newest, read_checkpoint
-from cifar_lightning.runs.layout import VERSION, RunFolder
+from cifar_lightning.runs.layout import RunFolder, versions
 
 # All that a checkpoint may have imported on its own word: it may come from anywhere.
 OURS = "cifar_lightning.models."
 
 
-@dataclass(frozen=True)
-class StartingPoint:
+class StartingPoint(NamedTuple):
     """The run that a command evaluates or resumes."""
 
     run: RunFolder
@@ -35,9 +34,6 @@ def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
     Returns:
         What these give, and `logs`, `name`, `model` and all `config` files, which stay; and the other arguments, with
         several files behind `--data.images` (a shell expands `*.png`) as one list.
-
-    Raises:
-        InputError: No value follows a flag.
     """
     for flag, following in pairwise([*args, "--"]):  # the parser would name the section alone
         if re.fullmatch(r"--[\w.]+", flag) and following.startswith("--") and flag not in ("--help", "--print_config"):
@@ -61,57 +57,46 @@ def find(command: str, given: Namespace, last: Callable[[], RunFolder | None]) -
         command: `fit`, `validate`, `test` or `predict`.
         given: As `read_arguments` returns it.
         last: Returns the newest run of the name that was given.
-
-    Raises:
-        InputError: It is not there, not whole, or not for this command.
     """
-    path, folder = given.ckpt_path, given.resume
-    for name, value in (("ckpt_path", path), ("resume", folder)):
-        check(value != "", name, value, "a path")
+    path, folder, fits = given.ckpt_path, given.resume, command == "fit"
+    check(path != "", "ckpt_path", path, "a path")
+    check(folder != "", "resume", folder, "a path")
     check(path is None or folder is None, "resume", folder, "either this or --ckpt_path")
-    if command != "fit":
-        check(folder is None, "resume", folder, "--ckpt_path: only `fit` resumes a run")
-        if path is None:
-            remedy = "give --ckpt_path RUN/checkpoints/best.ckpt"
-            raise InputError("ckpt_path", f"{command} needs a checkpoint", remedy)
+    check(fits or folder is None, "resume", folder, "--ckpt_path: only `fit` resumes a run")
     if folder is not None:
         for name in ("logs", "name"):
             check(getattr(given, name) is None, name, getattr(given, name), "none: a run resumes in its folder")
         return from_run(RunFolder(Path(folder)), given)
-    if command == "fit" and path == "last":
+    if fits and path is None:
+        return None
+    if path is None:
+        raise InputError("ckpt_path", f"{command} needs a checkpoint", "give --ckpt_path RUN/checkpoints/best.ckpt")
+    if fits and path == "last":
         if run := last():
             return from_run(run, given, configured=True)
         print("nothing to resume: starts a new run")
         return None
-    if path is None:
-        return None
     checkpoint = read_checkpoint(Path(path))
-    if command == "fit" and not checkpoint.resumable:
+    if fits and not checkpoint.resumable:
         raise InputError(path, "written by an older version, it holds too little to resume from", "start a new run")
     return StartingPoint(RunFolder.of_checkpoint(checkpoint.path), checkpoint, _settings(checkpoint, given), False)
 
 
 def from_run(run: RunFolder, given: Namespace, *, configured: bool = False) -> StartingPoint:
-    """Take the newest whole checkpoint of a run, and the rest from its config.yaml, unless that is `configured` again.
-
-    Raises:
-        InputError: There is no run in that folder, or none of its checkpoints is whole.
-    """
+    """Take a run's newest whole checkpoint, and the rest from its config.yaml, unless that is `configured` again."""
     if not run.config.is_file() and not run.checkpoints.is_dir():
         raise InputError("resume", f"{run.path} is not the folder of a run", "name one: logs/cnn/version_0, say")
-    settings, config = [], run.config if run.config.is_file() and not configured else None
-    if config:
-        check_yaml(config)
-        settings += ["--config", str(config)]
-        root = flat(load_yaml(config)).get("data.root")
-        if isinstance(root, str) and not Path(root).is_dir():  # it is gone, or the run came from another machine
-            settings += ["--data.root=null"]
+    configs = [run.config] if run.config.is_file() and not configured else []
+    settings = [f"--config={config}" for config in configs]
+    roots = [flat(load_yaml(config)).get("data.root") for config in configs]
+    if any(isinstance(root, str) and not Path(root).is_dir() for root in roots):
+        settings.append("--data.root=null")  # it is gone, or the run came from another machine
     checkpoint, broken = newest(run)
     for error in broken:
         print(f"not using {error.field}: {error.cause}", file=sys.stderr)
     if checkpoint:
         # config.yaml last: where a run was told to train more epochs, it knows before the next checkpoint does.
-        return StartingPoint(run, checkpoint, [*_settings(checkpoint, given, config), *settings], True)
+        return StartingPoint(run, checkpoint, [*_settings(checkpoint, given, *configs), *settings], True)
     if broken:
         raise InputError("resume", f"no checkpoint in {run.path} is whole", "start a new run")
     if len(metrics_csv.read(run.metrics)) > 1:  # so its checkpoints were not to be kept
@@ -120,11 +105,11 @@ def from_run(run: RunFolder, given: Namespace, *, configured: bool = False) -> S
     return StartingPoint(run, None, settings, True)
 
 
-def _settings(checkpoint: Checkpoint, given: Namespace, config: Path | None = None) -> list[str]:
+def _settings(checkpoint: Checkpoint, given: Namespace, *configs: Path) -> list[str]:
     """Return the configuration that a checkpoint carries, as arguments; its model only if that is of this project."""
     settings, theirs = checkpoint.config, checkpoint.architecture
     if not theirs.startswith(OURS):
-        files = [Path(file) for file in (*given.config, *([config] if config else []))]
+        files = (*map(Path, given.config), *configs)
         if theirs not in [given.model, *(flat(load_yaml(file)).get("model.class_path") for file in files)]:
             remedy = "name it with --model or --config RUN/config.yaml, if you trust it"
             raise InputError(str(checkpoint.path), f"its model {theirs} is not of this project", remedy)
@@ -134,7 +119,5 @@ def _settings(checkpoint: Checkpoint, given: Namespace, config: Path | None = No
 
 def last_run(runs: Path) -> RunFolder | None:
     """Return the newest of the runs of one name; None if it has no checkpoint to resume from."""
-    numbers = ((path.name.removeprefix(VERSION), path) for path in runs.glob(f"{VERSION}*"))
-    versions = sorted((int(text), path) for text, path in numbers if text.isdigit())
-    run = RunFolder(versions[-1][1]) if versions else None
-    return run if run and any(run.checkpoints.glob("*.ckpt")) else None
+    run = RunFolder(max(versions(runs), default=(0, runs))[1])
+    return run if any(run.checkpoints.glob("*.ckpt")) else None

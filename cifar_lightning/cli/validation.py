@@ -1,4 +1,4 @@
-"""Whether a checkpoint, a run's folder and the settings of a command go together."""
+"""Whether a checkpoint, a run's folder and the settings of a command go together: an `InputError` where they do not."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from cifar_lightning.cli.config_files import load_yaml
-from cifar_lightning.errors import InputError, check
+from cifar_lightning.errors import InputError
 from cifar_lightning.runs.checkpoint import Checkpoint, architecture
 from cifar_lightning.runs.layout import RunFolder
 
@@ -20,19 +20,15 @@ Changes = dict[str, tuple[Any, Any]]  # a setting to its value there and its val
 
 def changes(checkpoint: Checkpoint, config: dict[str, Any]) -> Changes:
     """Return the settings of seed, model and data that differ from the checkpoint's."""
-    kept = checkpoint.config
-    groups = {
-        "": (kept, {"seed_everything": config["seed_everything"]}),
-        "model.": (kept["model"]["init_args"], config["model"]["init_args"]),
-        "data.": (kept["data"], config["data"]),
-    }
-    both = {
-        prefix + name: tuple(list(x) if isinstance(x, tuple) else x for x in (there[name], value))
-        for prefix, (there, now) in groups.items()
-        for name, value in now.items()
-        if name in there and name != "root"
-    }
-    return {name: (there, now) for name, (there, now) in both.items() if there != now}
+
+    def dotted(settings: dict[str, Any]) -> dict[str, Any]:
+        model, data = settings["model"]["init_args"], settings["data"]
+        named = {f"model.{n}": x for n, x in model.items()} | {f"data.{n}": x for n, x in data.items() if n != "root"}
+        named = {"seed_everything": settings["seed_everything"]} | named
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in named.items()}
+
+    there, now = dotted(checkpoint.config), dotted(config)
+    return {name: (there[name], value) for name, value in now.items() if there.get(name, value) != value}
 
 
 def trainer_changes(run: RunFolder, now: dict[str, Any]) -> Changes:
@@ -42,38 +38,28 @@ def trainer_changes(run: RunFolder, now: dict[str, Any]) -> Changes:
     return {f"trainer.{name}": (there.get(name), now[name]) for name in changed}
 
 
-def check_resumes(checkpoint: Checkpoint, config: dict[str, Any], *, may_be_done: bool) -> None:
-    """Raise an `InputError` unless `fit` resumes the same run with these settings, and has epochs left to train."""
-    for name, (there, now) in changes(checkpoint, config).items():
+def check_resumes(checkpoint: Checkpoint, config: dict[str, Any], changed: Changes, *, may_be_done: bool) -> None:
+    """Check that `fit` resumes the same run with these settings, and has epochs left to train."""
+    for name, (there, now) in changed.items():
         raise InputError(name, f"{now!r}, but the run to resume has {there!r}", "leave it out, or start a new run")
-    steps = config["trainer"]["max_steps"]
+    steps, epochs = config["trainer"]["max_steps"], config["trainer"]["max_epochs"]
     if steps not in (None, -1) and not checkpoint.midway:  # Lightning would end the epoch once more
         cause = f"{steps}, but a run that counts steps resumes exactly only in the middle of an epoch"
         raise InputError("trainer.max_steps", cause, "give --trainer.max_steps -1 and how many epochs")
-    epochs, schedule = config["trainer"]["max_epochs"], config["model"]["init_args"].get("schedule", "constant")
     if 0 <= (epochs or 0) < checkpoint.epochs + (not may_be_done):
         cause = f"{epochs}, but {checkpoint.path} has done {checkpoint.epochs}"
         raise InputError("trainer.max_epochs", cause, "give more, or test the checkpoint")
+    schedule = config["model"]["init_args"].get("schedule", "constant")
     if schedule != "constant" and epochs != checkpoint.max_epochs:
         cause = f"{epochs}, but the {schedule} schedule was laid out for {checkpoint.max_epochs}"
         raise InputError("trainer.max_epochs", cause, "leave it at that, or start a new run")
 
 
-def check_evaluates(checkpoint: Checkpoint, command: str, config: dict[str, Any]) -> None:
-    """Raise an `InputError` unless these settings leave images of the same kind to evaluate."""
-    there, now = checkpoint.config["data"]["source"], config["data"]["source"]
-    if there != now:
-        raise InputError("data.source", f"{now}, but the checkpoint was trained on {there}", "leave it out")
-    if command == "validate" and not config["data"]["val_size"]:
-        raise InputError("data.val_size", "0 leaves nothing to validate on", "give --data.val_size 10000")
-
-
 def check_fits(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Raise an `InputError` unless the checkpoint is of this architecture, its weights the same by name and shape."""
-    remedy = f"leave out --config and --model: {checkpoint.path} knows its own"
-    if architecture(model) != checkpoint.architecture:
-        cause = f"{architecture(model)} was asked for, the checkpoint holds {checkpoint.architecture}"
-        raise InputError("model", cause, remedy)
+    """Check that the checkpoint is of this architecture, its weights the same by name and shape."""
+    remedy, asked = f"leave out --config and --model: {checkpoint.path} knows its own", architecture(model)
+    if asked != checkpoint.architecture:
+        raise InputError("model", f"{asked} was asked for, the checkpoint holds {checkpoint.architecture}", remedy)
     there, here = ({n: tuple(x.shape) for n, x in w.items()} for w in (checkpoint.weights, model.state_dict()))
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
@@ -81,18 +67,8 @@ def check_fits(checkpoint: Checkpoint, model: nn.Module) -> None:
             raise InputError("model", cause, remedy)
 
 
-def check_trainer(trainer: Any, *, resumes: bool) -> None:
-    """Raise an `InputError` for settings of the Trainer that can't be."""
-    steps = trainer.accumulate_grad_batches
-    check(steps >= 1, "trainer.accumulate_grad_batches", steps, "1 or more")
-    if resumes:
-        check(not trainer.fast_dev_run, "trainer.fast_dev_run", True, "false: this run resumes")
-        own = trainer.logger in (None, True, False)
-        check(own, "trainer.logger", "another logger", "this program's own: this run resumes")
-
-
 def check_logs(folder: Path) -> None:
-    """Raise an `InputError` unless a run can have its folder in there."""
+    """Check that a run can have its folder in there."""
     try:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             folder.lstat()  # raises if the name is too long

@@ -1,5 +1,7 @@
-"""Read a checkpoint: its run's settings, its weights, and how far it is. Nothing in it can run code."""
+"""Checkpoints: written durably, read only if whole, and nothing in them can run code."""
 
+import contextlib
+import io
 import json
 import zipfile
 from dataclasses import dataclass
@@ -7,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from cifar_lightning.errors import InputError
 from cifar_lightning.runs.layout import RunFolder
 from cifar_lightning.runs.metrics_csv import Row
+from cifar_lightning.utils import files
 
 # Settings of a data module that belong to one call or one machine, not to the run.
 NOT_RESTORED = ("images", "num_workers", "seed", "mirrors")
@@ -24,6 +28,7 @@ class Checkpoint:
     """A checkpoint of this project, read and checked."""
 
     path: Path
+    architecture: str  # the import path of the model's class
     config: dict[str, Any]  # seed, model, data and precision, in the form of a configuration file
     weights: dict[str, Tensor]  # the model's state dict
     epochs: int  # done when it was saved
@@ -38,15 +43,10 @@ class Checkpoint:
         """Return whether a run of so many epochs has nothing left to do after it."""
         return self.epochs == max_epochs or (self.stopped and self.max_epochs == max_epochs)
 
-    @property
-    def progress(self) -> str:
-        """How far it is: `after epoch 2 and 40 steps`."""
-        return f"after epoch {self.epochs}" + (f" and {self.midway} steps" if self.midway else "")
 
-    @property
-    def architecture(self) -> str:
-        """The import path of the model's class."""
-        return str(self.config["model"]["class_path"])
+def architecture(model: nn.Module) -> str:
+    """Return the import path of a model's class."""
+    return f"{type(model).__module__}.{type(model).__qualname__}"
 
 
 def newest(run: RunFolder) -> tuple[Checkpoint | None, list[InputError]]:
@@ -56,23 +56,17 @@ def newest(run: RunFolder) -> tuple[Checkpoint | None, list[InputError]]:
     for path in sorted(run.checkpoints.glob("*.ckpt")):
         try:
             found = read_checkpoint(path)
-        except InputError as error:
-            broken.append(error)
-        else:
             if found.resumable and (best is None or found.steps >= best.steps):
                 best = found
+        except InputError as error:
+            broken.append(error)
     return best, broken
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a file of tensors and plain values, and nothing else: no code in it can run, no class is looked up.
-
-    Raises:
-        InputError: It can't be read, or is not as it was written: `torch.save` writes a CRC-32 of each part, which
-            `torch.load` does not check.
-    """
+    """Read a file of tensors and plain values, and nothing else: no code in it can run, no class is looked up."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive:  # `torch.save` writes a CRC-32 of each part; `torch.load` checks none
             if part := archive.testzip():
                 raise zipfile.BadZipFile(part)
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -84,68 +78,62 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint.
-
-    Raises:
-        InputError: It is not there, damaged, or not one of this project.
-    """
+    """Read a checkpoint; an `InputError` unless it is there, whole, and one of this project."""
     if not path.is_file():
         raise InputError(str(path), "there is no such checkpoint", "a run leaves its own in RUN/checkpoints/best.ckpt")
     content = load(path)
     try:
-        return _parse(path, content)
+        loop, history = content["loops"]["fit_loop"], content["callbacks"]["History"]
+        epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]["current"]
+        [float(x) for row in history["rows"] for x in row.values()]  # raises unless all are numbers
+        resumable = stopped = False
+        with contextlib.suppress(KeyError, IndexError, TypeError, RuntimeError):  # an older version wrote less
+            content["optimizer_states"][0]["param_groups"]
+            history["validation"]
+            torch.Generator().set_state(content["callbacks"]["EpochSeed"]["cpu"])
+            resumable, stopped = True, content["callbacks"]["Checkpoints"]["stopped"]
+        return Checkpoint(
+            path=path,
+            architecture=str(content["architecture"]),
+            config=_config(content),
+            weights={name: tensor.detach() for name, tensor in content["state_dict"].items()},
+            epochs=epochs["processed"],
+            steps=content["global_step"],
+            midway=batches["processed"] * (epochs["processed"] < epochs["ready"]),
+            rows=[dict(row) for row in history["rows"]],
+            max_epochs=content.get("max_epochs"),
+            stopped=stopped,
+            resumable=resumable,
+        )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise InputError(str(path), "not a checkpoint of this program", REMEDY) from error
 
 
-def _parse(path: Path, content: dict[str, Any]) -> Checkpoint:
-    loop, callbacks = content["loops"]["fit_loop"], content["callbacks"]
-    epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]["current"]
-    rows = [dict(row) for row in callbacks["History"]["rows"]]
-    [float(x) for row in rows for x in row.values()]  # raises unless all are numbers
-    resumable = _is_resumable(content)
-    return Checkpoint(
-        path=path,
-        config=_config(content),
-        weights={name: tensor.detach() for name, tensor in content["state_dict"].items()},
-        epochs=epochs["processed"],
-        steps=content["global_step"],
-        midway=batches["processed"] * (epochs["processed"] < epochs["ready"]),
-        rows=rows,
-        max_epochs=content.get("max_epochs"),
-        stopped=resumable and callbacks["Checkpoints"]["stopped"],
-        resumable=resumable,
-    )
-
-
 def _config(content: dict[str, Any]) -> dict[str, Any]:
-    settings = content["datamodule_hyper_parameters"]
-    data = {name: value for name, value in settings.items() if name not in NOT_RESTORED}
+    data = {name: x for name, x in content["datamodule_hyper_parameters"].items() if name not in NOT_RESTORED}
     if data["root"] and not Path(data["root"]).is_dir():
         data["root"] = None  # it came from another machine
+    epochs = {"max_epochs": content["max_epochs"]} if content.get("max_epochs") else {}
     config = {
-        "seed_everything": settings["seed"],
+        "seed_everything": content["datamodule_hyper_parameters"]["seed"],
         "model": {"class_path": content["architecture"], "init_args": dict(content["hyper_parameters"])},
         "data": data,
-        "trainer": {"precision": content["precision"]},
+        "trainer": {"precision": content["precision"], **epochs},
     }
-    if content.get("max_epochs"):
-        config["trainer"]["max_epochs"] = content["max_epochs"]
     json.dumps(config)  # raises unless all are plain values
     return config
 
 
-def _is_resumable(content: dict[str, Any]) -> bool:
-    try:
-        content["optimizer_states"][0]["param_groups"]
-        content["callbacks"]["History"]["validation"]
-        content["callbacks"]["Checkpoints"]["stopped"]
-        torch.Generator().set_state(content["callbacks"]["EpochSeed"]["cpu"])
-    except (KeyError, IndexError, TypeError, RuntimeError):
-        return False
-    return True
+class DurableCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints that survive the process and a power cut, and reads none but whole ones of plain values."""
 
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint to disk, and only then give it its name."""
+        buffer, path = io.BytesIO(), Path(path)
+        torch.save(checkpoint, buffer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(path, buffer.getbuffer())
 
-def architecture(model: nn.Module) -> str:
-    """Return the import path of a model's class."""
-    return f"{type(model).__module__}.{type(model).__qualname__}"
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        """Read one to the CPU: tensors and plain values alone, whatever is asked for."""
+        return load(Path(path))

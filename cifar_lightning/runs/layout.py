@@ -10,22 +10,13 @@ VERSION = "version_"  # a run's folder is LOGS/NAME/version_N
 
 
 class RunFolder:
-    """Paths of the files that a run leaves in its folder.
-
-    Attributes:
-        path: The folder.
-        config: All settings, for `fit --config`.
-        metrics: The curves, a row per epoch.
-        test: Results of `test`.
-        predictions: Results of `predict`.
-        checkpoints: The folder of checkpoints.
-    """
+    """Paths of the files that a run leaves in its folder."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.config, self.metrics = path / "config.yaml", path / "metrics.csv"
-        self.test, self.predictions = path / "test.json", path / "predictions.csv"
-        self.checkpoints = path / "checkpoints"
+        self.path, self.checkpoints = path, path / "checkpoints"
+        self.config = path / "config.yaml"  # all settings, for `fit --config`
+        self.metrics = path / "metrics.csv"  # the curves, a row per epoch
+        self.test, self.predictions = path / "test.json", path / "predictions.csv"  # results of the commands
 
     @classmethod
     def of_checkpoint(cls, path: Path) -> Self:
@@ -35,3 +26,9 @@ class RunFolder:
     def checkpoint(self, name: str) -> Path:
         """Return the path of BEST, LAST, PREVIOUS, INTERRUPTED or NEW."""
         return self.checkpoints / name
+
+
+def versions(runs: Path) -> list[tuple[int, Path]]:
+    """Return number and folder of every run of one name."""
+    named = ((path.name.removeprefix(VERSION), path) for path in runs.glob(f"{VERSION}*"))
+    return [(int(number), path) for number, path in named if number.isdigit()]

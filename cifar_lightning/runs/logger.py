@@ -1,10 +1,11 @@
 """TensorBoard's logger, in the folder of one run."""
 
+import contextlib
 from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from cifar_lightning.runs.layout import EVENTS, VERSION
+from cifar_lightning.runs.layout import EVENTS, VERSION, versions
 from cifar_lightning.utils import files
 
 
@@ -12,8 +13,6 @@ class RunLogger(TensorBoardLogger):
     """Writes event files to LOGS/NAME/version_N, and no hparams.yaml beside the config.yaml that holds them all.
 
     Args:
-        logs: Folder of all runs.
-        name: Of the run.
         run: A run that exists; None makes a new version.
         purge_step: Hides the points of earlier event files from this step on: they are written again.
     """
@@ -24,14 +23,20 @@ class RunLogger(TensorBoardLogger):
 
     @property
     def log_dir(self) -> str:
-        """The run's folder, made when it is first asked for."""
+        """The run's folder, made when it is first asked for; of two runs that start at once, each gets its own."""
         if self.run is None:
-            self.run = new_run(Path(self.root_dir))
+            runs = Path(self.root_dir)
+            runs.mkdir(parents=True, exist_ok=True)
+            number = max(versions(runs), default=(-1, runs))[0]
+            while self.run is None:
+                number += 1
+                with contextlib.suppress(FileExistsError):
+                    (runs / f"{VERSION}{number}").mkdir()
+                    self.run = runs / f"{VERSION}{number}"
         return str(self.run)
 
     @property
     def version(self) -> str:
-        """The folder's name."""
         return Path(self.log_dir).name
 
     def save(self) -> None:
@@ -39,17 +44,3 @@ class RunLogger(TensorBoardLogger):
         self.experiment.flush()
         for path in Path(self.log_dir).glob(EVENTS):
             files.sync(path)
-
-
-def new_run(runs: Path) -> Path:
-    """Make the next version_N; of two runs that start at once, each gets its own."""
-    runs.mkdir(parents=True, exist_ok=True)
-    taken = (path.name.removeprefix(VERSION) for path in runs.glob(f"{VERSION}*"))
-    number = max((int(text) for text in taken if text.isdigit()), default=-1) + 1
-    while True:
-        try:
-            (runs / f"{VERSION}{number}").mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return runs / f"{VERSION}{number}"

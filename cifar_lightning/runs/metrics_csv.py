@@ -10,11 +10,7 @@ Row = dict[str, float]
 
 
 def read(path: Path) -> list[Row]:
-    """Return the rows without their empty cells; none where there is no file.
-
-    Raises:
-        ValueError: The file holds something else.
-    """
+    """Return the rows without their empty cells, none where there is no file; a `ValueError` if it holds text."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -23,9 +19,8 @@ def read(path: Path) -> list[Row]:
 
 def write(path: Path, rows: list[Row]) -> None:
     """Write rows with a header, unless they stand there already; a row that lacks a column leaves it empty."""
-    columns = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(columns))
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
     writer.writerows(rows)
     content = text.getvalue().encode()

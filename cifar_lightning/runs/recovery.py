@@ -9,32 +9,26 @@ from cifar_lightning.runs.checkpoint import Checkpoint, read_checkpoint
 from cifar_lightning.runs.layout import BEST, EVENTS, INTERRUPTED, LAST, NEW, PREVIOUS, RunFolder
 from cifar_lightning.utils import files
 
-# Kept, so that it can be looked into, and so that the next checkpoint does not push out the whole one before it.
-DAMAGED = ".damaged"
-
-# A run that returns to an earlier epoch must not find the later ones again that it has left.
-LATER = ".later"
-
 
 def repair(run: RunFolder, checkpoint: Checkpoint | None) -> Path | None:
-    """Repair the folder of a run that resumes from a checkpoint, or (None) from the beginning, and has it locked.
-
-    Returns:
-        Where the checkpoint is now.
-
-    Raises:
-        InputError: The checkpoint has been replaced since it was read, before the folder was locked.
-    """
-    if checkpoint and read_checkpoint(checkpoint.path).steps != checkpoint.steps:
-        raise InputError(str(run.path), "another process has just trained here", "start again")
+    """Repair the locked folder of a run that resumes from a checkpoint (None: anew); return where that is now."""
     if checkpoint:
-        _set_aside_others(run, checkpoint)
+        if read_checkpoint(checkpoint.path).steps != checkpoint.steps:  # replaced before the folder was locked
+            raise InputError(str(run.path), "another process has just trained here", "start again")
+        for path in sorted({*run.checkpoints.glob("*.ckpt")} - {checkpoint.path}):
+            try:  # a run that returns to an earlier epoch must not find the later ones again that it has left
+                suffix = ".later" if read_checkpoint(path).steps > checkpoint.steps else ""
+            except InputError:  # kept to be looked into, and so that the next does not push out the whole one before it
+                suffix = ".damaged"
+            if suffix:
+                print(f"sets aside {path} as {path.name}{suffix}", file=sys.stderr)
+                path.replace(f"{path}{suffix}")
     for leftover in [*run.path.glob(files.TEMPORARY), *run.checkpoints.glob(files.TEMPORARY)]:
         leftover.unlink()
-    if not checkpoint or not checkpoint.rows:
-        run.metrics.unlink(missing_ok=True)
-    else:
+    if checkpoint and checkpoint.rows:
         metrics_csv.write(run.metrics, checkpoint.rows)
+    else:
+        run.metrics.unlink(missing_ok=True)
     if checkpoint and checkpoint.path.name == NEW:
         return settle(checkpoint.path, checkpoint.rows)
     return checkpoint.path if checkpoint else None
@@ -59,14 +53,9 @@ def purge_step(run: RunFolder, checkpoint: Checkpoint | None) -> int | None:
 
 
 def settle(new: Path, rows: list[metrics_csv.Row]) -> Path:
-    """Give the checkpoint of an epoch its names; if that was cut off, it is done again from the start.
+    """Give the checkpoint of an epoch its name, `last.ckpt`, and perhaps `best.ckpt`; if cut off, done from the start.
 
-    Args:
-        new: The checkpoint, beside those of the epochs before.
-        rows: The history up to it.
-
-    Returns:
-        `last.ckpt`.
+    The checkpoints of earlier epochs lie beside it; `rows` is the history up to it.
     """
     folder, last = new.parent, new.with_name(LAST)
     *before, now = [row.get("val/acc") for row in rows]
@@ -78,17 +67,3 @@ def settle(new: Path, rows: list[metrics_csv.Row]) -> Path:
     (folder / INTERRUPTED).unlink(missing_ok=True)
     files.sync(folder)
     return last
-
-
-def _set_aside_others(run: RunFolder, checkpoint: Checkpoint) -> None:
-    """Rename the checkpoints of a run that are damaged, or further on than the one it resumes from."""
-    for path in sorted(run.checkpoints.glob("*.ckpt")):
-        if path == checkpoint.path:
-            continue
-        try:
-            suffix = LATER if read_checkpoint(path).steps > checkpoint.steps else ""
-        except InputError:
-            suffix = DAMAGED
-        if suffix:
-            print(f"sets aside {path} as {path.name}{suffix}", file=sys.stderr)
-            path.replace(f"{path}{suffix}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from cifar_lightning.cli.config_files import check_yaml, load_yaml
+from cifar_lightning.cli.config_files import load_yaml
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.results.store import fault
 
@@ -41,7 +41,6 @@ def read(path: Path) -> dict[str, Experiment]:
     Raises:
         InputError: It can't be understood; the file and the place are named.
     """
-    check_yaml(path)
     common = load_yaml(path)
     experiments = common.pop("experiments", None)
     if not isinstance(experiments, dict) or not experiments:

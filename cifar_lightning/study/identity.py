@@ -64,10 +64,10 @@ def naming(where: str) -> Iterator[None]:
     except Exception as error:
         from cifar_lightning.cli.error_messages import explain
 
-        message = explain(error)
-        if message.status != InputError.status:
+        text, status = explain(error)
+        if status != InputError.status:
             raise
-        cause, _, remedy = message.text.partition("; ")
+        cause, _, remedy = text.partition("; ")
         raise InputError(where, cause, remedy) from error
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 When = Literal["before", "after", "half"]
 
 MODEL = "cifar_lightning.models.base:ImageClassifier"
-SAVE = "cifar_lightning.runs.checkpoint_io:DurableCheckpoints.save_checkpoint"
+SAVE = "cifar_lightning.runs.checkpoint:DurableCheckpoints.save_checkpoint"
 
 # Beside the working folder: nothing of this may lie among what is compared.
 HERE, GO = Path("../here"), Path("../go")
