@@ -20,8 +20,7 @@ def run(args: Sequence[str]) -> int:
 def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:
     """Run a command; print what went wrong as one line, with a traceback only after `--debug`.
 
-    Returns:
-        Exit status: 0 done, 1 failed while running, 2 wrong input, 130 for Ctrl-C, 143 for SIGTERM.
+    Return 0 if it is done, 1 if it failed while running, 2 for wrong input, 130 after Ctrl-C, 143 after SIGTERM.
     """
     try:
         with contextlib.ExitStack() as stack:

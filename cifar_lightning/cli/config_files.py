@@ -9,8 +9,6 @@ import yaml
 
 from cifar_lightning.errors import InputError
 
-EXAMPLE = "give a YAML file such as configs/cnn.yaml"
-
 
 class _Loader(yaml.SafeLoader):
     """Reads 1e-4 as a number, as YAML 1.2 and jsonargparse do (PyYAML wants 1.0e-4), and refuses repeated keys."""
@@ -39,10 +37,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_text(), _Loader)  # a SafeLoader: plain values alone
     except OSError as error:
         raise InputError(str(path), f"can't be read ({error.strerror})", "see the folder configs/") from None
-    except RecursionError:
-        raise InputError(str(path), "nested too deeply", EXAMPLE) from None
-    except UnicodeDecodeError:
-        raise InputError(str(path), "not a text file", EXAMPLE) from None
+    except (RecursionError, UnicodeDecodeError) as error:
+        cause = "nested too deeply" if isinstance(error, RecursionError) else "not a text file"
+        raise InputError(str(path), cause, "give a YAML file such as configs/cnn.yaml") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

@@ -20,14 +20,8 @@ from cifar_lightning.errors import InputError, ReportedError, RunError, causes, 
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.runs.checkpoint import REMEDY
 
-TYPES = {
-    "<class 'int'>": "a whole number",
-    "<class 'float'>": "a number",
-    "<class 'bool'>": "true or false",
-    "<class 'str'>": "text",
-    "<class 'NoneType'>": "null",
-    "<class 'collections.abc.Sequence'>": "a list such as [a,b]",
-}
+TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+TYPES["collections.abc.Sequence"] = "a list such as [a,b]"
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMEDIES = {
@@ -41,7 +35,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     """Return what to print after `error: `, and the exit status, for whatever ends a command."""
     for each in causes(error):
         if isinstance(each, ReportedError):
-            full = next((name for name in settings() if name.rpartition(".")[2] == each.field), each.field)
+            full = next((name for name in _settings() if name.rpartition(".")[2] == each.field), each.field)
             return f"{full}: {each.cause}; {each.remedy}", each.status
     if isinstance(error, ArgumentError):  # jsonargparse has no types to tell its errors apart, so the text decides
         found = next(filter(None, (re.search(pattern, str(error), re.DOTALL) for pattern in RULES)), None)
@@ -94,16 +88,11 @@ def naming_what_failed(trainer: Trainer, checkpoint: Path | None) -> Iterator[No
         raise
 
 
-def settings() -> list[str]:
-    """Return every setting, dotted as on the command line."""
-    groups: dict[str, list[Any]] = {"model": architectures(), "data": [CIFAR10DataModule], "trainer": [Trainer]}
+def _settings() -> list[str]:
+    architectures = [ImageClassifier, *ImageClassifier.__subclasses__()]
+    groups: dict[str, list[Any]] = {"model": architectures, "data": [CIFAR10DataModule], "trainer": [Trainer]}
     named = [f"{g}.{name}" for g, kinds in groups.items() for kind in kinds for name in signature(kind).parameters]
     return ["model", "model.class_path", "config", "ckpt_path", "seed_everything", "logs", "name", *named]
-
-
-def architectures() -> list[type[ImageClassifier]]:
-    """Return the base class and every architecture that has been imported, by name."""
-    return [ImageClassifier, *sorted(ImageClassifier.__subclasses__(), key=lambda kind: kind.__name__)]
 
 
 def _key(text: str, *more: str) -> str:
@@ -115,10 +104,10 @@ def _unknown(found: re.Match[str]) -> str:
     text, name = found.string, found[1].lstrip("-").partition("=")[0]
     if not found[1].startswith("-") and "unrecognized" in text:
         return f"{name}: an argument that belongs to no flag; flags start with --"
-    name = (_key(text, name) if "Parser key" in text else name).replace(".init_args.", ".")
-    if name in settings():
+    name = _key(text, name).replace(".init_args.", ".")
+    if name in _settings():
         return f"{name}: no architecture comes before it; give --config configs/cnn.yaml or --model CNN first"
-    near = get_close_matches(name, settings(), n=1, cutoff=0.7)
+    near = get_close_matches(name, _settings(), n=1, cutoff=0.7)
     return f"{name}: there is no such setting; " + (f"did you mean {near[0]}?" if near else "`fit --help` lists them")
 
 
@@ -128,8 +117,9 @@ def _wrong_value(found: re.Match[str]) -> str:
     expected = dict.fromkeys(re.findall(r"Expected an? ([^\n]+?)(?:\. Got value: [^\n]*)?(?:\n|$)", text))
     if text.count("Parser key") > 1:  # 'model' itself may be left out; that is no help to a wrong value inside it
         expected.pop("<class 'NoneType'>", None)
+    # A type comes as <class 'int'>, choices as typing.Literal['adam', 'sgd'].
     choices = ((name, re.fullmatch(r"typing\.Literal\[(.*)\]", name)) for name in expected)
-    allowed = [f"one of {m[1]}".replace("'", "") if m else TYPES.get(name, name) for name, m in choices]
+    allowed = [f"one of {m[1]}".replace("'", "") if m else TYPES.get(name[8:-2], name) for name, m in choices]
     return f"{_key(text)}: {value[1] if value else 'this'} is not possible; use {' or '.join(allowed)}"
 
 
@@ -138,13 +128,13 @@ def _no_class(found: re.Match[str]) -> str:
     given = re.search(r"class_path'?[ :=]+'([^']+)'", text) or re.search(r"Given value: (\S+)", text)
     name = given[1] if given else "this"
     reason = re.search(r"Problem with given class_path '[^']+':\s+([^\n]+)", text)
-    cause = f"{name} can't be imported ({reason[1]})" if reason else f"{name} is not a class for this"
+    cause = f"can't be imported ({reason[1]})" if reason else "is not a class for this"
     if "is not allowed" in text:
-        cause = f"{name} runs code by itself and is not imported"
+        cause = "runs code by itself and is not imported"
     if key == "model":
-        known = " or ".join(kind.__name__ for kind in architectures()[1:])
-        return f"model: {cause}; use {known}, or the import path of your own ImageClassifier"
-    return f"{key}: {cause}; name one of lightning.pytorch, or the import path of your own"
+        known = " or ".join(sorted(kind.__name__ for kind in ImageClassifier.__subclasses__()))
+        return f"model: {name} {cause}; use {known}, or the import path of your own ImageClassifier"
+    return f"{key}: {name} {cause}; name one of lightning.pytorch, or the import path of your own"
 
 
 # A pattern in the words of jsonargparse or argparse, and ours for it: a template of its groups, or a function.

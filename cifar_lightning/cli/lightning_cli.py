@@ -2,7 +2,8 @@
 
 import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from cifar_lightning import callbacks
-from cifar_lightning.cli import starting_point, validation
+from cifar_lightning.cli import starting_point
 from cifar_lightning.cli.config_files import load_yaml
 from cifar_lightning.cli.error_messages import naming_settings_of, naming_what_failed
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source, tagged
@@ -41,6 +42,7 @@ class CLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict`; the last three take everything from the checkpoint."""
 
     start: starting_point.StartingPoint | None = None
+    restored: Checkpoint | None = None  # of these
     settings_from: Path | None = None  # the checkpoint, where the person gave no settings that could be wrong
     source: Source | None = None
     why_precision = ""
@@ -48,6 +50,7 @@ class CLI(LightningCLI):
     def __init__(self, args: Sequence[str]) -> None:
         # A person may name any class of their own; jsonargparse's list of what runs code by itself is enforced.
         set_parsing_settings(import_path_denylist=[])
+        raising = {name: {"exit_on_error": False} for name in self.subcommands()}
         super().__init__(
             ImageClassifier,
             CIFAR10DataModule,
@@ -55,16 +58,10 @@ class CLI(LightningCLI):
             save_config_callback=SaveConfig,
             save_config_kwargs={"save_to_log_dir": False},  # which would refuse to overwrite: a run that resumes
             args=list(args),
-            # Flags for an optimizer would silently replace the model's own.
-            auto_configure_optimizers=False,
-            # Its way of saving constructor arguments names code to run on loading; ours are plain values.
-            load_from_checkpoint_support=False,
+            auto_configure_optimizers=False,  # flags for an optimizer would silently replace the model's own
+            load_from_checkpoint_support=False,  # its way of saving arguments names code to run on loading
             trainer_defaults={"max_epochs": 50, "devices": 1, "num_sanity_val_steps": 0, "enable_model_summary": False},
-            parser_kwargs={
-                "prog": "python -m cifar_lightning",
-                "exit_on_error": False,
-                **{name: {"exit_on_error": False} for name in self.subcommands()},
-            },
+            parser_kwargs={"prog": "python -m cifar_lightning", "exit_on_error": False, **raising},
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -86,8 +83,7 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Put the checkpoint's configuration before what was given, so that what was given wins."""
-        command = args[0]
-        commands = ", ".join(self.subcommands())
+        command, commands = args[0], ", ".join(self.subcommands())
         check(not command.startswith("-"), "command", command, f"one of {commands}, before its flags")
         if command not in self.subcommands():
             raise InputError(command, "no such command", f"use one of {commands}, benchmark, study, report")
@@ -96,8 +92,9 @@ class CLI(LightningCLI):
             load_yaml(Path(file))  # raises what is wrong with it, by line
         if not {"-h", "--help"} & set(rest):
             self.start = starting_point.find(
-                command, given, lambda: starting_point.last_run(self._runs(parser.parse_args(["fit", *rest])["fit"]))
+                command, given, lambda: self._runs(parser.parse_args(["fit", *rest])["fit"])
             )
+        self.restored = self.start.checkpoint if self.start else None
         self.settings_from = self.restored.path if self.restored and not rest else None
         with naming_settings_of(self.settings_from):
             self.config = parser.parse_args([command, *(self.start.settings if self.start else []), *rest])
@@ -107,30 +104,22 @@ class CLI(LightningCLI):
                 raise InputError(name, f"{config[name]} stands in a file", f"give it as the flag --{name}")
         check(0 <= config.seed_everything < 2**32, "seed_everything", config.seed_everything, "0 to 4294967295")
 
-    @property
-    def restored(self) -> Checkpoint | None:
-        """The checkpoint that the command starts from."""
-        return self.start.checkpoint if self.start else None
-
     def _runs(self, config: Any) -> Path:
         """Resolve what names a run, and return the folder of all runs of that name."""
-        if self.source is None:
-            self.source = resolve_source(config.data.source, data_root(config.data.root), config.data.mirrors)
-        config.data.source = self.source
+        data = config.data
+        data.source = self.source = self.source or resolve_source(data.source, data_root(data.root), data.mirrors)
         check(config.name != "", "name", config.name, "a name, or leave --name out")
-        if config.name is None and self.start:
-            config.name = self.start.run.path.resolve().parent.name.removesuffix("-synthetic")
-        elif config.name is None:
-            stems = [Path(str(file)).stem for file in config.config or []]
-            config.name = "-".join(stems) or config.model.class_path.rsplit(".", 1)[-1].lower()
+        there = self.start.run.path.resolve().parent.name.removesuffix("-synthetic") if self.start else ""
+        stems = "-".join(Path(str(file)).stem for file in config.config or [])
+        config.name = config.name or there or stems or config.model.class_path.rsplit(".", 1)[-1].lower()
         return Path(config.logs) / tagged(config.name, self.source)
 
     def before_instantiate_classes(self) -> None:
         """Resolve what config.yaml must tell truly: the run's name, where its images are from, its precision."""
         config = self.config[self.subcommand]
-        runs = self._runs(config)
+        self.runs = self._runs(config)
         if self.start is None:
-            validation.check_logs(runs)
+            starting_point.check_logs(self.runs)
         steps, resumes = config.trainer.accumulate_grad_batches, bool(self.start and self.subcommand == "fit")
         check(steps >= 1, "trainer.accumulate_grad_batches", steps, "1 or more")
         check(not (resumes and config.trainer.fast_dev_run), "trainer.fast_dev_run", True, "false: this run resumes")
@@ -145,14 +134,17 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the Trainer its run folder, its callbacks and its way to write checkpoints."""
-        config = self.config_init[self.subcommand]
+        config, run = self.config_init[self.subcommand], self.start.run if self.start else None
         if config.trainer.logger in (None, True):
-            kwargs["logger"] = self.subcommand in ("fit", "test") and self._logger(config)
+            # TensorBoard purges at the second session start that it reads in a run, so the first must be there, too.
+            purge = 0 if run is None else purge_step(run, self.restored) if self.subcommand == "fit" else None
+            logger = RunLogger(run.path.parent if run else self.runs, run.path if run else None, purge)
+            kwargs["logger"] = self.subcommand in ("fit", "test") and logger
         if self.subcommand == "fit":
             ours = callbacks.training(config.trainer, self.why_precision)
         else:
-            assert self.start is not None, "what evaluates has a checkpoint"
-            ours = callbacks.evaluation(config.trainer, self.start.run.path)
+            assert run is not None, "what evaluates has a checkpoint"
+            ours = callbacks.evaluation(config.trainer, run.path)
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *ours]
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
@@ -165,15 +157,6 @@ class CLI(LightningCLI):
         check(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1: batches are cut for one device")
         return trainer
 
-    def _logger(self, config: Any) -> RunLogger:
-        if self.start is None:
-            # TensorBoard purges at the second session start that it reads in a run, so the first must be there, too.
-            return RunLogger(config.logs, tagged(config.name, config.data.source), purge_step=0)
-        run = self.start.run
-        purge = purge_step(run, self.restored) if self.subcommand == "fit" else None
-        # ModelCheckpoint puts its files into SAVE_DIR/NAME/VERSION.
-        return RunLogger(str(run.path.parent), "", run=run.path, purge_step=purge)
-
     def after_instantiate_classes(self) -> None:
         """Check that things fit together, and print what comes from the checkpoint."""
         if self.subcommand == "fit":
@@ -181,12 +164,12 @@ class CLI(LightningCLI):
         if self.start is None or self.restored is None:
             return
         config = self.config[str(self.subcommand)].as_dict()
-        validation.check_fits(self.restored, self.model)
-        changed = validation.changes(self.restored, config)
+        starting_point.check_fits(self.restored, self.model)
+        changed = starting_point.changes(self.restored, config)
         if self.subcommand == "fit":
-            validation.check_resumes(self.restored, config, changed, may_be_done=self.start.may_be_done)
+            starting_point.check_resumes(self.restored, config, changed, may_be_done=self.start.may_be_done)
             dumped = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))["fit"]
-            changed |= validation.trainer_changes(self.start.run, dumped["trainer"])
+            changed |= starting_point.trainer_changes(self.start.run, dumped["trainer"])
         elif "data.source" in changed:
             there, now = changed["data.source"]
             raise InputError("data.source", f"{now}, but the checkpoint was trained on {there}", "leave it out")
@@ -197,23 +180,23 @@ class CLI(LightningCLI):
         done = f"after epoch {self.restored.epochs}" + f" and {self.restored.midway} steps" * bool(self.restored.midway)
         print(f"{self.restored.path}: {type(self.model).__name__} {done}; {where}")
 
-    def fit(self, **_: Any) -> None:
+    def fit(self, **given: Any) -> None:
         """Train, in a folder that no other process trains in, repaired first if the run resumes."""
         logger = self.trainer.logger
         if not isinstance(logger, RunLogger):
-            return self._run(self.trainer.fit)
+            return self._run("fit", **given)
         self.datamodule.prepare_data()  # before there is a folder: without data there is no run
         folder = Path(logger.log_dir)
         try:
             with files.locked(folder):
                 if self.start is None:
-                    return self._run(self.trainer.fit)
+                    return self._run("fit", **given)
                 if self.restored and self.restored.is_done(self.trainer.max_epochs):
                     repair(self.start.run, self.restored)
                     return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
                 # To disk: that points of the event files are stale must be known after the repair, too.
                 logger.save()
-                return self._run(self.trainer.fit, repair(self.start.run, self.restored))
+                return self._run("fit", **given | {"ckpt_path": repair(self.start.run, self.restored)})
         except BlockingIOError:
             raise InputError(str(folder), "another process is training here", "wait for it, or stop it") from None
         except InputError:
@@ -223,16 +206,11 @@ class CLI(LightningCLI):
                     folder.parent.rmdir()
             raise
 
-    def validate(self, **_: Any) -> None:
-        self._run(self.trainer.validate, verbose=False)
-
-    def test(self, **_: Any) -> None:
-        self._run(self.trainer.test, verbose=False)
-
-    def predict(self, **_: Any) -> None:
-        self._run(self.trainer.predict, return_predictions=False)
-
-    def _run(self, command: Callable[..., object], checkpoint: Path | None = None, **more: Any) -> None:
-        path = checkpoint or (self.restored.path if self.restored else None)
+    def _run(self, command: str, ckpt_path: Path | None = None, **given: Any) -> None:
+        path = ckpt_path or (self.restored.path if self.restored else None)
         with performance.still_heap(), naming_what_failed(self.trainer, path):
-            command(self.model, datamodule=self.datamodule, ckpt_path=path, **more)
+            getattr(self.trainer, command)(ckpt_path=path, **given)
+
+    validate = partialmethod(_run, "validate", verbose=False)
+    test = partialmethod(_run, "test", verbose=False)
+    predict = partialmethod(_run, "predict", return_predictions=False)

@@ -1,22 +1,31 @@
-"""The checkpoint or the run that a command starts from, found in its arguments before jsonargparse parses the rest."""
+"""Where a command starts from, found before jsonargparse parses the rest, and whether its settings go with that."""
 
+import contextlib
 import json
+import os
 import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch import nn
 
 from cifar_lightning.cli.config_files import flat, load_yaml
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.runs import metrics_csv
-from cifar_lightning.runs.checkpoint import Checkpoint, newest, read_checkpoint
+from cifar_lightning.runs.checkpoint import Checkpoint, architecture, newest, read_checkpoint
 from cifar_lightning.runs.layout import RunFolder, versions
 
 # All that a checkpoint may have imported on its own word: it may come from anywhere.
 OURS = "cifar_lightning.models."
+
+# Settings of a Trainer that change nothing in what it computes.
+INDIFFERENT = ("max_epochs", "enable_progress_bar", "logger", "enable_checkpointing", "log_every_n_steps", "profiler")
+
+Changes = dict[str, tuple[Any, Any]]  # a setting to its value there and its value now
 
 
 class StartingPoint(NamedTuple):
@@ -31,9 +40,8 @@ class StartingPoint(NamedTuple):
 def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
     """Take `--ckpt_path` and `--resume` out: Lightning would put the checkpoint's settings over explicit flags.
 
-    Returns:
-        What these give, and `logs`, `name`, `model` and all `config` files, which stay; and the other arguments, with
-        several files behind `--data.images` (a shell expands `*.png`) as one list.
+    Return what these give, and `logs`, `name`, `model` and all `config` files, which stay; and the other arguments,
+    with several files behind `--data.images` (a shell expands `*.png`) as one list.
     """
     for flag, following in pairwise([*args, "--"]):  # the parser would name the section alone
         if re.fullmatch(r"--[\w.]+", flag) and following.startswith("--") and flag not in ("--help", "--print_config"):
@@ -50,14 +58,8 @@ def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
     return given, [*others, f"--data.images={json.dumps(found.images)}"] if len(found.images) > 1 else rest
 
 
-def find(command: str, given: Namespace, last: Callable[[], RunFolder | None]) -> StartingPoint | None:
-    """Find the checkpoint or the run that was asked for.
-
-    Args:
-        command: `fit`, `validate`, `test` or `predict`.
-        given: As `read_arguments` returns it.
-        last: Returns the newest run of the name that was given.
-    """
+def find(command: str, given: Namespace, runs: Callable[[], Path]) -> StartingPoint | None:
+    """Find the checkpoint or the run that was asked for; `runs` returns the folder of all runs of the name given."""
     path, folder, fits = given.ckpt_path, given.resume, command == "fit"
     check(path != "", "ckpt_path", path, "a path")
     check(folder != "", "resume", folder, "a path")
@@ -72,7 +74,7 @@ def find(command: str, given: Namespace, last: Callable[[], RunFolder | None]) -
     if path is None:
         raise InputError("ckpt_path", f"{command} needs a checkpoint", "give --ckpt_path RUN/checkpoints/best.ckpt")
     if fits and path == "last":
-        if run := last():
+        if run := last_run(runs()):
             return from_run(run, given, configured=True)
         print("nothing to resume: starts a new run")
         return None
@@ -119,5 +121,67 @@ def _settings(checkpoint: Checkpoint, given: Namespace, *configs: Path) -> list[
 
 def last_run(runs: Path) -> RunFolder | None:
     """Return the newest of the runs of one name; None if it has no checkpoint to resume from."""
-    run = RunFolder(max(versions(runs), default=(0, runs))[1])
-    return run if any(run.checkpoints.glob("*.ckpt")) else None
+    found = max(versions(runs), default=None)
+    return RunFolder(found[1]) if found and any(RunFolder(found[1]).checkpoints.glob("*.ckpt")) else None
+
+
+def changes(checkpoint: Checkpoint, config: dict[str, Any]) -> Changes:
+    """Return the settings of seed, model and data that differ from the checkpoint's."""
+
+    def dotted(settings: dict[str, Any]) -> dict[str, Any]:
+        model, data = settings["model"]["init_args"], settings["data"]
+        named = {f"model.{n}": x for n, x in model.items()} | {f"data.{n}": x for n, x in data.items() if n != "root"}
+        named = {"seed_everything": settings["seed_everything"]} | named
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in named.items()}
+
+    there, now = dotted(checkpoint.config), dotted(config)
+    return {name: (there[name], value) for name, value in now.items() if there.get(name, value) != value}
+
+
+def trainer_changes(run: RunFolder, now: dict[str, Any]) -> Changes:
+    """Return the settings of the Trainer that differ from a run's config.yaml."""
+    there = load_yaml(run.config)["trainer"] if run.config.is_file() else now
+    changed = (name for name, x in now.items() if name not in INDIFFERENT and there.get(name) != x)
+    return {f"trainer.{name}": (there.get(name), now[name]) for name in changed}
+
+
+def check_resumes(checkpoint: Checkpoint, config: dict[str, Any], changed: Changes, *, may_be_done: bool) -> None:
+    """Check that `fit` resumes the same run with these settings, and has epochs left to train."""
+    for name, (there, now) in changed.items():
+        raise InputError(name, f"{now!r}, but the run to resume has {there!r}", "leave it out, or start a new run")
+    steps, epochs = config["trainer"]["max_steps"], config["trainer"]["max_epochs"]
+    if steps not in (None, -1) and not checkpoint.midway:  # Lightning would end the epoch once more
+        cause = f"{steps}, but a run that counts steps resumes exactly only in the middle of an epoch"
+        raise InputError("trainer.max_steps", cause, "give --trainer.max_steps -1 and how many epochs")
+    if 0 <= (epochs or 0) < checkpoint.epochs + (not may_be_done):
+        cause = f"{epochs}, but {checkpoint.path} has done {checkpoint.epochs}"
+        raise InputError("trainer.max_epochs", cause, "give more, or test the checkpoint")
+    schedule = config["model"]["init_args"].get("schedule", "constant")
+    if schedule != "constant" and epochs != checkpoint.max_epochs:
+        cause = f"{epochs}, but the {schedule} schedule was laid out for {checkpoint.max_epochs}"
+        raise InputError("trainer.max_epochs", cause, "leave it at that, or start a new run")
+
+
+def check_fits(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Check that the checkpoint is of this architecture, its weights the same by name and shape."""
+    remedy, asked = f"leave out --config and --model: {checkpoint.path} knows its own", architecture(model)
+    if asked != checkpoint.architecture:
+        raise InputError("model", f"{asked} was asked for, the checkpoint holds {checkpoint.architecture}", remedy)
+    there, here = ({n: tuple(x.shape) for n, x in w.items()} for w in (checkpoint.weights, model.state_dict()))
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            cause = f"{name} is {there.get(name, 'absent')} in the checkpoint, {here.get(name, 'absent')} in this model"
+            raise InputError("model", cause, remedy)
+
+
+def check_logs(folder: Path) -> None:
+    """Check that a run can have its folder in there."""
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            folder.lstat()  # raises if the name is too long
+        there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    except OSError as error:
+        raise InputError("logs", f"{folder}: {error.strerror}", "name another with --logs") from error
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        cause = "can't be written to" if there.is_dir() else "is not a folder"
+        raise InputError("logs", f"{there} {cause}", "name another with --logs")

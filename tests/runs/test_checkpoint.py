@@ -19,15 +19,21 @@ from tests.conftest import SMALL
 from tests.faults.compare import unequal
 
 NOTHING, _ = starting_point.read_arguments([])
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def run(mlp_run: Path, tmp_path: Path) -> Path:
+    """A copy of that run, to write to."""
+    return Path(shutil.copytree(mlp_run, tmp_path / "logs/mlp-synthetic/version_0"))
 
 
 def test_a_flipped_bit_changes_nothing_unseen(mlp_run: Path, tmp_path: Path) -> None:
     """Anywhere in the file: what is read is what was written, or it is refused."""
-    whole = (mlp_run / "checkpoints/last.ckpt").read_bytes()
-    expected, path, rng = load(mlp_run / "checkpoints/last.ckpt"), tmp_path / "flipped.ckpt", random.Random(0)
-    with zipfile.ZipFile(mlp_run / "checkpoints/last.ckpt") as archive:
+    last, path, rng, refused = mlp_run / "checkpoints/last.ckpt", tmp_path / "flipped.ckpt", random.Random(0), 0
+    whole, expected = last.read_bytes(), load(last)
+    with zipfile.ZipFile(last) as archive:
         directory = archive.start_dir
-    refused = 0
     # Half of them in the directory at the end, which no checksum covers.
     for flip in range(60):
         position = rng.randrange(directory, len(whole)) if flip % 2 else rng.randrange(len(whole))
@@ -35,18 +41,16 @@ def test_a_flipped_bit_changes_nothing_unseen(mlp_run: Path, tmp_path: Path) -> 
         damaged[position] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
         try:
-            content = load(path)
+            assert list(unequal(load(path), expected)) == [], position
         except InputError:
             refused += 1
-        else:
-            assert list(unequal(content, expected)) == [], position
     assert refused >= 30
 
 
 @pytest.mark.parametrize("part", [0, 1, 100, 0.5, 0.99])
-def test_a_truncated_one_is_refused(part: float, mlp_run: Path, tmp_path: Path) -> None:
-    whole = (mlp_run / "checkpoints/last.ckpt").read_bytes()
-    path = tmp_path / "short.ckpt"
+def test_a_truncated_one_is_refused(part: float, run: Path) -> None:
+    path = run / "checkpoints/last.ckpt"
+    whole = path.read_bytes()
     path.write_bytes(whole[: int(part * len(whole)) if 0 < part < 1 else int(part)])
     with pytest.raises(InputError, match="damaged, or not a checkpoint"):
         read_checkpoint(path)
@@ -76,17 +80,15 @@ def test_code_in_a_checkpoint_does_not_run(
     assert not canary.exists()
 
 
-def test_the_newest_whole_one_is_taken(mlp_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(mlp_run, run)
+def test_the_newest_whole_one_is_taken(run: Path, capsys: Capture) -> None:
     last = run / "checkpoints/last.ckpt"
     found, broken = newest(RunFolder(run))
     assert found
-    assert (found.path.name, found.epochs, found.midway, broken) == ("last.ckpt", 3, 0, [])
+    assert (found.path, found.epochs, found.midway, broken) == (last, 3, 0, [])
     last.write_bytes(last.read_bytes()[:-1000])
-    origin = starting_point.from_run(RunFolder(run), NOTHING)
-    assert origin.checkpoint
-    assert (origin.checkpoint.path.name, origin.checkpoint.epochs) == ("previous.ckpt", 2)
+    found = starting_point.from_run(RunFolder(run), NOTHING).checkpoint
+    assert found
+    assert (found.path.name, found.epochs) == ("previous.ckpt", 2)
     assert f"not using {last}: damaged" in capsys.readouterr().err
     for path in run.glob("checkpoints/*.ckpt"):
         path.write_bytes(b"")
@@ -94,13 +96,22 @@ def test_the_newest_whole_one_is_taken(mlp_run: Path, tmp_path: Path, capsys: py
         starting_point.from_run(RunFolder(run), NOTHING)
 
 
-def test_a_damaged_last_epoch_is_done_again(mlp_run: Path, tmp_path: Path) -> None:
-    run = tmp_path / "logs/mlp-synthetic/version_0"
-    shutil.copytree(mlp_run, run)
-    (run / "checkpoints/last.ckpt").write_bytes(b"damaged")
-    assert main(["fit", "--resume", str(run)]) == 0
-    theirs, ours = (load(folder / "checkpoints/last.ckpt") for folder in (mlp_run, run))
-    assert list(unequal(ours, theirs)) == []
+RESUME, BACK = "--resume={run}", "--ckpt_path={run}/checkpoints/previous.ckpt"
+
+
+@pytest.mark.parametrize(("flag", "damaged"), [(RESUME, True), (BACK, True), (BACK, False)])
+def test_an_epoch_that_is_done_again_is_the_same(
+    flag: str, damaged: bool, mlp_run: Path, run: Path, capsys: Capture
+) -> None:
+    last, aside = run / "checkpoints/last.ckpt", run / f"checkpoints/last.ckpt.{'damaged' if damaged else 'later'}"
+    if damaged:
+        last.write_bytes(b"damaged")
+    before = last.read_bytes()
+    assert main(["fit", flag.format(run=run), "--trainer.max_epochs=3"]) == 0
+    assert f"sets aside {last} as {aside.name}" in capsys.readouterr().err
+    assert aside.read_bytes() == before
+    assert list(unequal(load(last), load(mlp_run / "checkpoints/last.ckpt"))) == []
+    assert read_checkpoint(run / "checkpoints/previous.ckpt").epochs == 2
 
 
 def test_versions_are_counted_as_numbers(tmp_path: Path) -> None:
@@ -115,44 +126,19 @@ def test_versions_are_counted_as_numbers(tmp_path: Path) -> None:
     assert starting_point.last_run(tmp_path / "nowhere") is None
 
 
-def test_going_back_leaves_no_later_epoch_to_be_found(
-    mlp_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = tmp_path / "logs/mlp-synthetic/version_0"
-    shutil.copytree(mlp_run, run)
-    assert main(["fit", f"--ckpt_path={run / 'checkpoints/previous.ckpt'}", "--trainer.max_epochs=3"]) == 0
-    assert "sets aside" in capsys.readouterr().err
-    assert (run / "checkpoints/last.ckpt.later").is_file()
-    theirs, ours = (load(folder / "checkpoints/last.ckpt") for folder in (mlp_run, run))
-    assert list(unequal(ours, theirs)) == []  # the same epoch once more
-
-
-def test_going_back_from_a_damaged_one(mlp_run: Path, tmp_path: Path) -> None:
-    run = tmp_path / "logs/mlp-synthetic/version_0"
-    shutil.copytree(mlp_run, run)
-    (run / "checkpoints/last.ckpt").write_bytes(b"damaged")
-    assert main(["fit", f"--ckpt_path={run / 'checkpoints/previous.ckpt'}", "--trainer.max_epochs=3"]) == 0
-    theirs, ours = (load(folder / "checkpoints/last.ckpt") for folder in (mlp_run, run))
-    assert list(unequal(ours, theirs)) == []
-    assert read_checkpoint(run / "checkpoints/previous.ckpt").epochs == 2
-    assert (run / "checkpoints/last.ckpt.damaged").read_bytes() == b"damaged"
-
-
 @pytest.mark.parametrize("lacking", ["EpochSeed", "Checkpoints"])
-def test_an_older_one_can_be_tested_but_not_gone_on_with(
-    lacking: str, mlp_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    content, path = load(mlp_run / "checkpoints/last.ckpt"), tmp_path / "run/checkpoints/last.ckpt"
-    path.parent.mkdir(parents=True)
+def test_an_older_one_can_be_tested_but_not_resumed(lacking: str, run: Path, capsys: Capture) -> None:
+    path = run / "checkpoints/last.ckpt"
+    content, before = load(path), sorted(run.rglob("*"))
     del content["callbacks"][lacking]
     torch.save(content, path)
     assert main(["validate", f"--ckpt_path={path}"]) == 0
     assert main(["fit", f"--ckpt_path={path}", "--trainer.max_epochs=4"]) == 2
     assert "older version" in capsys.readouterr().err
-    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
+    assert sorted(run.rglob("*")) == before
 
 
-def test_a_run_that_stopped_itself_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_stopped_itself_is_done(tmp_path: Path, capsys: Capture) -> None:
     stop = ["--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.monitor=val/acc"]
     stop += ["--trainer.callbacks.stopping_threshold=0", "--trainer.callbacks.mode=max"]
     flags = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.accelerator=cpu", f"--logs={tmp_path}", *stop]
@@ -166,6 +152,6 @@ def test_a_run_that_stopped_itself_is_done(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("flag", ["--trainer.fast_dev_run=true", "--trainer.logger=CSVLogger", "--name=x", "--logs=x"])
-def test_a_run_goes_on_as_itself_or_not_at_all(flag: str, mlp_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_goes_on_as_itself_or_not_at_all(flag: str, mlp_run: Path, capsys: Capture) -> None:
     assert main(["fit", f"--resume={mlp_run}", "--trainer.max_epochs=4", flag]) == 2
     assert f"error: {flag[2:].partition('=')[0]}" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """TensorBoard shows each point of a run's curves once, whatever moment it was killed at."""
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -24,12 +23,12 @@ REDONE = 0.5  # another value than before, so that the old one would be seen
 
 def checkpoint(run: RunFolder, epochs: int) -> Checkpoint:
     rows = ROWS[:epochs]
-    return Checkpoint(run.checkpoint(LAST), {}, {}, epochs, 10 * epochs, 0, rows, 3, stopped=False, resumable=True)
+    return Checkpoint(run.checkpoint(LAST), "", {}, {}, epochs, 10 * epochs, 0, rows, 3, stopped=False, resumable=True)
 
 
 def write(run: RunFolder, rows: list[dict[str, float]], purge: int | None = None) -> None:
     """Do what a run does at the end of each epoch: metrics.csv, then the event file."""
-    logger = RunLogger(str(run.path), "", run=run.path, purge_step=purge)
+    logger = RunLogger(run.path.parent, run.path, purge)
     for row in rows:
         metrics_csv.write(run.metrics, [*metrics_csv.read(run.metrics), row])
         logger.log_metrics({"val/acc": row["val/acc"]}, step=int(row["epoch"]))
@@ -85,20 +84,16 @@ def test_tensorboard_itself_shows_no_superseded_point(cut: int, tmp_path: Path) 
             assert server.stderr
             line = next(line for line in server.stderr if "http://" in line)
             url = next(word for word in line.split() if word.startswith("http://"))
-            assert [(step, value) for _, step, value in _scalars(url)] == EXPECTED
+            deadline = time.monotonic() + 30  # until it has read the files
+            while not ask(url, "tags").get("version_0") and time.monotonic() < deadline:
+                time.sleep(0.5)
+            points = ask(url, "scalars?run=version_0&tag=val%2Facc")
+            assert [(step, value) for _, step, value in points] == EXPECTED
         finally:
             server.terminate()
-    shutil.rmtree(tmp_path)
 
 
-def _scalars(url: str) -> list[list[Any]]:
-    """The points that TensorBoard's page asks for, once it has read the files."""
-    for _ in range(60):
-        with urllib.request.urlopen(f"{url}data/plugin/scalars/tags") as answer:
-            tags = json.load(answer)
-        if tags.get("version_0"):
-            break
-        time.sleep(0.5)
-    with urllib.request.urlopen(f"{url}data/plugin/scalars/scalars?run=version_0&tag=val%2Facc") as answer:
-        points: list[list[Any]] = json.load(answer)
-    return points
+def ask(url: str, what: str) -> Any:
+    """Return what TensorBoard's page asks for."""
+    with urllib.request.urlopen(f"{url}data/plugin/scalars/{what}") as answer:
+        return json.load(answer)
