@@ -15,7 +15,7 @@ from cifar_lightning.cli import starting_point
 from cifar_lightning.errors import InputError
 from cifar_lightning.runs.checkpoint import load, newest, read_checkpoint
 from cifar_lightning.runs.layout import RunFolder
-from tests.conftest import SMALL
+from tests.conftest import SMALL, Fit
 from tests.faults.compare import unequal
 
 NOTHING, _ = starting_point.read_arguments([])
@@ -138,12 +138,10 @@ def test_an_older_one_can_be_tested_but_not_resumed(lacking: str, run: Path, cap
     assert sorted(run.rglob("*")) == before
 
 
-def test_a_run_that_stopped_itself_is_done(tmp_path: Path, capsys: Capture) -> None:
+def test_a_run_that_stopped_itself_is_done(fit: Fit, tmp_path: Path, capsys: Capture) -> None:
     stop = ["--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping", "--trainer.callbacks.monitor=val/acc"]
     stop += ["--trainer.callbacks.stopping_threshold=0", "--trainer.callbacks.mode=max"]
-    flags = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.accelerator=cpu", f"--logs={tmp_path}", *stop]
-    assert main(["fit", *flags, "--trainer.max_epochs=5"]) == 0
-    run = tmp_path / "mlp-synthetic/version_0"
+    run = fit(tmp_path, ["--model=MLP", "--model.width=8", *SMALL, *stop, "--trainer.max_epochs=5"])
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert len((run / "metrics.csv").read_text().splitlines()) == 2
     assert main(["fit", f"--resume={run}"]) == 0

@@ -19,6 +19,7 @@ from cifar_lightning.runs.recovery import purge_step
 
 ROWS = [{"epoch": 1, "val/acc": 0.1}, {"epoch": 2, "val/acc": 0.2}, {"epoch": 3, "val/acc": 0.3}]
 REDONE = 0.5  # another value than before, so that the old one would be seen
+EXPECTED = [(1, pytest.approx(0.1)), (2, pytest.approx(0.2)), (3, REDONE)]
 
 
 def checkpoint(run: RunFolder, epochs: int) -> Checkpoint:
@@ -50,9 +51,6 @@ def resumed(folder: Path, *, cut: int) -> RunFolder:
     metrics_csv.write(run.metrics, ROWS[:2])
     write(run, [{"epoch": 3, "val/acc": REDONE}], purge)
     return run
-
-
-EXPECTED = [(1, pytest.approx(0.1)), (2, pytest.approx(0.2)), (3, REDONE)]
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7])
