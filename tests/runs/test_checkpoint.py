@@ -47,30 +47,25 @@ def test_a_flipped_bit_changes_nothing_unseen(mlp_run: Path, tmp_path: Path) -> 
     assert refused >= 30
 
 
-@pytest.mark.parametrize("part", [0, 1, 100, 0.5, 0.99])
-def test_a_truncated_one_is_refused(part: float, run: Path) -> None:
+@pytest.mark.parametrize("kept", [0, 1, 100, -100_000, -1])
+def test_a_truncated_one_is_refused(kept: int, run: Path) -> None:
     path = run / "checkpoints/last.ckpt"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(part * len(whole)) if 0 < part < 1 else int(part)])
+    path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(InputError, match="damaged, or not a checkpoint"):
         read_checkpoint(path)
-
-
-class Payload:
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.canary,)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_code_in_a_checkpoint_does_not_run(
     zipped: bool, mlp_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Payload:
+        def __reduce__(self) -> Any:
+            return Path.touch, (canary,)
+
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # PyTorch's own way to switch the safety off
     content, path, canary = load(mlp_run / "checkpoints/last.ckpt"), tmp_path / "evil.ckpt", tmp_path / "canary"
-    content["state_dict"]["evil"] = Payload(canary)
+    content["state_dict"]["evil"] = Payload()
     if zipped:
         torch.save(content, path)
     else:
@@ -121,7 +116,7 @@ def test_versions_are_counted_as_numbers(tmp_path: Path) -> None:
     run = starting_point.last_run(tmp_path)
     assert run
     assert run.path == tmp_path / "version_10"
-    (tmp_path / "version_11").mkdir()  # killed before its first checkpoint: nothing to go on from
+    (tmp_path / "version_11").mkdir()  # killed before its first checkpoint: nothing to resume from
     assert starting_point.last_run(tmp_path) is None
     assert starting_point.last_run(tmp_path / "nowhere") is None
 
@@ -150,6 +145,6 @@ def test_a_run_that_stopped_itself_is_done(fit: Fit, tmp_path: Path, capsys: Cap
 
 
 @pytest.mark.parametrize("flag", ["--trainer.fast_dev_run=true", "--trainer.logger=CSVLogger", "--name=x", "--logs=x"])
-def test_a_run_goes_on_as_itself_or_not_at_all(flag: str, mlp_run: Path, capsys: Capture) -> None:
+def test_a_run_resumes_as_itself_or_not_at_all(flag: str, mlp_run: Path, capsys: Capture) -> None:
     assert main(["fit", f"--resume={mlp_run}", "--trainer.max_epochs=4", flag]) == 2
     assert f"error: {flag[2:].partition('=')[0]}" in capsys.readouterr().err
