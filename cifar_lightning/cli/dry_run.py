@@ -25,7 +25,6 @@ class DryRun(CLI):
         self.place()
 
     def place(self) -> None:
-        """Move the model to its device."""
         self.trainer.precision_plugin.convert_module(self.model.to(self.device))
         self.model.trainer = self.trainer  # tells `setup` the device
         self.model.setup("fit")

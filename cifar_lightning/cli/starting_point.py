@@ -1,6 +1,5 @@
 """Where a command starts from, found before jsonargparse parses the rest, and whether its settings go with that."""
 
-import contextlib
 import json
 import os
 import re
@@ -177,11 +176,11 @@ def check_fits(checkpoint: Checkpoint, model: nn.Module) -> None:
 def check_logs(folder: Path) -> None:
     """Check that a run can have its folder in there."""
     try:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            folder.lstat()  # raises if the name is too long
-        there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    except OSError as error:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        folder = next(path for path in folder.absolute().parents if os.path.lexists(path))
+    except OSError as error:  # the name is too long, say
         raise InputError("logs", f"{folder}: {error.strerror}", "name another with --logs") from error
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        cause = "can't be written to" if there.is_dir() else "is not a folder"
-        raise InputError("logs", f"{there} {cause}", "name another with --logs")
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        cause = "can't be written to" if folder.is_dir() else "is not a folder"
+        raise InputError("logs", f"{folder} {cause}", "name another with --logs")
