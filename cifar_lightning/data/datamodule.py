@@ -49,7 +49,7 @@ class CIFAR10DataModule(LightningDataModule):
     on the device. The validation set is stratified and always the same, whatever the seed.
 
     Args:
-        root: Folder that has or will have `cifar-10-batches-py`; null is CIFAR10_ROOT from the environment, else `data`.
+        root: Folder that has or will have `cifar-10-batches-py`; null is CIFAR10_ROOT from the environment, or `data`.
         source: `cifar10` downloads what is missing; `synthetic` is a stand-in made on the spot, for tests and machines
             with no network; `auto` is CIFAR-10 if on disk or reachable, else synthetic.
         batch_size: Images per training step, at least 1; a remainder of one image is left out.
@@ -151,8 +151,8 @@ class CIFAR10DataModule(LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[ImageSet]]:
         """Return the validation set, then the fixed part of the training set; neither if nothing is set aside."""
-        sets = [self.val] * (self.val_size > 0) + [self.train_clean] * (self.val_size > 0 < self.train_clean_size)
-        return [self._loader(images, self.eval_batch_size) for images in sets]
+        sets = [self.val, self.train_clean] if self.train_clean_size else [self.val]
+        return [self._loader(images, self.eval_batch_size) for images in sets if self.val_size]
 
     def test_dataloader(self) -> DataLoader[ImageSet]:
         return self._loader(self.test, self.eval_batch_size)
