@@ -182,13 +182,13 @@ class CIFAR10DataModule(LightningDataModule):
             test = self._read(train=False)
             return test, [f"test/{row:04d}" for row in range(len(test.labels))]
         found = list(user_images.read_all([Path(path) for path in self.user_images]))
-        self.refused = [each for _, each in found if isinstance(each, InputError)]
-        images = [each for _, each in found if isinstance(each, torch.Tensor)]
+        self.refused = [error for _, error in found if isinstance(error, InputError)]
+        images = [image for _, image in found if isinstance(image, torch.Tensor)]
         if not images:
             for error in self.refused[:-1]:
                 print(f"error: {error}", file=sys.stderr)
             raise self.refused[-1]
-        names = [str(path) for path, each in found if isinstance(each, torch.Tensor)]
+        names = [str(path) for path, image in found if isinstance(image, torch.Tensor)]
         return ImageSet(torch.stack(images), torch.full((len(names),), -1)), names
 
     def _loader(self, images: ImageSet, batch_size: int, seed: int | None = None) -> BatchLoader:
