@@ -2,6 +2,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import os
 import pickle
 import socket
 import tarfile
@@ -58,15 +59,24 @@ def test_order_shape_and_type(tiny: Path) -> None:
         assert torch.equal(labels, numbers % 10)
 
 
-def test_what_is_missing_or_damaged_is_named(tiny: Path) -> None:
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("sprung",)
+
+
+def test_what_is_missing_or_damaged_is_named_and_never_unpickled(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny)
     (tiny / cifar10.FOLDER / "test_batch").unlink()
     assert cifar10.faults(tiny) == {name: f"{name} is missing" for name in ("test_batch", "batches.meta")}
     assert len(cifar10.load(tiny, train=True).labels) == 100
     with pytest.raises(InputError, match=r"^data\.root: test_batch is missing in .*; put cifar-10-python"):
         cifar10.load(tiny, train=False)
-    (tiny / cifar10.FOLDER / "data_batch_2").write_bytes(b"")
+    (tiny / cifar10.FOLDER / "data_batch_2").write_bytes(pickle.dumps(Trap()))
     with pytest.raises(InputError, match="data_batch_2 is damaged"):
         cifar10.load(tiny, train=True)
+    assert names(tiny) == [cifar10.FOLDER]
 
 
 @pytest.mark.cifar10

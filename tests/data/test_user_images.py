@@ -1,3 +1,4 @@
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -134,3 +135,13 @@ def test_the_order_is_kept_and_folders_are_sorted(tmp_path: Path) -> None:
     assert names(tmp_path / "notes.txt", tmp_path) == [tmp_path / "notes.txt", *wanted]
     assert names(tmp_path / ".cache") == [tmp_path / ".cache" / "e.png"]
     assert names() == []
+
+
+def test_what_is_no_file_is_named_and_hides_no_other(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "good.png")
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")  # must not block
+    causes = {"absent.png": "No such file or directory", "pipe.png": "not a regular file", "good.png": None}
+    causes |= {"empty": "no images in this folder", "x" * 300: "File name too long"}
+    found = user_images.read_all([tmp_path / name for name in causes])
+    assert {path.name: getattr(each, "cause", None) for path, each in found} == causes
