@@ -17,7 +17,7 @@ class Dropout(nn.Dropout):
     On a CPU the stock module draws one Bernoulli number at a time (about 9 ns an element), 40-57 % of a step of the
     report's CNN. Here one 64-bit draw decides 64 elements where p is 1/2, else four: forward and backward over
     (100, 64, 32, 32) take 10 and 23 ms in place of 106 (two cores with AVX-512). `p` is rounded to a multiple of
-    1/65536, the scale with it, so the expectation stays exact. Other devices use the stock one. (Srivastava et al. 2014)
+    1/65536, the scale with it, so the expectation stays exact. Other devices use PyTorch's (Srivastava et al. 2014).
     """
 
     def forward(self, input: Tensor) -> Tensor:

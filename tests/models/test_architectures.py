@@ -1,6 +1,7 @@
 """MLP and CNN: layers, sizes, settings, and what their functions depend on."""
 
 import copy
+import itertools
 import re
 from typing import Any, cast
 
@@ -14,11 +15,8 @@ from cifar_lightning.models import CNN, MLP, ImageClassifier
 from tests.models.conftest import images, trainer
 
 Kind = type[CNN] | type[MLP]
-
 BOTH = pytest.mark.parametrize("kind", [CNN, MLP])
-
 BLOCK = "conv{0} bn{0} pool{0}.relu pool{0}.dropout pool{0}.maxpool "
-
 # Layers in order, those of a block by its name; those of batch norm and dropout go with their setting.
 LAYERS: list[tuple[Kind, dict[str, Any], str]] = [
     (CNN, {}, BLOCK.format(1) + BLOCK.format(2) + "flatten fc"),
@@ -74,11 +72,9 @@ def test_sizes_of_the_layers() -> None:
     assert (conv.in_channels, conv.out_channels, conv.kernel_size, conv.padding) == (64, 128, (3, 3), (1, 1))
     assert [bn.momentum for bn in (model.network.bn1, model.network.bn2, cast(Any, MLP()).network.bn1)] == [0.1] * 3
     assert [layer.p for layer in layers_of(model).values() if isinstance(layer, nn.Dropout)] == [0.3, 0.3]
-    for layers in (layers_of(model), dict(model.network.named_children())):  # one by one, and the pools as one
-        x, shapes = images(2), []
-        for layer in layers.values():
-            x = layer(x)
-            shapes.append(tuple(x.shape[1:]))
+    for layers in (layers_of(model).values(), model.network):  # one by one, and the pools as one
+        outputs = itertools.accumulate(layers, lambda x, layer: layer(x), initial=images(2))
+        shapes = [tuple(x.shape[1:]) for x in outputs][1:]
         blocks = [(64, 32, 32), (64, 16, 16), (128, 16, 16), (128, 8, 8), (8192,), (10,)]
         assert list(dict.fromkeys(shapes)) == blocks
 

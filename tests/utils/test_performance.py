@@ -17,11 +17,11 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.data.image_set import ImageSet
-from cifar_lightning.models import MLP
+from cifar_lightning.models import MLP, ImageClassifier
 from cifar_lightning.utils import performance
 from tests.conftest import SMALL, Fit
 
@@ -232,16 +232,15 @@ def test_without_the_list_of_capabilities_the_precision_is_float32(monkeypatch: 
 
 @pytest.fixture
 def computed_in(monkeypatch: pytest.MonkeyPatch) -> set[torch.dtype]:
-    """The types in which a run's linear layers compute."""
+    """The types in which a run's networks compute their logits."""
     found: set[torch.dtype] = set()
-    forward = nn.Linear.forward
+    forward = ImageClassifier.forward
 
-    def noting(self: nn.Linear, input: Tensor) -> Tensor:
-        output = forward(self, input)
-        found.add(output.dtype)
-        return output
+    def noting(self: ImageClassifier, images: Tensor) -> Tensor:
+        found.add(self.network(images).dtype)
+        return forward(self, images)
 
-    monkeypatch.setattr(nn.Linear, "forward", noting)
+    monkeypatch.setattr(ImageClassifier, "forward", noting)
     return found
 
 
