@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY = ".*.tmp"
+LOCK = ".lock"
 
 
 def replace(path: Path, content: bytes | memoryview) -> None:
@@ -66,7 +67,7 @@ def locked(folder: Path, *, waiting: str | None = None) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path := folder / ".lock")
+    lock = FileLock(path := folder / LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout:
