@@ -42,17 +42,17 @@ def test_one_seed_decides_everything(model: str, fit: Fit, tmp_path: Path) -> No
 
 @MODELS
 def test_a_resumed_run_ends_the_same(model: str, fit: Fit, tmp_path: Path) -> None:
-    def rows(run: Path) -> list[str]:
-        return [line.rpartition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()]
-
     flags = [*model.split(), *FLAGS, "--model.schedule=constant"]
     whole = fit(tmp_path / "whole", [*flags, "--trainer.max_epochs=3"])
     part = fit(tmp_path / "part", [*flags, "--trainer.max_epochs=2"])
     last = f"--ckpt_path={part / 'checkpoints/last.ckpt'}"
     assert fit(tmp_path / "part", [*flags, "--trainer.max_epochs=3", last]) == part
     assert torch.equal(weights(part), weights(whole))
-    assert rows(part) == rows(whole)
-    assert len(rows(whole)) == 4
+    rows, expected = (
+        [line.rpartition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()] for run in (part, whole)
+    )
+    assert rows == expected
+    assert len(rows) == 4
 
 
 def test_a_run_resumes_by_its_checkpoint_alone(fit: Fit, tmp_path: Path) -> None:

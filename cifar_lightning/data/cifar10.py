@@ -136,7 +136,6 @@ def _obtain(root: Path, mirrors: Sequence[str]) -> list[str]:
 
 
 def _unpack(archive: Path | str, scratch: Path) -> None:
-    """Unpack the archive at a path or an address, unless its MD5 is wrong (ValueError)."""
     # As the MD5 is pinned, neither a redirect away from https nor an odd member of the archive can do harm.
     pooch.get_logger().setLevel("WARNING")  # our own lines are enough
     untar = pooch.Untar([FOLDER], extract_dir=str(scratch))

@@ -49,7 +49,7 @@ class CIFAR10DataModule(LightningDataModule):
     on the device. The validation set is stratified and always the same, whatever the seed.
 
     Args:
-        root: Folder that has or gets `cifar-10-batches-py`; null is the environment variable CIFAR10_ROOT, else `data`.
+        root: Folder that has or will have `cifar-10-batches-py`; null is CIFAR10_ROOT from the environment, or `data`.
         source: `cifar10` downloads what is missing; `synthetic` is a stand-in made on the spot, for tests and machines
             with no network; `auto` is CIFAR-10 if on disk or reachable, else synthetic.
         batch_size: Images per training step, at least 1; a remainder of one image is left out.
@@ -151,8 +151,8 @@ class CIFAR10DataModule(LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[ImageSet]]:
         """Return the validation set, then the fixed part of the training set; neither if nothing is set aside."""
-        sets = [self.val] * (self.val_size > 0) + [self.train_clean] * (self.val_size > 0 < self.train_clean_size)
-        return [self._loader(images, self.eval_batch_size) for images in sets]
+        sets = [self.val, self.train_clean] if self.train_clean_size else [self.val]
+        return [self._loader(images, self.eval_batch_size) for images in sets if self.val_size]
 
     def test_dataloader(self) -> DataLoader[ImageSet]:
         return self._loader(self.test, self.eval_batch_size)
@@ -182,13 +182,13 @@ class CIFAR10DataModule(LightningDataModule):
             test = self._read(train=False)
             return test, [f"test/{row:04d}" for row in range(len(test.labels))]
         found = list(user_images.read_all([Path(path) for path in self.user_images]))
-        self.refused = [each for _, each in found if isinstance(each, InputError)]
-        images = [each for _, each in found if isinstance(each, torch.Tensor)]
+        self.refused = [error for _, error in found if isinstance(error, InputError)]
+        images = [image for _, image in found if isinstance(image, torch.Tensor)]
         if not images:
             for error in self.refused[:-1]:
                 print(f"error: {error}", file=sys.stderr)
             raise self.refused[-1]
-        names = [str(path) for path, each in found if isinstance(each, torch.Tensor)]
+        names = [str(path) for path, image in found if isinstance(image, torch.Tensor)]
         return ImageSet(torch.stack(images), torch.full((len(names),), -1)), names
 
     def _loader(self, images: ImageSet, batch_size: int, seed: int | None = None) -> BatchLoader:

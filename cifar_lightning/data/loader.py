@@ -15,15 +15,12 @@ def steps_per_epoch(images: int, batch_size: int, limit: int | float = 1.0) -> i
 
     `limit` is as Lightning's `limit_train_batches`: an int is a number of batches, a float a fraction, rounded down.
     """
-    steps = len(Batches(images, batch_size, seed=0))
+    steps = len(Batches(max(images, 0), batch_size, seed=0))  # a study plans with sizes that `fit` will refuse
     return min(steps, limit) if isinstance(limit, int) else int(steps * limit)
 
 
 class Batches(Sampler[Tensor]):
-    """Row numbers, a batch at a time (int64, shape (B,)), in an order that is a function of seed and epoch alone.
-
-    With None as seed, all rows in ascending order.
-    """
+    """Row numbers, a batch at a time (int64, shape (B,)): shuffled by seed and epoch alone, ascending without seed."""
 
     def __init__(self, size: int, batch_size: int, *, seed: int | None) -> None:
         self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, 0
@@ -32,13 +29,11 @@ class Batches(Sampler[Tensor]):
         self.used = size - (seed is not None and batch_size > 1 and size % batch_size == 1)
         self.done: dict[int, int] = {}  # by epoch, how many batches have been trained on already: they are left out
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation; the Trainer calls it before each epoch."""
+    def set_epoch(self, epoch: int) -> None:  # the Trainer calls it before each epoch
         self.epoch = epoch
 
     @property
     def skipped(self) -> int:
-        """Batches left out in this epoch."""
         return self.done.get(self.epoch, 0)
 
     def __len__(self) -> int:
@@ -85,10 +80,7 @@ class BatchLoader(DataLoader[ImageSet]):
 def batch_loader(
     images: ImageSet, batch_size: int, *, seed: int | None = None, num_workers: int = 0, pin_memory: bool = False
 ) -> BatchLoader:
-    """Return a DataLoader over whole batches; a `seed` shuffles them, as in `Batches`.
-
-    No worker is fastest: a slice takes less time to cut than to send to another process.
-    """
+    """Return a DataLoader over whole batches. Workers only slow it down: a slice takes longer to send than to cut."""
     return BatchLoader(
         Rows(images),
         batch_size=None,

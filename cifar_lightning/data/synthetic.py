@@ -16,7 +16,6 @@ from cifar_lightning.data import ImageSet
 Floats = NDArray[np.float32]
 
 SIDE = 32
-TRAIN_SEED, TEST_SEED = 20_090_408, 20_090_409
 CHUNK = 100  # Images drawn at once: few enough to stay in the processor's cache. Another number gives other images.
 
 # What hides the class, in pixels but for the last three. An MLP pays most for SHIFT, a CNN for NOISE.
@@ -58,8 +57,8 @@ CLASSES: tuple[str, ...] = tuple(SHAPES)
 
 def make(*, train: bool) -> ImageSet:
     """Draw 50,000 training or 10,000 test images, from different seeds, in random order and as many of each class."""
-    rng = np.random.Generator(np.random.PCG64(TRAIN_SEED if train else TEST_SEED))
-    count = 50_000 if train else 10_000
+    seed, count = (20_090_408, 50_000) if train else (20_090_409, 10_000)
+    rng = np.random.Generator(np.random.PCG64(seed))
     labels = rng.permutation(np.arange(count) % len(CLASSES))
     images = np.empty((count, 3, SIDE, SIDE), np.uint8)
     for start in range(0, count, CHUNK):

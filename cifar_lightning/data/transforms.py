@@ -31,10 +31,7 @@ def _scale_and_shift(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def flip_and_shift(images: Tensor) -> Tensor:
-    """Flip each image (B, C, H, W) with probability 1/2, then shift it by up to 4 pixels each way, by its own draws.
-
-    What a shift uncovers is filled by reflection, so that no black edge tells the network about the augmentation.
-    """
+    """Flip each image (B, C, H, W) with probability 1/2, then shift it by up to 4 pixels each way, by its own draws."""
     flip = torch.randint(2, (len(images),), device=images.device)
     # The usual shift for 32-pixel images (He et al. 2015, section 4.2).
     down, right = torch.randint(-4, 5, (2, len(images)), device=images.device)
@@ -42,13 +39,9 @@ def flip_and_shift(images: Tensor) -> Tensor:
 
 
 def crop(images: Tensor, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Mirror images (B, C, H, W) left to right and move the frame over them: one gather, into channels_last format.
+    """Mirror images (B, C, H, W) where `flip`, then move the frame over each: one gather, into channels_last format.
 
-    Args:
-        images: Any type.
-        flip: bool, shape (B,): which are mirrored, before the frame moves.
-        down: int64, shape (B,): pixels, less than H in size.
-        right: int64, shape (B,): pixels, less than W in size.
+    `flip` is bool, `down` and `right` are pixels (int64, less than H and W in size), each of shape (B,).
     """
     height, width = images.shape[-2:]
     rows = _reflect(torch.arange(height, device=images.device) + down[:, None], height - 1)  # (B, H)
@@ -60,4 +53,5 @@ def crop(images: Tensor, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 
 def _reflect(index: Tensor, last: int) -> Tensor:
-    return last - (last - index.abs()).abs()  # positions outside 0 to last come back inside, mirrored there
+    # What lies outside 0 to last is mirrored there: no black edge tells the network about the augmentation.
+    return last - (last - index.abs()).abs()

@@ -1,7 +1,5 @@
 """The architectures, one file each, and their base class."""
 
-from cifar_lightning.models.base import ImageClassifier
-from cifar_lightning.models.cnn import CNN
-from cifar_lightning.models.mlp import MLP
-
-__all__ = ["CNN", "MLP", "ImageClassifier"]
+from cifar_lightning.models.base import ImageClassifier as ImageClassifier
+from cifar_lightning.models.cnn import CNN as CNN
+from cifar_lightning.models.mlp import MLP as MLP

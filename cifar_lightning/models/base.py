@@ -12,18 +12,15 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics import ConfusionMatrix, Metric
 
 from cifar_lightning.data import ImageSet
 from cifar_lightning.errors import InputError, check
-from cifar_lightning.models.metrics import LossAndAccuracy
 from cifar_lightning.runs.checkpoint import architecture
 
 NUM_CLASSES = 10
-
 Optimizers = Literal["adam", "adamw", "sgd"]
 Schedules = Literal["constant", "cosine", "one-cycle"]
-
 VALIDATION_STAGES = ("val", "train_clean")  # the validation loaders, in the data module's order
 
 
@@ -34,10 +31,30 @@ def check_batch_norm(model: nn.Module, batch_size: int) -> None:
         raise InputError("data.batch_size", cause, "use 2 or more, or --model.batch_norm false")
 
 
+class LossAndAccuracy(Metric):
+    """Mean cross-entropy, in nats, and fraction correct over every image, of the mean losses of batches of any size."""
+
+    loss_sum: Tensor
+    correct: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # In float32 and int64: Apple's GPUs have no float64.
+        for name, dtype in {"loss_sum": torch.float32, "correct": torch.int64, "count": torch.int64}.items():
+            self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        self.loss_sum += loss.detach().float() * len(labels)
+        self.correct += (logits.argmax(1) == labels).sum()
+        self.count += len(labels)
+
+    def compute(self) -> dict[str, Tensor]:
+        return {"loss": self.loss_sum / self.count.float(), "acc": self.correct.float() / self.count.float()}
+
+
 class ImageClassifier(LightningModule):
     """A classifier of 32x32 color images into 10 classes. A subclass builds `self.network` and nothing else.
-
-    A value out of range raises an `InputError`.
 
     Args:
         lr: Learning rate, above 0; the peak where a schedule moves it.
@@ -45,14 +62,10 @@ class ImageClassifier(LightningModule):
         optimizer: `sgd` uses Nesterov momentum 0.9.
         schedule: `constant`; `cosine` from lr down to 0 (Loshchilov & Hutter 2017); `one-cycle` up to lr and down to
             almost 0 (Smith & Topin 2018). Both move every step and span the whole run.
-
-    Attributes:
-        network: Images, float32, shape (B, 3, 32, 32), to logits, shape (B, 10).
-        confusion_counts: After a test: int64, shape (10, 10), row = true class, column = predicted class.
     """
 
     network: nn.Module
-    confusion_counts: Tensor
+    confusion_counts: Tensor  # after a test: int64, shape (10, 10), row = true class, column = predicted class
 
     def __init__(
         self,
@@ -72,36 +85,31 @@ class ImageClassifier(LightningModule):
         # Keyed as they are logged: 'train' alone would hide nn.Module.train.
         metrics = nn.ModuleDict({f"{s}/": LossAndAccuracy() for s in ("train", *VALIDATION_STAGES, "test")})
         self.metrics = cast(Mapping[str, LossAndAccuracy], metrics)
-        self.confusion_matrix = MulticlassConfusionMatrix(NUM_CLASSES, validate_args=False)
+        self.confusion_matrix = ConfusionMatrix("multiclass", num_classes=NUM_CLASSES, validate_args=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits, shape (B, 10), of normalized images, float32, shape (B, 3, 32, 32)."""
-        return cast(Tensor, self.network(images))
+        """Return logits, shape (B, 10), of normalized images, shape (B, 3, 32, 32), both float32."""
+        # Whatever the precision of the network: softmax over bfloat16 loses digits.
+        return cast(Tensor, self.network(images.to(self.dtype))).float()
 
     def setup(self, stage: str) -> None:
-        """Lay the weights out as the device is fastest with, in every stage alike so that metrics agree bit for bit."""
-        # channels_last took the report's CNN from 176 to 144 ms a step on two CPU cores; the function is the same. Not
-        # on Apple GPUs, where wrong results were reported. The device is asked of the Trainer, which moves the model
-        # there only after this.
+        # channels_last took the report's CNN from 176 to 144 ms a step on two CPU cores; the function is the same. In
+        # every stage, so that metrics agree bit for bit. Not on Apple GPUs, where wrong results were reported. The
+        # Trainer knows the device, to which it moves the model only after this.
         if self.trainer.strategy.root_device.type != "mps":
             self.network.to(memory_format=torch.channels_last)
 
     def training_step(self, batch: ImageSet, batch_idx: int) -> Tensor:
-        """Return the mean loss of a batch, shape ()."""
         return self._step(batch, "train")[0]
 
     def validation_step(self, batch: ImageSet, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Measure a batch of the validation set, or of the training set in evaluation mode."""
         self._step(batch, VALIDATION_STAGES[dataloader_idx])
 
     def test_step(self, batch: ImageSet, batch_idx: int) -> None:
-        """Measure a batch of the test set, class by class."""
-        _, logits = self._step(batch, "test")
-        self.confusion_matrix.update(logits, batch.labels)
+        self.confusion_matrix.update(self._step(batch, "test")[1], batch.labels)
 
     def predict_step(self, batch: ImageSet, batch_idx: int) -> Tensor:
-        """Return probabilities, float32, shape (B, 10)."""
-        return self._logits(batch).softmax(1)
+        return cast(Tensor, self(batch.images)).softmax(1)
 
     def on_train_batch_end(self, outputs: object, batch: ImageSet, batch_idx: int) -> None:
         """Publish `train/*` after an epoch's last batch: means over the epoch, in training mode, as weights moved."""
@@ -116,13 +124,11 @@ class ImageClassifier(LightningModule):
             self.log_dict({"gap/loss": val["loss"] - clean["loss"], "gap/acc": clean["acc"] - val["acc"]}, logger=False)
 
     def on_test_epoch_end(self) -> None:
-        """Publish `test/*` and keep the confusion matrix as `confusion_counts`."""
         self._publish("test")
         self.confusion_counts = self.confusion_matrix.compute()
         self.confusion_matrix.reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimizer, and the schedule, which moves every step, if there is one."""
         optimizer = self.new_optimizer()
         if self.schedule == "constant":
             return optimizer
@@ -136,7 +142,6 @@ class ImageClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def new_optimizer(self) -> Optimizer:
-        """Return a new optimizer of all parameters, without a schedule."""
         # fused: one kernel for all parameters; it took 2 of 8 ms off the MLP's step on two CPU cores.
         shared: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay, "fused": True}
         if self.optimizer_name == "sgd":
@@ -146,7 +151,6 @@ class ImageClassifier(LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip the gradients, in `bf16-mixed` too."""
         plugin = self.trainer.precision_plugin
         if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
             # Its own method refuses a fused optimizer, which undoes a gradient scaler's scale only within its step;
@@ -167,27 +171,19 @@ class ImageClassifier(LightningModule):
             checkpoint["train_metrics"] = self.metrics["train/"].metric_state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the sums of an epoch that was interrupted."""
         for name, value in checkpoint.get("train_metrics", {}).items():
             setattr(self.metrics["train/"], name, value)
 
     def __repr__(self) -> str:
-        """Return the network alone, layer by layer, under this class's name."""
         return repr(self.network).replace(type(self.network).__name__, type(self).__name__, 1)
 
-    def _logits(self, batch: ImageSet) -> Tensor:
-        # In float32 whatever the precision of the network: softmax over bfloat16 loses digits.
-        return cast(Tensor, self(batch.images.to(self.dtype))).float()
-
     def _step(self, batch: ImageSet, stage: str) -> tuple[Tensor, Tensor]:
-        """Return loss, shape (), and logits, shape (B, 10), of a batch, counted in the metrics of its stage."""
-        logits = self._logits(batch)
+        logits = self(batch.images)
         loss = F.cross_entropy(logits, batch.labels)
         self.metrics[f"{stage}/"].update(loss, logits, batch.labels)
         return loss, logits
 
     def _publish(self, stage: str) -> dict[str, Tensor]:
-        """Log an epoch's metrics for the callbacks and reset them; nothing if there was no image."""
         metric = self.metrics[f"{stage}/"]
         if not metric.count:
             return {}

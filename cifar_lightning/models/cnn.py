@@ -8,7 +8,7 @@ from torch import nn
 
 from cifar_lightning.errors import check
 from cifar_lightning.models.base import NUM_CLASSES, ImageClassifier
-from cifar_lightning.models.layers.pooling import ReLUDropoutMaxPool
+from cifar_lightning.models.layers import ReLUDropoutMaxPool
 
 
 class CNN(ImageClassifier):

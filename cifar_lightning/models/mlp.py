@@ -7,7 +7,7 @@ from torch import nn
 
 from cifar_lightning.errors import check
 from cifar_lightning.models.base import NUM_CLASSES, ImageClassifier
-from cifar_lightning.models.layers.dropout import Dropout
+from cifar_lightning.models.layers import Dropout
 
 
 class MLP(ImageClassifier):

@@ -9,25 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a benchmark describes hardware and software without importing PyTorch
     import torch
-    from torch import Tensor
 
 
 def hardware() -> dict[str, str | int]:
     """Return the processor's name, the number of cores that this process may use, and the system."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return {
-        "processor": processor(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count() or 1,
-        "system": f"{platform.system()} {platform.machine()}",
-    }
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
+    return {"processor": processor(), "cores": cores, "system": f"{platform.system()} {platform.machine()}"}
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Return its name, and where Linux lists them which wide arithmetic units it has."""
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     fields = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
-    flags = fields.get("flags", "").split()
-    units = [unit for unit in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if unit in flags]
+    units = [u for u in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if u in fields.get("flags", "").split()]
     name = fields.get("model name") or platform.processor() or platform.machine()
     return f"{name} ({', '.join(units)})" if units else name
 
@@ -38,13 +32,8 @@ def software() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def describe(device: "torch.device", *data: "Tensor") -> dict[str, Any]:
-    """Return what must be the same for a run to end bit for bit the same.
-
-    Args:
-        device: The device of the training.
-        data: Images and labels that it trains and validates on; the first 16 digits of their SHA-256 stand for them.
-    """
+def describe(device: "torch.device", *data: "torch.Tensor") -> dict[str, Any]:
+    """Return what must be the same for a run to end bit for bit the same; of its data, the start of their SHA-256."""
     import torch
 
     digest = hashlib.sha256()  # 0.1 s for the 50,000 images
@@ -63,5 +52,4 @@ def describe(device: "torch.device", *data: "Tensor") -> dict[str, Any]:
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """Return each entry that differs, as `threads 2 (was 1)`."""
-    names = [name for name in here if there.get(name) != here[name]]
-    return [f"{name} {here[name]} (was {there.get(name, 'not recorded')})" for name in names]
+    return [f"{k} {v} (was {there.get(k, 'not recorded')})" for k, v in here.items() if there.get(k) != v]

@@ -13,13 +13,8 @@ LOCK = ".lock"
 def replace(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that at every moment, a power cut included, either the old or the new one is there, whole.
 
-    Args:
-        path: Its folder must exist. A process that is killed leaves at most `.NAME.tmp` beside it, which the next call
-            overwrites.
-        content: All of it.
-
-    Raises:
-        OSError: It can't be written, for instance on a full disk; the old file stands, and no temporary one is left.
+    A killed process leaves at most `.NAME.tmp` beside it, which the next call overwrites. An `OSError` (a full disk,
+    say) names the file; the old one stands then, and no temporary one is left.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -53,31 +48,26 @@ def sync(path: Path) -> None:
 def link(source: Path, target: Path) -> None:
     """Give a whole file a second name, over whatever had it; a copy where the file system has no links."""
     if target.exists() and target.samefile(source):  # renaming one name of a file to another does nothing
-        return None
+        return
     temporary = target.with_name(f".{target.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)
     except OSError:
-        return replace(target, source.read_bytes())
-    temporary.replace(target)
-    return None
+        replace(target, source.read_bytes())
+    else:
+        temporary.replace(target)
 
 
 @contextlib.contextmanager
 def locked(folder: Path, *, waiting: str | None = None) -> Iterator[None]:
     """Have a folder to oneself among the processes that ask for it in this way; a killed one lets go.
 
-    Args:
-        folder: An existing folder; a file `.lock` stands in it meanwhile.
-        waiting: Printed before waiting for another process that has the folder; None does not wait.
-
-    Raises:
-        BlockingIOError: Another process has it, and `waiting` is None.
+    If another process has it, print `waiting` and wait for it; without that raise a `BlockingIOError`.
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(path := folder / LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -89,5 +79,5 @@ def locked(folder: Path, *, waiting: str | None = None) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):  # gone with its folder, or open in another process on Windows
-            (folder / LOCK).unlink()
+            path.unlink()
         lock.release()

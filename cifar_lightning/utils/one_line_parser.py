@@ -10,5 +10,4 @@ class OneLineParser(argparse.ArgumentParser):
     """For a command with a few flags of its own."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises an `InputError`, where argparse would print how it is used and exit."""
         raise InputError("command line", message, f"`{self.prog.rpartition(' ')[2]} --help` lists what there is")

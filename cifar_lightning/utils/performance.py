@@ -1,7 +1,4 @@
-"""Process settings that make a run fast, one function each, with what it gained.
-
-Measured on two cores of a Xeon with AVX-512 and no bfloat16, batch 100, where nothing else is said.
-"""
+"""Process settings that make a run fast; gains are of batch 100 on two cores of a Xeon with AVX-512, not bfloat16."""
 
 import contextlib
 import ctypes
@@ -9,63 +6,36 @@ import gc
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
 
-def prepare() -> None:
+def prepare(cpu_quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> None:
     """Set this process up; call it once, before the first tensor."""
-    keep_freed_memory()
+    # A step frees and takes again buffers of tens of MB, and each of their pages, new from the system, is a fault:
+    # 8,000 a step of the CNN, 16 ms of the system's time. Kept by glibc, they are under 400, and the step takes 151 ms
+    # in place of 161 (with bfloat16 on an EPYC: 60 in place of 113).
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never return memory
+        mallopt(-2, 2**28)  # M_TOP_PAD: grow by 256 MiB
+        # M_MMAP_THRESHOLD: buffers from 1 GiB on get a mapping of their own; in the heap they would leave holes.
+        if not mallopt(-3, 2**30):
+            mallopt(-3, 2**25)  # some versions take no more than 32 MiB
     # Numbers below 1e-38 become 0. Adam's running means of a unit that died decay through them, and a multiplication
     # takes 13 times as long there. (No unit dies in 50 epochs of either recipe: this is for rates that kill.)
     torch.set_flush_denormal(True)
-    cap_threads()
-    skip_driver_checks()
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep large freed buffers instead of returning them to the system.
-
-    A step frees and takes again buffers of tens of MB, and each of their pages, new from the system, is a fault: 8,000
-    a step of the CNN, 16 ms of the system's time. Kept, they are under 400, and the step takes 151 ms in place of 161
-    (with bfloat16 on an EPYC: 60 in place of 113). Without glibc nothing is done.
-    """
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
-        return
-    glibc = ctypes.CDLL(None)
-    # Numbers from malloc.h. Never trim, grow by 256 MiB, and give a buffer a mapping of its own from 1 GiB on (some
-    # versions take no more than 32 MiB): the largest ones, if they shared the heap, would leave holes in it.
-    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
-    glibc.mallopt(m_trim_threshold, 2**31 - 1)
-    glibc.mallopt(m_top_pad, 2**28)
-    if not glibc.mallopt(m_mmap_threshold, 2**30):
-        glibc.mallopt(m_mmap_threshold, 2**25)
-
-
-def cap_threads(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Use no more threads than a container's quota has cores; return how many are in use.
-
-    PyTorch's default is the number of physical cores, quota or not, and threads beyond the quota wait for each other:
-    with one of two cores busy otherwise, two made the MLP ten times slower than one. OMP_NUM_THREADS overrides both.
-
-    The quota file holds microseconds of processor time per period, and the period (Linux's control groups).
-    """
-    with contextlib.suppress(OSError, ValueError):  # not Linux, or no quota ("max")
-        quota, period = map(int, quota_file.read_text().split())
-        if "OMP_NUM_THREADS" not in os.environ:
+    # PyTorch's default is a thread per physical core, and those beyond a container's quota wait for each other: with
+    # one of two cores busy otherwise, two made the MLP ten times slower than one. OMP_NUM_THREADS overrides both.
+    if "OMP_NUM_THREADS" not in os.environ:
+        with contextlib.suppress(OSError, ValueError):  # not Linux, or no quota ("max")
+            quota, period = map(int, cpu_quota.read_text().split())  # microseconds of processor time, and in how many
             torch.set_num_threads(max(1, min(torch.get_num_threads(), quota // period)))
-    return torch.get_num_threads()
-
-
-def skip_driver_checks() -> None:
-    """Keep PyTorch's optimizers from looking for a CUDA driver at every step, where there is none.
-
-    Lightning has PyTorch ask NVML, a library that is loaded anew each time: 0.2 ms of the MLP's 6 ms a step, not 0.004.
-    """
+    # Lightning has PyTorch's optimizers ask NVML at every step whether there is a CUDA driver, and that library is
+    # loaded anew each time: 0.2 ms of the MLP's 6 ms a step, not 0.004.
     if not torch.cuda.is_available():
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
@@ -81,24 +51,17 @@ def still_heap() -> Iterator[None]:
 
 
 def best_precision(accelerator: str) -> tuple[str, str]:
-    """Return the fastest precision that leaves accuracy where it is: bfloat16 where the hardware computes in it.
+    """Return the fastest `trainer.precision` that leaves accuracy where it is for a `trainer.accelerator`, and why.
 
-    A matrix product runs four times faster in it on an EPYC with AVX-512 BF16; where it is emulated, the CNN's step
-    takes twice as long.
-
-    Args:
-        accelerator: As `trainer.accelerator` takes it: `auto`, `cpu`, `gpu`, `cuda`, `mps`.
-
-    Returns:
-        The precision as `trainer.precision` takes it, and the reason for it.
+    That is bfloat16 where the hardware computes in it: a matrix product runs four times faster on an EPYC with
+    AVX-512 BF16; where it is emulated, the CNN's step takes twice as long.
     """
     if accelerator in ("auto", "gpu", "cuda") and CUDAAccelerator.is_available():
         able, device = torch.cuda.is_bf16_supported(including_emulation=False), "GPU"
     elif accelerator in ("auto", "gpu", "mps") and MPSAccelerator.is_available():
         return "32-true", "Apple's GPUs are used in float32"
     else:
-        # PyTorch 2.10 does not have it; nothing is lost there but speed.
-        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        capabilities = getattr(torch.cpu, "get_capabilities", dict[str, bool])()  # PyTorch 2.10 has none
         able, device = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16")), "CPU"
     if able:
         return "bf16-mixed", f"this {device} computes in bfloat16"

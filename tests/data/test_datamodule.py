@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,9 +61,6 @@ def test_train_size() -> None:
     assert same(data.val, whole.val)
     assert prints(data.train) < prints(whole.train)
     assert prints(data.train_clean) < prints(data.train) - prints(data.val)
-
-
-def test_train_clean_is_left_out() -> None:
     assert [len(loader) for loader in build(train_clean_size=0).val_dataloader()] == [20]
 
 
@@ -88,10 +86,11 @@ def test_a_stage_reads_only_what_it_needs(monkeypatch: pytest.MonkeyPatch, stage
     [
         *(("batch_size", 0), ("eval_batch_size", 0), ("num_workers", -1), ("val_size", -1), ("val_size", 49_991)),
         *(("train_size", 9), ("train_size", 40_001), ("train_clean_size", -1), ("train_clean_size", 50_001)),
+        *(("images", []), ("augment", "flip")),
     ],
 )
 def test_impossible_values(field: str, value: Any) -> None:
-    with pytest.raises(InputError, match=rf"^{field}: {value} is not possible; use "):
+    with pytest.raises(InputError, match=re.escape(f"{field}: {value!r} is not possible; use ")):
         CIFAR10DataModule(**{field: value})
 
 
@@ -108,7 +107,6 @@ def test_only_training_augments(
     images, labels = data.on_after_batch_transfer(batch, 0)
     assert torch.equal(images, normalize(batch.images)) != augmented
     assert torch.equal(labels, batch.labels)
-    assert (images.dtype, images.shape) == (torch.float32, (100, 3, 32, 32))
 
 
 @pytest.mark.parametrize(("accelerator", "pinned"), [(CPUAccelerator(), False), (CUDAAccelerator(), True)])
@@ -143,11 +141,10 @@ def test_auto_without_network_is_the_stand_in(tmp_path: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize(("source", "classes"), [("synthetic", synthetic.CLASSES), ("cifar10", cifar10.CLASSES)])
 def test_a_named_source_is_not_looked_for(tmp_path: Path, source: Source, classes: tuple[str, ...]) -> None:
-    root = tmp_path / "none"
-    assert resolve_source(source, root, NOWHERE) == source
+    assert resolve_source(source, tmp_path / "none", NOWHERE) == source
     assert CIFAR10DataModule(source=source).classes == classes
-    CIFAR10DataModule(source="synthetic", root=str(root)).prepare_data()
-    assert not root.exists()
+    CIFAR10DataModule(source="synthetic", root=str(tmp_path / "none")).prepare_data()
+    assert not (tmp_path / "none").exists()
 
 
 def test_user_images(tmp_path: Path) -> None:
@@ -160,11 +157,8 @@ def test_user_images(tmp_path: Path) -> None:
     assert batch.images.shape == (3, 3, 32, 32)
     assert batch.images[:, :, 5, 5].tolist() == [[0, 255, 0], [255, 0, 0], [0, 255, 0]]
     assert [error.field for error in data.refused] == [str(tmp_path / "c.png")]
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=r"^.*c\.png: not an image"):
         build("predict", images=str(tmp_path / "c.png"))
-    assert caught.value.field == str(tmp_path / "c.png")
-    with pytest.raises(InputError, match=r"^images: "):
-        build("predict", images=[])
 
 
 def test_without_user_images_the_test_set_is_predicted() -> None:

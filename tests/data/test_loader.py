@@ -9,6 +9,12 @@ from cifar_lightning.data import ImageSet
 from cifar_lightning.data.loader import BatchLoader, batch_loader, steps_per_epoch
 from cifar_lightning.models import MLP
 
+# On a machine with one core two workers are more than torch advises; from Python 3.12 on a fork of a process with
+# threads, which torch has, gets a warning; and there is nothing to validate on here.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create", "ignore:.*use of fork:DeprecationWarning", "ignore:You defined a `validation_"
+)
+
 
 def numbered(size: int) -> ImageSet:
     """Image i is all i, and so is its label."""
@@ -72,9 +78,6 @@ def test_the_order_depends_on_seed_and_epoch_and_nothing_else() -> None:
     assert order(batch_loader(numbered(100), 33, seed=2), 2)[:99] == orders[8][:99]
 
 
-# On a machine with one core two workers are more than torch advises; from Python 3.12 on a fork of a process with
-# threads, which torch has, gets a warning.
-@pytest.mark.filterwarnings("ignore:This DataLoader will create", "ignore:.*use of fork:DeprecationWarning")
 @pytest.mark.parametrize("seed", [None, 0])
 def test_neither_workers_nor_the_global_generator_matter(seed: int | None) -> None:
     alone, helped = (batch_loader(numbered(101), 10, seed=seed, num_workers=n) for n in (0, 2))
@@ -92,7 +95,6 @@ def fit(size: int, batch_size: int, **settings: Any) -> Trainer:
     return trainer
 
 
-@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")  # on purpose: nothing to validate on here
 def test_the_trainer_tells_the_sampler_its_epoch() -> None:
     rows: list[int] = []
     recorder = LambdaCallback(on_train_batch_start=lambda *args: rows.extend(args[2].images[:, 0, 0, 0].int().tolist()))
@@ -109,7 +111,6 @@ def test_the_trainer_tells_the_sampler_its_epoch() -> None:
         *((42, limit, steps) for limit, steps in [(1.0, 11), (11, 11), (0.5, 5), (0.99, 10)]),
     ],
 )
-@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")  # on purpose: nothing to validate on here
 def test_steps_per_epoch_are_those_of_the_loader_and_of_lightning(size: int, limit: int | float, steps: int) -> None:
     assert steps_per_epoch(size, 4, limit) == steps
     assert steps_per_epoch(size, 4) == len(batch_loader(numbered(size), 4, seed=0))
@@ -118,7 +119,6 @@ def test_steps_per_epoch_are_those_of_the_loader_and_of_lightning(size: int, lim
     assert trainer.num_training_batches == steps or limit == 0
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create", "ignore:.*use of fork:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_it_resumes_in_the_middle_of_an_epoch(workers: int) -> None:
     images = numbered(26)

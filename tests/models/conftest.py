@@ -1,13 +1,13 @@
 """Shared by the tests of models: a seed, random batches, a quiet Trainer."""
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from cifar_lightning.data import ImageSet
 
@@ -25,17 +25,8 @@ def batch(size: int) -> ImageSet:
     return ImageSet(torch.randn(size, 3, 32, 32), torch.randint(0, 10, (size,)))
 
 
-class Loader:
-    """Batches as they are; a plain list would be a list of loaders to Lightning."""
-
-    def __init__(self, *batches: ImageSet) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[ImageSet]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+def loader(*batches: ImageSet) -> DataLoader[ImageSet]:
+    return DataLoader(cast(Dataset[ImageSet], batches), batch_size=None)
 
 
 def trainer(epochs: int = 1, *callbacks: Callback, **more: Any) -> Trainer:

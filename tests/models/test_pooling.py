@@ -1,8 +1,8 @@
 """The fused layer against ReLU, dropout and max-pooling one by one, bit for bit."""
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from cifar_lightning.models import CNN
-from cifar_lightning.models.layers.dropout import Dropout
-from cifar_lightning.models.layers.pooling import ReLUDropoutMaxPool
+from cifar_lightning.models.layers import Dropout, ReLUDropoutMaxPool
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
 FORMAT = pytest.mark.parametrize("memory_format", FORMATS, ids=str)
@@ -42,20 +41,17 @@ def one_by_one(p: float) -> nn.Sequential:
 
 def run(module: nn.Module, x: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
     """Value and gradient under the same seed each time."""
-    x = x.detach().requires_grad_()
-    before = x.detach().clone()
+    before, x = x.clone(), x.detach().requires_grad_()
     torch.manual_seed(1)
     y = module(x)
-    y.backward(upstream)
-    assert x.grad is not None
+    (gradient,) = torch.autograd.grad(y, x, upstream)
     assert torch.equal(x, before)
-    return y.detach(), x.grad
+    return y.detach(), gradient
 
 
 def check_same(module: nn.Module, other: nn.Module, x: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
     (y, gradient), (expected, expected_gradient) = (run(each, x, upstream) for each in (module, other))
-    assert (y.dtype, gradient.dtype) == (x.dtype, x.dtype)
-    assert y.stride() == expected.stride()
+    assert (y.dtype, gradient.dtype, y.stride()) == (x.dtype, x.dtype, expected.stride())
     assert torch.equal(y, expected)
     assert torch.equal(gradient, expected_gradient)
     return y, gradient
@@ -80,16 +76,15 @@ def test_it_is_the_three_layers(name: str, p: float, dtype: torch.dtype, memory_
 @pytest.mark.parametrize(("p", "training"), [(0.0, 1), (1e-7, 1), (0.0, 0), (0.3, 0), (0.5, 0), (1.0, 0)])
 def test_where_nothing_is_dropped_nothing_is_drawn(p: float, training: int, memory_format: torch.memory_format) -> None:
     pool, stock = ReLUDropoutMaxPool(p).train(bool(training)), nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
-    check_same(pool, stock, INPUTS["ties"]().contiguous(memory_format=memory_format), torch.randn(5, 6, 4, 4))
-    x, state = torch.randn(5, 6, 8, 8), torch.get_rng_state()
-    pool(x)
+    x, state = INPUTS["ties"]().contiguous(memory_format=memory_format), torch.manual_seed(1).get_state()
+    check_same(pool, stock, x, torch.ones(5, 6, 4, 4))
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_with_nothing_kept_it_is_zero() -> None:
     y, gradient = run(ReLUDropoutMaxPool(1.0), torch.randn(5, 6, 8, 8), torch.randn(5, 6, 4, 4))
-    assert torch.equal(y, torch.zeros(5, 6, 4, 4))
-    assert torch.equal(gradient, torch.zeros(5, 6, 8, 8))
+    assert not y.any()
+    assert not gradient.any()
 
 
 @PATHS
@@ -105,24 +100,12 @@ def test_the_deterministic_way_gives_the_same_bits(p: float) -> None:
 
 
 def test_stock_is_pytorchs_own() -> None:
-    pool = ReLUDropoutMaxPool(0.3)
-    stock = pool.stock()
-    assert isinstance(stock, nn.Sequential)
+    pool, x = ReLUDropoutMaxPool(0.3), torch.randn(3, 4, 9, 9)
+    stock: Any = pool.stock()
     assert [type(layer) for layer in stock] == [nn.ReLU, nn.Dropout, nn.MaxPool2d]
     assert stock[1].p == 0.3
-    x = torch.randn(3, 4, 9, 9)
     assert torch.equal(stock.eval()(x), pool.eval()(x))
     assert list(pool.state_dict()) == []
-
-
-def unfused(model: CNN) -> CNN:
-    """The same with the layers of each pool as layers of a plain Sequential."""
-    other = copy.deepcopy(model)
-    pools = [name for name, layer in other.network.named_children() if isinstance(layer, ReLUDropoutMaxPool)]
-    for name in pools:
-        setattr(other.network, name, nn.Sequential(OrderedDict(other.network.get_submodule(name).named_children())))
-    assert len(pools) == 3
-    return other
 
 
 @PATHS
@@ -130,16 +113,18 @@ def unfused(model: CNN) -> CNN:
 @FORMAT
 def test_a_whole_network(p: float, autocast: bool, memory_format: torch.memory_format) -> None:
     x, labels, results = torch.randn(16, 3, 32, 32), torch.arange(16) % 10, []
-    model = CNN(channels=(8, 16, 4), dropout=p)
-    model.network.to(memory_format=memory_format)
-    for network in (model, unfused(model)):
+    fused = CNN(channels=(8, 16, 4), dropout=p).network.to(memory_format=memory_format)
+    unfused: Any = copy.deepcopy(fused)
+    for i in (1, 2, 3):
+        unfused.set_submodule(f"pool{i}", nn.Sequential(*unfused.get_submodule(f"pool{i}")))
+    for network in (fused, unfused):
         torch.manual_seed(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             logits = network(x)
         gradients = torch.autograd.grad(F.cross_entropy(logits.float(), labels), list(network.parameters()))
         assert logits.dtype == (torch.bfloat16 if autocast else torch.float32)
         assert all(gradient.any() for gradient in gradients)
-        results.append([logits, *gradients, *network.network.buffers()])
+        results.append([logits, *gradients, *network.buffers()])
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
@@ -148,12 +133,10 @@ def bytes_kept(module: nn.Module, x: Tensor) -> int:
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
+        return kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        y = module(x)
-    assert y.requires_grad
+        assert module(x).requires_grad
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 

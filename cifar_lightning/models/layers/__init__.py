@@ -1,1 +1,0 @@
-"""Layers that are faster on a CPU than PyTorch's own, and compute the same function."""
