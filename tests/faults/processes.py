@@ -101,11 +101,9 @@ def nobody() -> None:
     """Give up root's right to read and write everything, if this is root; what it owns it may still open as marked."""
     # Another user's rights would do as well, but that one may not be able to read this Python.
     if os.getuid() == 0:
-        header, nothing_left = (
-            struct.pack("<Ii", 0x20080522, 0),
-            struct.pack("<6I", *[0] * 6),
-        )  # version 3, this process
-        assert ctypes.CDLL(None).capset(header, nothing_left) == 0
+        this_process = struct.pack("<Ii", 0x20080522, 0)  # in version 3 of the call
+        nothing_left = struct.pack("<6I", *[0] * 6)
+        assert ctypes.CDLL(None).capset(this_process, nothing_left) == 0
 
 
 def full_disk(most_bytes: int) -> None:
