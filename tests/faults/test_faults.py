@@ -33,7 +33,6 @@ LINE = re.compile(r"error: (?!\w*(Error|Exception|Warning|Interrupt): ).+?: .+; 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished run. To copy from."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch, chdir(folder):
         patch.delenv("CIFAR10_ROOT", raising=False)
