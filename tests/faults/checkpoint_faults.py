@@ -3,7 +3,6 @@
 import os
 import pickle
 import shutil
-import struct
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -12,64 +11,48 @@ from typing import Any
 
 import torch
 
-from tests.faults import children
+from tests.faults.processes import nobody
 from tests.faults.settings_faults import modules
-from tests.faults.steps import both, content, damaged, folder, pipe, removed, unreadable, written
-from tests.faults.table import BEST, LAST, OLD_RUN, RESUME, RUN, Damage, Fault, Place, Step, crossed, nothing
+from tests.faults.steps import both, check_whole, content, damaged, folder, gone, pipe, replaced, written
+from tests.faults.table import BEST, LAST, OLD_RUN, RESUME, RUN, Damage, Fault, Payload, Place, Step, crossed, nothing
 
 
 def flip(text: bytes, at: int) -> bytes:
     return text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :]
 
 
-def directory(text: bytes) -> int:
-    """Return where the CRC-32 of the third part stands in a zip's directory."""
-    at = int(struct.unpack("<I", text[text.rindex(b"PK\5\6") + 16 :][:4])[0])
-    for _ in range(2):
-        at = text.index(b"PK\1\2", at + 4)
-    return at + 16
-
-
-half = content(lambda text: text[: len(text) // 2])
 flipped = content(lambda text: flip(text, len(text) // 2))
 
 
-def payload_in_zip(place: Place, path: Path) -> None:
-    """Write a payload as torch.save writes a checkpoint."""
-    torch.save({"state_dict": {}, "callbacks": place.payload}, path)
+def flipped_in_directory(path: Path) -> None:
+    """Flip a bit of the third part's CRC-32 in the zip's directory, which stands behind all parts."""
+    with zipfile.ZipFile(path) as archive:
+        crc = archive.infolist()[2].CRC.to_bytes(4, "little")
+    text = path.read_bytes()
+    path.write_bytes(flip(text, text.rindex(crc)))
 
 
-def payload_in_old_format(place: Place, path: Path) -> None:
+def payload_in_zip(path: Path) -> None:
+    torch.save({"state_dict": {}, "callbacks": Payload()}, path)
+
+
+def payload_in_old_format(path: Path) -> None:
     """Write the format before zip, whose reader is another one: five pickles, the first two of fixed numbers."""
-    parts: tuple[object, ...] = (
-        0x1950A86A20F9469CFC6C,
-        1001,
-        {"little_endian": True},
-        {"state_dict": place.payload},
-        [],
-    )
+    parts: Any = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {"state_dict": Payload()}, [])
     path.write_bytes(b"".join(pickle.dumps(part, protocol=2) for part in parts))
 
 
-def deflated(place: Place, path: Path) -> None:
-    """Pack the same parts again, compressed, each a byte short."""
-    with zipfile.ZipFile(BEST) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
-        for name, part in parts.items():
-            archive.writestr(name, part[:-1])
-
-
-def loop(place: Place, path: Path) -> None:
-    path.unlink()
-    path.symlink_to(path.name)
+def deflated(path: Path) -> None:
+    with zipfile.ZipFile(BEST) as archive, zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as packed:
+        for name in archive.namelist():
+            packed.writestr(name, archive.read(name)[:-1])
 
 
 def altered(alter: Callable[[dict[str, Any]], object]) -> Damage:
     """Write a whole file whose content is not as the program left it."""
 
-    def damage(place: Place, path: Path) -> None:
-        values: dict[str, Any] = torch.load(place.folder / BEST, weights_only=True)
+    def damage(path: Path) -> None:
+        values: dict[str, Any] = torch.load(BEST, weights_only=True)
         alter(values)
         torch.save(values, path)
 
@@ -80,26 +63,23 @@ def entry(key: str, **values: Any) -> Damage:
     return altered(lambda content: content[key].update(values))
 
 
-def payload_in_ours(place: Place, path: Path) -> None:
-    """Write a whole checkpoint with one thing too many."""
-    altered(lambda values: values.update(extra=place.payload))(place, path)
+payload_in_ours = altered(lambda values: values.update(extra=Payload()))
 
-
-NO_FILE: dict[str, Damage] = {"*missing": removed, "a folder": folder, "a pipe": pipe}
+NO_FILE: dict[str, Damage] = {"*missing": gone, "a folder": folder, "a pipe": pipe}
 BROKEN: dict[str, Damage] = {
-    "*cut in half": half,
+    "*cut in half": content(lambda text: text[: len(text) // 2]),
     "bit flipped in the data": flipped,
     "empty": content(lambda text: b""),
     "text": content(lambda text: b"hello\n"),
     "cut to ten bytes": content(lambda text: text[:10]),
     "cut by one byte": content(lambda text: text[:-1]),
-    "bit flipped in the directory": content(lambda text: flip(text, directory(text))),
+    "bit flipped in the directory": flipped_in_directory,
 }
 FOREIGN: dict[str, Damage] = {
     "*payload in a zip": payload_in_zip,
-    "payload alone": lambda place, path: path.write_bytes(pickle.dumps(place.payload)),
+    "payload alone": content(lambda text: pickle.dumps(Payload())),
     "payload in the old format": payload_in_old_format,
-    "of another program": lambda place, path: torch.save({"weight": torch.ones(3)}, path),
+    "of another program": lambda path: torch.save({"weight": torch.ones(3)}, path),
 }
 DAMAGED = BROKEN | FOREIGN
 STRANGE: dict[str, Damage] = {
@@ -114,9 +94,9 @@ STRANGE: dict[str, Damage] = {
     "root a number": entry("datamodule_hyper_parameters", root=5),
     "payload in one of ours": payload_in_ours,
     "compressed, and each part cut": deflated,
-    "a link to itself": loop,
-    "not a dictionary": lambda place, path: torch.save([1, 2], path),
-    "a tensor": lambda place, path: torch.save(torch.ones(3), path),
+    "a link to itself": partial(replaced, partial(os.symlink, "last.ckpt")),
+    "not a dictionary": lambda path: torch.save([1, 2], path),
+    "a tensor": lambda path: torch.save(torch.ones(3), path),
 }
 # A checkpoint's own word imports nothing but this project's models.
 IMPORTED = ("*evil_callbacks.X", "lightning.pytorch_evil.X", "lightning_evil.X", "cifar_lightning_evil.X", "os.system",
@@ -142,27 +122,21 @@ COMMANDS = ("*test", "validate", "predict", "*fit")
 
 
 def refused(damages: dict[str, Damage], *commands: str, also: Step = nothing, **more: Any) -> list[Fault]:
-    """Return a row of each command that is given a checkpoint with each damage."""
     return [
-        Fault(
-            crossed(command, name), f"{command.removeprefix('*')} --ckpt_path={LAST}",
-            2, (LAST,), both(also, damaged(damage, LAST)), **more,
-        )
-        for name, damage in damages.items()
-        for command in commands
+        Fault(crossed(command, name), f"{command.removeprefix('*')} --ckpt_path={LAST}", 2, (LAST,),
+              both(also, damaged(damage, LAST)), **more)
+        for name, damage in damages.items() for command in commands
     ]  # fmt: skip
 
 
-def check_whole(place: Place) -> None:
+def as_whole(place: Place) -> None:
     """Assert that the run ended as it would have without the fault; the damaged checkpoint is kept."""
-    aside = place.folder / f"{LAST}.damaged"
-    if os.path.lexists(aside):
-        aside.rmdir() if aside.is_dir() else aside.unlink()
-    place.check_whole(RUN)
+    for aside in Path().glob(f"{LAST}.damaged"):
+        gone(aside)
+    check_whole(RUN)
 
 
-def resumed(name: str, make: Step, *says: str, then: Step = check_whole) -> Fault:
-    """Return the row of a run that resumes from the epoch before its last, and ends as the whole one."""
+def resumed(name: str, make: Step, *says: str, then: Step = as_whole) -> Fault:
     return Fault(name, RESUME, 0, says, make, OLD_RUN, then=then)
 
 
@@ -172,17 +146,12 @@ def not_resumed(name: str, make: Step, *says: str, run: str = RUN) -> Fault:
 
 def names_its_checkpoints(place: Place) -> None:
     """Assert all there is to say of a run whose config.yaml is new."""
-    names = {path.name for path in (place.folder / RUN / "checkpoints").iterdir()}
-    assert names == {"best.ckpt", "last.ckpt", "previous.ckpt"}
+    assert {path.name for path in Path(BEST).parent.iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
 
 
-def events(damage: Damage) -> Step:
-    """Damage the event file."""
-    return lambda place: [damage(place, path) for path in Path(RUN).glob("events.*")]
-
-
-def without_last(step: Step) -> Step:
-    return both(damaged(removed, LAST), step)
+def without_last(name: str, damage: Damage) -> Step:
+    """Remove the last checkpoint, so that there is something to do, and damage another file."""
+    return both(damaged(gone, LAST), lambda place: [damage(path) for path in Path(RUN).glob(name)])
 
 
 CONFIG, NOT_USING = f"{RUN}/config.yaml", f"not using {LAST}"
@@ -193,7 +162,7 @@ ALL = (LAST, BEST, f"{RUN}/checkpoints/previous.ckpt")
 
 TABLE = {
     "a checkpoint that is no file: reader": [
-        *refused(NO_FILE, *COMMANDS), *refused({"unreadable": unreadable}, *COMMANDS, child=children.nobody),
+        *refused(NO_FILE, *COMMANDS), *refused({"unreadable": partial(Path.chmod, mode=0)}, *COMMANDS, child=nobody),
     ],
     "broken bytes in a checkpoint: CRC": refused(BROKEN, *COMMANDS),
     "code in a checkpoint: safe unpickler": refused(FOREIGN, *COMMANDS),
@@ -210,8 +179,9 @@ TABLE = {
         Fault("*fit an empty name", "fit --ckpt_path=", 2, ("ckpt_path",)),
     ],
     "the last checkpoint is no file: resume": [
-        resumed("*resume last missing", damaged(removed, LAST)),
-        *(resumed(f"resume last {damage.__name__}", damaged(damage, LAST), NOT_USING) for damage in (folder, pipe)),
+        resumed("*resume last missing", damaged(gone, LAST)),
+        resumed("resume last folder", damaged(folder, LAST), NOT_USING),
+        resumed("resume last pipe", damaged(pipe, LAST), NOT_USING),
     ],
     "the last checkpoint is damaged: resume": [
         *(resumed(crossed("*resume last", name), damaged(damage, LAST), NOT_USING) for name, damage in DAMAGED.items()),
@@ -219,11 +189,11 @@ TABLE = {
     ],
     "no checkpoint is whole: resume": [
         *(not_resumed(crossed("*resume all", name), damaged(damage, *ALL), "resume", RUN)
-          for name, damage in {**DAMAGED, "a pipe": pipe}.items()),
-        not_resumed("resume all missing, curves there", damaged(removed, *ALL), "resume", RUN, "curves"),
+          for name, damage in [*DAMAGED.items(), ("a pipe", pipe)]),
+        not_resumed("resume all missing, curves there", damaged(gone, *ALL), "resume", RUN, "curves"),
     ],
     "no run: resume": [
-        not_resumed("*resume an empty folder", lambda place: Path("empty").mkdir(), "resume", "empty", run="empty"),
+        not_resumed("*resume an empty folder", damaged(Path.mkdir, "empty"), "resume", "empty", run="empty"),
         not_resumed("resume a file", written("a.txt", "hello"), "resume", "a.txt", run="a.txt"),
         not_resumed("resume a missing folder", nothing, "resume", "nowhere", run="nowhere"),
         not_resumed("resume nothing", nothing, "resume", run=""),
@@ -234,12 +204,12 @@ TABLE = {
         not_resumed("config.yaml empty", written(CONFIG, ""), CONFIG),
         not_resumed("config.yaml with a tag", damaged(content(lambda text: text + TAG), CONFIG), CONFIG),
         not_resumed("config.yaml with a class of another", damaged(CLASS, CONFIG), "callbacks"),
-        resumed("config.yaml missing", without_last(damaged(removed, CONFIG)), then=names_its_checkpoints),
+        resumed("config.yaml missing", without_last("config.yaml", gone), then=names_its_checkpoints),
     ],
     "curves damaged: resume": [
-        resumed("*metrics.csv damaged", without_last(written(f"{RUN}/metrics.csv", b"\0\xff,,\n\n"))),
-        resumed("*event file cut", without_last(events(content(lambda text: text[:-7])))),
-        resumed("event file flipped", without_last(events(flipped)), then=nothing),
+        resumed("*metrics.csv damaged", without_last("metrics.csv", content(lambda text: b"\0\xff,,\n\n"))),
+        resumed("*event file cut", without_last("events.*", content(lambda text: text[:-7]))),
+        resumed("event file flipped", without_last("events.*", flipped), then=nothing),
     ],
     "nothing wrong: resume": [
         Fault("*resume a run that is done", RESUME, 0, ("all epochs are done",)),

@@ -1,7 +1,7 @@
 """Compare two runs to the last bit: files, checkpoints, metrics.csv, config.yaml, and what TensorBoard shows."""
 
 import csv
-from collections import Counter
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,47 +21,29 @@ SHOWN_ONCE = ("hparams", "graphs", "graph_run_metadata", "graph_tagged_run_metad
 
 def differences(run: Path, whole: Path) -> list[str]:
     """Return what is in one run and not in the other."""
-    found = [f"file {name}" for name in sorted(_names(run) ^ _names(whole))]
-    for name in sorted(path.name for path in (whole / "checkpoints").iterdir()):
-        if (run / "checkpoints" / name).exists():
-            ours, theirs = (load(folder / "checkpoints" / name) for folder in (run, whole))
-            found += [f"{name}{where}" for where in unequal(ours, theirs)]
-    if _csv(run) != _csv(whole):
-        found.append("metrics.csv")
-    here, there = points(run), points(whole)
-    found += [f"TensorBoard {point[:2]} x{here[point]}" for point in (here - there) + (there - here)]
-    if (run / "config.yaml").read_text() != (whole / "config.yaml").read_text():
-        found.append("config.yaml")
-    return found
+    return list(unequal(_content(run), _content(whole)))
 
 
-def points(run: Path) -> Counter[tuple[str, int, Any]]:
-    """Return what TensorBoard shows of a run, each with how often: tag, step and value."""
-    shown = EventAccumulator(str(run), size_guidance={TENSORS: 0}).Reload()
-    found: Counter[tuple[str, int, Any]] = Counter()
-    for tag in shown.Tags()[TENSORS]:
-        plugin = shown.summary_metadata[tag].plugin_data
+def _content(run: Path) -> dict[str, Any]:
+    files = [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()]
+    events = EventAccumulator(str(run), size_guidance={TENSORS: 0}).Reload()
+    shown = {}  # in TensorBoard: the steps of each tag, and hashes of the values
+    for tag in events.Tags()[TENSORS]:
+        plugin = events.summary_metadata[tag].plugin_data
         if plugin.plugin_name in SHOWN_ONCE:
-            found[tag, 0, _hparams(plugin.content)] = 1
+            # In a fixed order: that of the map differs between processes.
+            parameters = sorted(HParamsPluginData.FromString(plugin.content).session_start_info.hparams.items())
+            shown[f"tag {tag}"] = [(0, str(parameters))]
             continue
-        for event in shown.Tensors(tag):
-            found[tag, event.step, None if tag in SECONDS else event.tensor_proto.SerializeToString()] += 1
-    return found
-
-
-def _hparams(content: bytes) -> str:
-    """Return the hyper-parameters in a fixed order: that of the map differs between processes."""
-    return str(sorted(HParamsPluginData.FromString(content).session_start_info.hparams.items()))
-
-
-def _names(run: Path) -> set[str]:
-    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    return {name for name in names if not name.startswith(("events.", ".lock"))}
-
-
-def _csv(run: Path) -> list[dict[str, str]]:
-    with (run / "metrics.csv").open(newline="") as file:
-        return [{name: x for name, x in row.items() if name not in SECONDS} for row in csv.DictReader(file)]
+        values = [(x.step, b"" if tag in SECONDS else x.tensor_proto.SerializeToString()) for x in events.Tensors(tag)]
+        shown[f"tag {tag}"] = sorted((step, hashlib.sha256(value).hexdigest()) for step, value in values)
+    return {
+        "files": sorted(name for name in files if not name.startswith(("events.", ".lock"))),
+        "checkpoints": {path.name: load(path) for path in run.glob("checkpoints/*.ckpt")},
+        "metrics.csv": list(csv.DictReader((run / "metrics.csv").read_text().splitlines())),
+        "config.yaml": (run / "config.yaml").read_text(),
+        "TensorBoard": shown,
+    }
 
 
 def unequal(a: Any, b: Any, where: str = "") -> Iterator[str]:
@@ -76,4 +58,4 @@ def unequal(a: Any, b: Any, where: str = "") -> Iterator[str]:
         for i, pair in enumerate(zip(a, b, strict=True)):
             yield from unequal(*pair, f"{where}.{i}")
     elif a != b:
-        yield f"{where}: {a!r} in place of {b!r}"
+        yield f"{where}: {a!r:.300} in place of {b!r:.300}"

@@ -1,9 +1,10 @@
 """Disks that are full or read only, folders that two processes want, memory that runs out, divergence, signals."""
 
 import errno
+import itertools
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,81 +12,50 @@ from typing import Any
 import torch
 
 from cifar_lightning.models import ImageClassifier
-from cifar_lightning.runs.checkpoint import load, read_checkpoint
-from tests.faults import children, processes
-from tests.faults.children import GO, HERE, MODEL, SAVE
-from tests.faults.steps import both, damaged, removed, resumes, written
+from cifar_lightning.runs.checkpoint import load
+from tests.faults.processes import MODEL, SAVE, at_call, beside, full_disk, little_memory, nobody, send
+from tests.faults.steps import both, check_whole, damaged, dangling, gone, new_resumes, old_resumes, written
 from tests.faults.table import BEST, FIT, LAST, NEW, NEW_RUN, OLD_RUN, RESUME, RUN, Fault, Place, Step, crossed, nothing
 
 PREDICT, TEST = f"predict --ckpt_path={BEST}", f"test --ckpt_path={BEST}"
 PREDICTIONS = f"{RUN}/predictions.csv"
 EVENTS = (f"{RUN}/events.*",)
 FREE = "free some space"
+DENIED = partial(Fault, child=nobody)
 
 
 def full(name: str, nth: int, most_bytes: int, *says: str, command: str = FIT, **more: Any) -> Fault:
     """Return the row of a disk that is full from the nth checkpoint on, 0 from the start."""
-    more = {"changes": NEW_RUN, "child": partial(children.full_disk, nth, most_bytes), **more}
-    return Fault(name, command, 1, says, **more)
+    fill = partial(full_disk, most_bytes)
+    child = partial(at_call, SAVE, fill, nth) if nth else fill
+    return Fault(name, command, 1, says, child=child, **{"changes": NEW_RUN, **more})
 
 
-def loads(place: Place) -> None:
-    """Assert that the checkpoint of the epoch before still loads, and the run resumes from it."""
-    assert read_checkpoint(place.folder / NEW / "checkpoints/last.ckpt").epochs == 1
-    resumes(NEW)(place)
-
-
-def no_space(place: Place) -> None:
-    """Raise the real errno of a full disk where a file is made durable; as from a write, without a file's name."""
-    place.patch.setattr(os, "fsync", raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
-
-
-def raising(error: Exception) -> Callable[..., None]:
+def raises(owner: object, name: str, error: Callable[[], Exception]) -> Step:
     def fail(*args: Any, **kwargs: Any) -> None:
-        raise error
+        raise error()
 
-    return fail
-
-
-def read_only(*names: str) -> Step:
-    def make(place: Place) -> None:
-        for name in names:
-            (place.folder / name).mkdir(exist_ok=True)
-            (place.folder / name).chmod(0o555)
-
-    return make
+    return lambda place: place.patch.setattr(owner, name, fail)
 
 
-def denied(name: str, command: str, status: int, *says: str, make: Step, then: Step = nothing) -> Fault:
-    return Fault(name, command, status, says, make, then=then, child=children.nobody)
+# The real errno of a full disk where a file is made durable; as from a write, without a file's name.
+no_space = raises(os, "fsync", partial(OSError, errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
 
-def beside(command: str, target: str, named: str = "") -> Step:
-    """Start another process, which comes to a function and waits there until the row is over."""
-
-    def make(place: Place) -> None:
-        child = processes.start(place.folder, command.split(), partial(children.pause, target, named))
-
-        def end() -> None:
-            (place.folder / GO).touch()
-            place.words["other"] = str(child.run()[0])
-
-        place.stack.callback(end)
-        child.wait_for(place.folder / HERE)
-
-    return make
+def read_only(path: Path) -> None:
+    path.mkdir(exist_ok=True)
+    path.chmod(0o555)
 
 
-def other_is_whole(*runs: str) -> Step:
-    """Return the check that the process that was first ends as if there had been no second."""
+def other(command: str, target: str, named: str = "") -> Step:
+    return lambda place: place.stack.enter_context(beside(Path.cwd(), command, target, named))
 
-    def check(place: Place) -> None:
-        place.stack.close()
-        assert place.words["other"] == "0"
-        for run in runs:
-            place.check_whole(run)
 
-    return check
+def other_is_whole(runs: Sequence[str], place: Place) -> None:
+    """Assert that the process that was first ends as if there had been no second."""
+    place.stack.close()
+    for run in runs:
+        check_whole(run)
 
 
 # As PyTorch 2.15 words it.
@@ -98,33 +68,21 @@ MPS = "MPS backend out of memory (MPS allocated: 9.05 GB, other allocations: 7.0
     "memory allocations (may cause system failure)."  # fmt: skip
 
 
-def memory(name: str, error: Exception, step: str = "training", command: str = FIT) -> Fault:
-    """Return the row of memory that runs out in a step."""
+def memory(name: str, error: Callable[[], Exception], step: str = "training", command: str = FIT) -> Fault:
     key = "data.batch_size" if step == "training" else "data.eval_batch_size"
-    changes = NEW_RUN if command == FIT else EVENTS
-    fail = raising(error)
-
-    def make(place: Place) -> None:
-        place.patch.setattr(ImageClassifier, f"{step}_step", fail)
-
-    return Fault(name, command, 1, (key, "do not fit in memory"), make, changes)
+    make = raises(ImageClassifier, f"{step}_step", error)
+    return Fault(name, command, 1, (key, "do not fit in memory"), make, NEW_RUN if command == FIT else EVENTS)
 
 
 def at_step(method: str, nth: int, act: Callable[[ImageClassifier, Any], Any]) -> Step:
     """Have the nth call of a method of the model return what `act` makes of the model and the result."""
+    function, calls = getattr(ImageClassifier, method), itertools.count(1)
 
-    def make(place: Place) -> None:
-        function, calls = getattr(ImageClassifier, method), 0
+    def counting(self: ImageClassifier, *args: Any) -> Any:
+        result = function(self, *args)
+        return act(self, result) if next(calls) == nth else result
 
-        def counting(self: ImageClassifier, *args: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            result = function(self, *args)
-            return act(self, result) if calls == nth else result
-
-        place.patch.setattr(ImageClassifier, method, counting)
-
-    return make
+    return lambda place: place.patch.setattr(ImageClassifier, method, counting)
 
 
 def loss(value: float, nth: int) -> Step:
@@ -133,38 +91,23 @@ def loss(value: float, nth: int) -> Step:
 
 def weights(value: float, nth: int) -> Step:
     """Put a number into the weights after a step whose loss is finite."""
-
-    def act(model: ImageClassifier, result: None) -> None:
-        with torch.no_grad():
-            next(model.parameters()).view(-1)[0] = value
-
-    return at_step("optimizer_step", nth, act)
+    return at_step("optimizer_step", nth, lambda model, _: next(model.parameters()).detach().view(-1)[0].fill_(value))
 
 
-def finite(place: Place) -> None:
+def kept(place: Place) -> None:
     """Assert that the checkpoints of the epoch before are kept and finite, and that the run resumes from them."""
-    checkpoints = sorted((place.folder / NEW / "checkpoints").iterdir())
-    assert checkpoints
-    for path in checkpoints:
-        content = load(path)
-        assert content["global_step"] == 4
-        assert all(bool(x.isfinite().all()) for x in content["state_dict"].values())
-    resumes(NEW)(place)
+    checkpoints = [load(path) for path in Path(NEW, "checkpoints").iterdir()]
+    assert {content["global_step"] for content in checkpoints} == {4}
+    assert all(bool(x.isfinite().all()) for content in checkpoints for x in content["state_dict"].values())
+    new_resumes(place)
 
 
 def nothing_kept(place: Place) -> None:
-    """Assert that nothing is kept where no epoch was finished."""
-    assert list((place.folder / NEW).glob("checkpoints/*")) == []
+    assert list(Path(NEW).glob("checkpoints/*")) == []
 
 
-def old_stands(place: Place) -> None:
-    """Assert that the checkpoints of a run that resumed are as they were."""
-    for path in (place.whole / "checkpoints").iterdir():
-        assert (place.folder / RUN / "checkpoints" / path.name).read_bytes() == path.read_bytes()
-
-
-def diverges(name: str, make: Step, *says: str, then: Step = finite, command: str = FIT) -> Fault:
-    changes = NEW_RUN if command.startswith(FIT) else OLD_RUN
+def diverges(name: str, make: Step, *says: str, then: Step = kept, command: str = FIT) -> Fault:
+    changes = NEW_RUN if command.startswith(FIT) else OLD_RUN[:3]  # not the checkpoints
     return Fault(name, command, 1, ("learning rate", "--model.lr", *says), make, changes, then=then)
 
 
@@ -175,43 +118,39 @@ STAGES = {
     "at the last step of an epoch": (f"{MODEL}.training_step", 4),
     "in validation": (f"{MODEL}.validation_step", 1),
     "while saving": (SAVE, 1),
-    "while writing metrics.csv": ("cifar_lightning.runs.metrics_csv:write", 1),
+    "while writing metrics.csv": ("cifar_lightning.runs.metrics_csv.write", 1),
 }
-EARLY = {
-    "*in parsing": ("cifar_lightning.cli.lightning_cli:CLI.before_instantiate_classes", 1),
-    "in setup": ("cifar_lightning.data.datamodule:CIFAR10DataModule.setup", 1),
-}
-EVALUATIONS = {
-    "*in a test": ((f"{MODEL}.test_step", 2), TEST, EVENTS),
-    "in predictions": ((f"{MODEL}.predict_step", 2), PREDICT, ()),
-}
+PARSING, SETUP = "cli.lightning_cli.CLI.before_instantiate_classes", "data.datamodule.CIFAR10DataModule.setup"
 SAVED = "resume with: python -m cifar_lightning fit --resume"
-SIGNALS = {"*SIGINT": (signal.SIGINT,), "*SIGTERM": (signal.SIGTERM,)}
-STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
-def stopped(name: str, at: tuple[str, int], signums: tuple[signal.Signals, ...], *says: str, **more: Any) -> Fault:
+def stopped(name: str, at: tuple[str, int], signums: tuple[signal.Signals, ...], status: int, **more: Any) -> Fault:
     """Return the row of signals at the nth call of a function; a second one kills."""
-    status, said = (STATUS[signums[0]], (signums[0].name,)) if len(signums) == 1 else (-signal.SIGINT, ())
-    child = partial(children.signals, *at, signums)
-    more = {"command": FIT, "changes": NEW_RUN, "then": resumes(NEW), **more}
-    return Fault(name, status=status, says=(*said, *says), child=child, **more)
+    child = partial(at_call, at[0], partial(send, *signums), at[1])
+    return Fault(name, status=status, child=child, **{"command": FIT, "changes": NEW_RUN, "then": new_resumes, **more})
+
+
+def interrupted(stage: str, at: tuple[str, int], *says: str, **more: Any) -> list[Fault]:
+    return [
+        stopped(crossed(f"*{signum.name}", stage), at, (signum,), status, says=(signum.name, *says), **more)
+        for signum, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143))
+    ]
 
 
 def nothing_half(place: Place) -> None:
     """Assert that a run that was stopped before it began can be begun, if it left a folder at all."""
-    if (place.folder / NEW / "config.yaml").exists():
-        resumes(NEW)(place)
+    if Path(NEW, "config.yaml").exists():
+        new_resumes(place)
 
 
 TABLE = {
     "disk full: durable writes": [
-        full("disk full at the first checkpoint", 1, 20_000, NEW, "checkpoints", FREE, then=resumes(NEW)),
-        full("*disk full at the second checkpoint", 2, 20_000, NEW, "checkpoints", FREE, then=loads),
+        full("disk full at the first checkpoint", 1, 20_000, NEW, "checkpoints", FREE, then=new_resumes),
+        full("*disk full at the second checkpoint", 2, 20_000, NEW, "checkpoints", FREE, then=kept),
         full("disk full from the start", 0, 1000, NEW),
-        full("disk full once config.yaml is there", 0, 10_000, "disk", FREE, then=resumes(NEW)),
+        full("disk full once config.yaml is there", 0, 10_000, "disk", FREE, then=new_resumes),
         full("disk full where a run resumes", 1, 20_000, RUN, "checkpoints", FREE, command=RESUME, changes=OLD_RUN,
-             make=damaged(removed, LAST), then=resumes(RUN)),
+             make=damaged(gone, LAST), then=old_resumes),
         full("old predictions on a full disk", 0, 3000, PREDICTIONS, command=PREDICT, changes=(),
              make=written(PREDICTIONS, "file,class\nold.png,cat\n")),
         Fault("no space left for a checkpoint", FIT, 1, (NEW, "No space left", FREE), no_space, NEW_RUN),
@@ -219,46 +158,44 @@ TABLE = {
         Fault("no space left for test.json", TEST, 1, (RUN, "No space left"), no_space, EVENTS),
     ],
     "no right to write: file system": [
-        denied("*runs can't be written", FIT, 2, "logs", "written to", make=read_only("logs/mlp-synthetic")),
-        denied("no folder for logs", f"{FIT} --logs=new", 2, "logs", "written to", make=read_only(".")),
-        denied("logs read only", f"{FIT} --logs=other", 2, "other", "written to", make=read_only("other")),
-        denied("predictions can't be written", PREDICT, 1, PREDICTIONS, "denied", make=read_only(RUN)),
-        denied("test.json can't be written", TEST, 1, RUN, "denied", make=read_only(RUN)),
-        denied("a run that can't be written to resumes", RESUME, 1, RUN, "denied", then=resumes(RUN),
-               make=both(damaged(removed, LAST), read_only(RUN, f"{RUN}/checkpoints"))),
+        DENIED("*runs can't be written", FIT, 2, ("logs", "written to"), damaged(read_only, "logs/mlp-synthetic")),
+        DENIED("no folder for logs", f"{FIT} --logs=new", 2, ("logs", "written to"), damaged(read_only, ".")),
+        DENIED("logs read only", f"{FIT} --logs=other", 2, ("other", "written to"), damaged(read_only, "other")),
+        DENIED("predictions can't be written", PREDICT, 1, (PREDICTIONS, "denied"), damaged(read_only, RUN)),
+        DENIED("test.json can't be written", TEST, 1, (RUN, "denied"), damaged(read_only, RUN)),
+        DENIED("a run that can't be written to resumes", RESUME, 1, (RUN, "denied"), then=old_resumes,
+               make=both(damaged(gone, LAST), damaged(read_only, RUN, f"{RUN}/checkpoints"))),
     ],
     "no folder to write into: file system": [
         Fault("logs is a file", f"{FIT} --logs=a.txt", 2, ("logs", "a.txt"), written("a.txt", "hello")),
         Fault("*logs below a file", f"{FIT} --logs=a.txt/b", 2, ("a.txt",), written("a.txt", "hello")),
-        Fault("logs is a dangling link", f"{FIT} --logs=link", 2, ("link",),
-              lambda place: Path("link").symlink_to("nowhere")),
+        Fault("logs is a dangling link", f"{FIT} --logs=link", 2, ("link",), damaged(dangling, "link")),
         Fault("logs too long a name", f"{FIT} --logs={'a' * 300}", 2, ("aaa",)),
         Fault("the name's folder is a file", f"{FIT} --name=x", 2, ("logs/x-synthetic",),
               written("logs/x-synthetic", "hello")),
-        Fault("predictions is a folder", PREDICT, 1, (PREDICTIONS,), lambda place: Path(PREDICTIONS).mkdir()),
+        Fault("predictions is a folder", PREDICT, 1, (PREDICTIONS,), damaged(Path.mkdir, PREDICTIONS)),
     ],
     "two processes want a folder: lock": [
         Fault("*another process resumes the run", RESUME, 2, (RUN, "another process"),
-              both(damaged(removed, LAST), beside(RESUME, f"{MODEL}.training_step")), then=other_is_whole(RUN)),
+              both(damaged(gone, LAST), other(RESUME, f"{MODEL}.training_step")), then=partial(other_is_whole, [RUN])),
         Fault("another process trains from the checkpoint", f"fit --ckpt_path={LAST} --trainer.max_epochs=3", 2,
-              (RUN, "another process"), beside(f"{RESUME} --trainer.max_epochs=4", f"{MODEL}.training_step"),
-              then=other_is_whole()),
-        Fault("*two runs at once", FIT, 0, (), beside(FIT, "pathlib:Path.mkdir", "version_1"), NEW_RUN,
-              then=other_is_whole(RUN, NEW, "logs/mlp-synthetic/version_2")),
+              (RUN, "another process"), other(f"{RESUME} --trainer.max_epochs=4", f"{MODEL}.training_step")),
+        Fault("*two runs at once", FIT, 0, (), other(FIT, "pathlib.Path.mkdir", "version_1"), NEW_RUN,
+              then=partial(other_is_whole, [RUN, NEW, "logs/mlp-synthetic/version_2"])),
     ],
     "memory runs out: error messages": [
-        memory("*memory of the CPU", RuntimeError(CPU)),
-        memory("memory of CUDA", torch.OutOfMemoryError(CUDA)),
-        memory("memory of MPS", RuntimeError(MPS)),
-        memory("memory of Python", MemoryError()),
-        memory("memory in validation", RuntimeError(CPU), "validation"),
-        memory("memory in a test", RuntimeError(CUDA), "test", TEST),
-        memory("memory in predictions", RuntimeError(MPS), "predict", PREDICT),
+        memory("*memory of the CPU", partial(RuntimeError, CPU)),
+        memory("memory of CUDA", partial(torch.OutOfMemoryError, CUDA)),
+        memory("memory of MPS", partial(RuntimeError, MPS)),
+        memory("memory of Python", MemoryError),
+        memory("memory in validation", partial(RuntimeError, CPU), "validation"),
+        memory("memory in a test", partial(RuntimeError, CUDA), "test", TEST),
+        memory("memory in predictions", partial(RuntimeError, MPS), "predict", PREDICT),
         Fault("memory really", f"{FIT} --data.train_size=40000 --data.batch_size=40000", 1,
               ("data.batch_size", "40000 images do not fit in memory", "--data.batch_size 20000"), changes=NEW_RUN,
-              child=partial(children.little_memory, 400)),
+              child=partial(little_memory, 400)),
         Fault("memory of a model too wide", f"{FIT} --model.width=1000000", 1, ("model: ", "memory"),
-              child=partial(children.little_memory, 400)),
+              child=partial(little_memory, 400)),
         Fault("memory beyond every number", f"{FIT} --model.width={10**30}", 2, ("model.width",)),
     ],
     "numbers run away: divergence check": [
@@ -268,23 +205,21 @@ TABLE = {
         diverges("infinity in the second epoch", loss(float("inf"), 7), "train/loss", "inf"),
         diverges("*weights alone in the second epoch", weights(float("nan"), 8), "not finite"),
         diverges("weights alone in the first epoch", weights(float("inf"), 4), "not finite", then=nothing_kept),
-        diverges("NaN where a run resumes", loss(float("nan"), 2), "train/loss", "last.ckpt", then=old_stands,
+        diverges("NaN where a run resumes", loss(float("nan"), 2), "train/loss", "last.ckpt", then=nothing,
                  command=f"{RESUME} --trainer.max_epochs=3"),
     ],
-    "a signal in training: saved": [
-        stopped(crossed(name, stage), at, signums, SAVED, NEW)
-        for stage, at in STAGES.items() for name, signums in SIGNALS.items()
-    ],
+    "a signal in training: saved": [row for stage, at in STAGES.items() for row in interrupted(stage, at, SAVED, NEW)],
     "a signal before training: nothing half": [
-        stopped(crossed(name, stage), at, signums, then=nothing_half)
-        for stage, at in EARLY.items() for name, signums in SIGNALS.items()
+        *interrupted("*in parsing", (f"cifar_lightning.{PARSING}", 1), then=nothing_half),
+        *interrupted("in setup", (f"cifar_lightning.{SETUP}", 1), then=nothing_half),
     ],
     "a second signal: killed": [
-        *(stopped(crossed("*a second signal", stage), at, (signal.SIGINT,) * 2) for stage, at in STAGES.items()),
-        stopped("SIGTERM, then SIGINT", STAGES["*mid-epoch"], (signal.SIGTERM, signal.SIGINT)),
+        *(stopped(crossed("*a second signal", stage), at, (signal.SIGINT,) * 2, -signal.SIGINT)
+          for stage, at in STAGES.items()),
+        stopped("SIGTERM, then SIGINT", STAGES["*mid-epoch"], (signal.SIGTERM, signal.SIGINT), -signal.SIGINT),
     ],
     "a signal in an evaluation: nothing half": [
-        stopped(crossed(name, stage), at, signums, command=command, changes=changes, then=nothing)
-        for stage, (at, command, changes) in EVALUATIONS.items() for name, signums in SIGNALS.items()
+        *interrupted("*in a test", (f"{MODEL}.test_step", 2), command=TEST, changes=EVENTS, then=nothing),
+        *interrupted("in predictions", (f"{MODEL}.predict_step", 2), command=PREDICT, changes=(), then=nothing),
     ],
 }  # fmt: skip

@@ -3,7 +3,7 @@
 import pytest  # noqa: F401 - the main module of whoever starts them
 import tensorboard.summary  # noqa: F401
 
-import cifar_lightning.cli.lightning_cli  # noqa: F401 - imported for the forked commands, as the two below
+import cifar_lightning.cli.lightning_cli  # noqa: F401 - imported for the forked commands, as the two above
 from cifar_lightning.data import synthetic
 
 _SETS = {train: synthetic.make(train=train) for train in (True, False)}

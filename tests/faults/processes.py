@@ -1,38 +1,39 @@
-"""Commands in processes of their own, to be limited or killed: forked from a server that has imported everything."""
+"""Commands in processes of their own, and what this one could not take back: limits, lost rights, signals, kills."""
 
+import contextlib
+import ctypes
+import itertools
 import os
+import pkgutil
+import resource
 import signal
+import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial, wraps
 from multiprocessing import forkserver, get_context, set_start_method
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
-CONTEXT = get_context("forkserver")
+from cifar_lightning.__main__ import main
 
+CONTEXT = get_context("forkserver")
+MODEL = "cifar_lightning.models.base.ImageClassifier"
+SAVE = "cifar_lightning.runs.checkpoint.DurableCheckpoints.save_checkpoint"
+
+When = Literal["before", "after", "half"]
 # Called in the new process before the command; it is pickled, so it is a function of a module or a `partial` of one.
 Before = Callable[[], object]
 
 
-def nothing() -> None:
-    """A process of its own is all that is wanted."""
-
-
-@dataclass
-class Child:
-    """A command that runs."""
-
+class Child(NamedTuple):
     process: ForkServerProcess
     output: Path
-
-    @property
-    def pid(self) -> int:
-        assert self.process.pid
-        return self.process.pid
+    pid: int
 
     def run(self) -> tuple[int, str]:
         """Wait for its exit status, negative for the signal that killed it, and its output."""
@@ -40,26 +41,9 @@ class Child:
         assert self.process.exitcode is not None
         return self.process.exitcode, self.output.read_text()
 
-    def wait_for(self, path: Path) -> None:
-        """Wait until it has written a file."""
-        give_up = time.monotonic() + 60
-        while not path.exists():
-            assert time.monotonic() < give_up, self.output.read_text()
-            time.sleep(0.01)
 
-
-def start(folder: Path, args: Sequence[str], before: Before = nothing) -> Child:
+def start(folder: Path, args: Sequence[str], *befores: Before) -> Child:
     """Start a command of this program in a folder; its output goes to a text file beside that."""
-    _ensure_server()
-    output = folder.with_name(f"{folder.name}.txt")
-    output.touch()  # the child may be killed before it prints anything
-    process = CONTEXT.Process(target=_live, args=(folder, list(args), before, output))
-    process.start()
-    return Child(process, output)
-
-
-def _ensure_server() -> None:
-    """Start what the commands are forked from, unless it runs already; it ends with this process."""
     if sys.platform != "linux":
         pytest.skip("forks a process that has PyTorch loaded, which other systems mind")
     CONTEXT.set_forkserver_preload(["tests.faults.preloaded"])
@@ -68,12 +52,16 @@ def _ensure_server() -> None:
         patch.setenv("PYTHONWARNINGS", "default")
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.delenv("CIFAR10_ROOT", raising=False)
-        forkserver.ensure_running()
+        forkserver.ensure_running()  # once; it ends with this process
+    output = folder.with_name(f"{folder.name}.txt")
+    output.touch()  # the child may be killed before it prints anything
+    process = CONTEXT.Process(target=_live, args=(folder, args, befores, output))
+    process.start()
+    assert process.pid
+    return Child(process, output, process.pid)
 
 
-def _live(folder: Path, args: list[str], before: Before, output: Path) -> None:
-    from cifar_lightning.__main__ import main
-
+def _live(folder: Path, args: Sequence[str], befores: Sequence[Before], output: Path) -> None:
     set_start_method(None, force=True)  # of the command's own workers: as if a shell had started it
     descriptor = os.open(output, os.O_WRONLY | os.O_TRUNC)
     os.dup2(descriptor, 1)
@@ -84,15 +72,82 @@ def _live(folder: Path, args: list[str], before: Before, output: Path) -> None:
     os.chdir(folder)
     status = 99
     try:
-        before()
+        for before in befores:
+            before()
         status = main(args)
+        sys.stdout.flush()
+        sys.stderr.flush()
     except KeyboardInterrupt:  # before the command began
         status = 130
-    except SystemExit as stop:
-        status = int(stop.code or 0)
     finally:
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(status)
+        os._exit(status)
+
+
+@contextlib.contextmanager
+def beside(folder: Path, command: str, target: str, named: str = "") -> Iterator[None]:
+    """Have another process, which must succeed, come to a function and wait there until this is left."""
+    child = start(folder, command.split(), partial(at_call, target, partial(send, signal.SIGSTOP), named=named))
+    give_up = time.monotonic() + 60
+    while "T (stopped)" not in Path(f"/proc/{child.pid}/status").read_text():
+        assert time.monotonic() < give_up, child.output.read_text()
+        time.sleep(0.01)
+    yield
+    os.kill(child.pid, signal.SIGCONT)
+    status, output = child.run()
+    assert status == 0, output
+
+
+def nobody() -> None:
+    """Give up root's right to read and write everything, if this is root; what it owns it may still open as marked."""
+    # Another user's rights would do as well, but that one may not be able to read this Python.
+    if os.getuid() == 0:
+        this_process = struct.pack("<Ii", 0x20080522, 0)  # in version 3 of the call
+        nothing_left = struct.pack("<6I", *[0] * 6)
+        assert ctypes.CDLL(None).capset(this_process, nothing_left) == 0
+
+
+def full_disk(most_bytes: int) -> None:
+    """Let no file grow beyond some bytes; the command's output goes to a file, too: it must be shorter."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+
+def little_memory(mebibytes: int) -> None:
+    """Leave so much more memory than is in use."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + mebibytes * 2**20,) * 2)
+
+
+def send(*signums: int) -> None:
+    for signum in signums:
+        os.kill(os.getpid(), signum)
+
+
+def disable(target: str) -> None:
+    pytest.MonkeyPatch().setattr(target, lambda *args, **kwargs: None)
+
+
+def at_call(target: str, act: Before, nth: int = 1, named: str = "", when: When = "before") -> None:
+    """Do something at the nth call of a function; with `named` only calls on a path of this name count.
+
+    `half` is once half of what the function writes, or of what is written to the file that it opens, is there.
+    """
+    function, calls = pkgutil.resolve_name(target), itertools.count(1)
+
+    @wraps(function)
+    def armed(*args: Any, **kwargs: Any) -> Any:
+        if (named and args[0].name != named) or next(calls) != nth:
+            return function(*args, **kwargs)
+        if when == "before":
+            act()
+        if when == "half" and isinstance(args[-2], bytes):  # of LocalFileSystem.append, before the mode
+            args = (*args[:-2], args[-2][: len(args[-2]) // 2], args[-1])
+        result = function(*args, **kwargs)
+        if when == "half" and hasattr(result, "write"):
+            write = result.write
+            result.write = lambda content: [write(content[: len(content) // 2]), result.flush(), act()]
+        elif when != "before":
+            act()
+        return result
+
+    pytest.MonkeyPatch().setattr(target, armed)

@@ -1,15 +1,14 @@
 """Settings that can't be: in flags, in files, and in names of classes."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
-from tests.faults import children
-from tests.faults.steps import both, damaged, pipe, unreadable, written
+import lightning
+
+from tests.faults.processes import nobody
+from tests.faults.steps import both, damaged, pipe, write, written
 from tests.faults.table import BEST, FIT, LAST, NEW_RUN, RESUME, RUN, SMALL, Fault, Place, crossed
-
-
-def command(name: str, words: str, *says: str) -> Fault:
-    return Fault(name, words, 2, says)
 
 
 def flags(*faults: str) -> list[Fault]:
@@ -18,13 +17,10 @@ def flags(*faults: str) -> list[Fault]:
 
 
 def file(name: str, content: str | bytes, *says: str) -> Fault:
-    """Return the row of a fault in a configuration file."""
-    star = "*" if name.startswith("*") else ""
-    return Fault(f"{star}file: {name.removeprefix('*')}", f"{FIT} --config=a.yaml", 2, says, written("a.yaml", content))
+    return Fault(crossed("*file:", name), f"{FIT} --config=a.yaml", 2, says, written("a.yaml", content))
 
 
 TAG = "!!python/object/apply:os.system [touch CANARY]"
-
 ARGS = "args: [touch, CANARY]"
 POPEN = "subprocess.Popen"
 # Reached through a module of Lightning's that imports it.
@@ -44,11 +40,12 @@ NOT_CALLED = {
 }  # fmt: skip
 
 
-def class_in_file(key: str, class_path: str, init_args: str) -> Fault:
-    value = f"{{class_path: {class_path.removeprefix('*')}, init_args: {{{init_args}}}}}"
+def class_in_file(key: str, text: str) -> Fault:
+    class_path, _, init_args = text.removeprefix("*").partition(" ")
+    value = f"{{class_path: {class_path}, init_args: {{{init_args}}}}}"
     value = f"[{value}]" if key in ("callbacks", "plugins") else value
-    name = crossed("*" * class_path.startswith("*") + f"file: {key}", f"*{class_path} {init_args}")
-    return file(name, f"{key}: {value}\n" if key == "model" else f"trainer:\n  {key}: {value}\n", key)
+    content = f"{key}: {value}\n" if key == "model" else f"trainer:\n  {key}: {value}\n"
+    return file(f"{'*' * text.startswith('*')}file: {key} {text}", content, key)
 
 
 # Modules whose import creates the canary.
@@ -60,25 +57,19 @@ class Hello(Callback):
     def on_fit_start(self, trainer, pl_module): print("hello from mine")
 class Net(MLP): pass
 """
+HELLO = "trainer:\n  callbacks: [{class_path: mine.Hello}]\n"
 
 
 def modules(place: Place) -> None:
     """Write modules into the working folder, which Python searches, and one that looks as if it were Lightning's."""
-    import lightning
-
-    place.patch.syspath_prepend(str(place.folder))
-    place.patch.setattr(lightning, "__path__", [*lightning.__path__, str(place.folder / "packages")])
+    place.patch.syspath_prepend(str(Path.cwd()))
+    place.patch.setattr(lightning, "__path__", [*lightning.__path__, str(Path("packages").absolute())])
     place.patch.setattr(sys, "dont_write_bytecode", True)
-    place.write("mine.py", MINE)  # its module stays: the parser looks every subclass up by its name, as long as it lives
+    write("mine.py", MINE)  # stays imported: the parser looks up every living subclass by its import path
     for name in EVIL:
-        place.write(name, f'open("CANARY", "w").close()\n{MINE}')
+        write(name, f'open("CANARY", "w").close()\n{MINE}')
         for module in (Path(name).stem, f"lightning.{Path(name).stem}"):
             place.stack.callback(sys.modules.pop, module, None)
-
-
-def own(name: str, command: str) -> Fault:
-    make = both(modules, written("a.yaml", "trainer:\n  callbacks: [{class_path: mine.Hello}]\n"))
-    return Fault(name, command, 0, ("hello from mine",), make, NEW_RUN)
 
 
 TABLE = {
@@ -86,38 +77,28 @@ TABLE = {
         "*--model.droput=0.3 model.droput model.dropout?", "--bogus=3 bogus", "stray stray", "--model.lr model.lr",
     ),
     "wrong type in a flag: parser": [
-        command("*text for a number", f"{FIT} --model.lr=fast", "model.lr", "fast", "a number"),
-        command("half a batch", f"{FIT} --data.batch_size=2.5", "data.batch_size", "2.5", "a whole number"),
+        Fault("*text for a number", f"{FIT} --model.lr=fast", 2, ("model.lr", "fast", "a number")),
+        Fault("half a batch", f"{FIT} --data.batch_size=2.5", 2, ("data.batch_size", "2.5", "a whole number")),
         *flags("--trainer.max_epochs=abc trainer.max_epochs abc"),
     ],
     "out of range in a flag: constructor": flags(
-        "--model.lr=.nan model.lr nan",
-        "--model.lr=.inf model.lr inf",
-        "*--model.weight_decay=-1 model.weight_decay -1",
-        "--model.weight_decay=.inf model.weight_decay inf",
-        "--model.width=0 model.width 0",
-        "--model.depth=-1 model.depth -1",
-        "--model.dropout=.nan model.dropout nan",
-        "--seed_everything=4294967296 seed_everything 4294967296",
-        f"--seed_everything={10**30} seed_everything",
-        "--name= name",
-        "--data.images=[] data.images",
-        "--data.train_size=50000 data.train_size 50000",
+        "--model.lr=.nan model.lr nan", "--model.lr=.inf model.lr inf",
+        "*--model.weight_decay=-1 model.weight_decay -1", "--model.weight_decay=.inf model.weight_decay inf",
+        "--model.width=0 model.width 0", "--model.depth=-1 model.depth -1", "--model.dropout=.nan model.dropout nan",
+        "--seed_everything=4294967296 seed_everything 4294967296", f"--seed_everything={10**30} seed_everything",
+        "--name= name", "--data.images=[] data.images", "--data.train_size=50000 data.train_size 50000",
     ),
     "out of range in a flag: Lightning": flags(
-        "--trainer.max_epochs=-2 trainer",
-        "*--trainer.devices=2 trainer",
-        "--trainer.devices=0 trainer",
-        "--trainer.precision=99 trainer.precision",
+        "--trainer.max_epochs=-2 trainer", "*--trainer.devices=2 trainer",
+        "--trainer.devices=0 trainer", "--trainer.precision=99 trainer.precision",
         "--trainer.accumulate_grad_batches=0 trainer accumulate_grad_batches",
-        "--trainer.limit_train_batches=-1 trainer limit_train_batches",
-        "--trainer.max_time=never trainer",
+        "--trainer.limit_train_batches=-1 trainer limit_train_batches", "--trainer.max_time=never trainer",
         "--trainer.val_check_interval=1000 val_check_interval",
     ),
     "code in a flag: safe YAML": [
         # To a text it is a name like any other.
         Fault("YAML tag in a flag", f'{FIT} "--data.root={TAG}"', 0, changes=NEW_RUN),
-        command("*YAML tag in a list in a flag", f'{FIT} "--data.mirrors=[{TAG}]"', "data.mirrors"),
+        Fault("*YAML tag in a list in a flag", f'{FIT} "--data.mirrors=[{TAG}]"', 2, ("data.mirrors",)),
     ],
     "wrong setting in a file: parser": [
         file("*typo", "data:\n  batch_sise: 3\n", "data.batch_sise", "data.batch_size?"),
@@ -145,39 +126,41 @@ TABLE = {
         file("YAML tag that names", "data: !!python/name:os.system\n", "a.yaml, line 1"),
     ],
     "no file to read: file check": [
-        command("*file: missing", f"{FIT} --config=nowhere.yaml", "nowhere.yaml", "no such file"),
-        command("file: settings in its place", f'{FIT} "--config={{data: {{batch_size: 3}}}}"', "no such file"),
-        command("file: a folder", f"{FIT} --config=logs", "logs"),
-        command("file: a name too long", f"{FIT} --config={'a' * 300}.yaml", "aaa.yaml"),
+        Fault("*file: missing", f"{FIT} --config=nowhere.yaml", 2, ("nowhere.yaml", "no such file")),
+        Fault("file: settings in its place", f'{FIT} "--config={{data: {{batch_size: 3}}}}"', 2, ("no such file",)),
+        Fault("file: a folder", f"{FIT} --config=logs", 2, ("logs",)),
+        Fault("file: a name too long", f"{FIT} --config={'a' * 300}.yaml", 2, ("aaa.yaml",)),
         Fault("file: a pipe", f"{FIT} --config=a.yaml", 2, ("a.yaml",), damaged(pipe, "a.yaml")),
-        Fault("file: unreadable", f"{FIT} --config=a.yaml", 2, ("a.yaml", "denied"), damaged(unreadable, "a.yaml"),
-              child=children.nobody),
+        Fault("file: unreadable", f"{FIT} --config=a.yaml", 2, ("a.yaml", "denied"), child=nobody,
+              make=damaged(partial(Path.touch, mode=0), "a.yaml")),
     ],
     "arguments that exclude each other: command line": [
-        command("*a run and a checkpoint", f"{RESUME} --ckpt_path={LAST}", "resume", "--ckpt_path"),
-        command("a run to test", f"test --resume={RUN}", "resume", "--ckpt_path"),
-        command("a run to predict with", f"predict --resume={RUN} --ckpt_path={BEST}", "resume", "--ckpt_path"),
-        command("no such command", "train", "train", "fit"),
-        command("a flag before the command", "--config=a.yaml fit", "command"),
+        Fault("*a run and a checkpoint", f"{RESUME} --ckpt_path={LAST}", 2, ("resume", "--ckpt_path")),
+        Fault("a run to test", f"test --resume={RUN}", 2, ("resume", "--ckpt_path")),
+        Fault("a run to predict with", f"predict --resume={RUN} --ckpt_path={BEST}", 2, ("resume", "--ckpt_path")),
+        Fault("no such command", "train", 2, ("train", "fit")),
+        Fault("a flag before the command", "--config=a.yaml fit", 2, ("command",)),
     ],
     "settings unlike the checkpoint's: validation": [
-        command("*other settings for a run", f"{RESUME} --model.lr=0.5", "model.lr", "0.5"),
-        command("another model for a checkpoint", f"test --ckpt_path={BEST} --model=CNN", "model", "CNN"),
-        command("another width for a checkpoint", f"test --ckpt_path={BEST} --model.width=9", "model"),
-        command("other data for a checkpoint", f"test --ckpt_path={BEST} --data.source=cifar10", "data.source"),
-        command("fewer epochs than done", f"{RESUME} --trainer.max_epochs=1", "trainer.max_epochs"),
+        Fault("*other settings for a run", f"{RESUME} --model.lr=0.5", 2, ("model.lr", "0.5")),
+        Fault("another model for a checkpoint", f"test --ckpt_path={BEST} --model=CNN", 2, ("model", "CNN")),
+        Fault("another width for a checkpoint", f"test --ckpt_path={BEST} --model.width=9", 2, ("model",)),
+        Fault("other data for a checkpoint", f"test --ckpt_path={BEST} --data.source=cifar10", 2, ("data.source",)),
+        Fault("fewer epochs than done", f"{RESUME} --trainer.max_epochs=1", 2, ("trainer.max_epochs",)),
     ],
     "a class of the wrong kind in a flag: parser": flags(
         "*--model=os.system model", "--model=builtins.eval model", "--model=lightning.pytorch.LightningModule model",
         "--trainer.callbacks=os.system callbacks",
     ),
     "a class of the wrong kind in a file: parser": [
-        class_in_file(key, *text.partition(" ")[::2])
-        for key, texts in NOT_CALLED.items() for text in texts
+        class_in_file(key, text) for key, texts in NOT_CALLED.items() for text in texts
     ],
     "a class of a person's own: used": [
-        own("*own callback in a flag", f"{FIT} --name=mlp --trainer.callbacks+=mine.Hello"),
-        own("own callback in a file", f"{FIT} --name=mlp --config=a.yaml"),
-        own("own model in a flag", f"fit --name=mlp --model=mine.Net {SMALL} --config=a.yaml"),
+        Fault(name, command, 0, ("hello from mine",), both(modules, written("a.yaml", HELLO)), NEW_RUN)
+        for name, command in (
+            ("*own callback in a flag", f"{FIT} --name=mlp --trainer.callbacks+=mine.Hello"),
+            ("own callback in a file", f"{FIT} --name=mlp --config=a.yaml"),
+            ("own model in a flag", f"fit --name=mlp --model=mine.Net {SMALL} --config=a.yaml"),
+        )
     ],
 }  # fmt: skip
