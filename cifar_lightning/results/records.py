@@ -5,9 +5,8 @@ folder `EXPERIMENT/NAME/`, whose `result.json` is a `Record`. `store.py` writes 
 """
 
 import base64
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -97,8 +96,7 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     schema: Literal[2] = SCHEMA
 
 
-@dataclass(frozen=True)
-class Study:
+class Study(NamedTuple):
     """A plan, and by address the records of its runs, as they are in a folder."""
 
     plan: Plan

@@ -15,10 +15,9 @@ from cifar_lightning.report import render
 from cifar_lightning.results import store
 from cifar_lightning.results.records import Test
 from cifar_lightning.study import command
-from cifar_lightning.study.executor import Ended, Events, Printed
+from cifar_lightning.study.executor import Events
 from cifar_lightning.study.identity import RECIPE
 from cifar_lightning.study.plan import Run
-from cifar_lightning.study.progress import Progress
 from cifar_lightning.utils import files
 from tests.conftest import CONFIGS
 
@@ -51,14 +50,14 @@ class Bench:
         try:
             for run in runs:
                 self.ran.append(run)
-                yield Printed(run, "MLP with 3 parameters")
+                yield run, "MLP with 3 parameters"
                 status = next((status for name, status in self.ends.items() if name in str(run.folder)), 0)
                 if status == 1:
-                    yield Printed(run, f"error: {FAILED}")
+                    yield run, f"error: {FAILED}"
                 if not status:
-                    yield Printed(run, f"epoch   1/{run.epochs} train loss 2")
+                    yield run, f"epoch   1/{run.epochs} train loss 2"
                     self.write(run)
-                yield Ended(run, status)
+                yield run, status
         finally:
             self.closed = True
 
@@ -67,7 +66,7 @@ class Bench:
         rows = [{"epoch": n, "val/acc": 0.1 * n, "epoch_seconds": 30.0} for n in range(1, run.epochs + 1)]
         test = Test(loss=1.0, acc=0.25, classes=["a"], confusion_matrix=[[1]]) if run.test else None
         record = run.record(status="done", rows=rows, test=test, environment={"recipe": RECIPE})
-        store.write_record(run.study / run.folder, record)
+        store.write(run.study / run.folder, record)
 
     @property
     def made(self) -> list[tuple[str, int, int]]:
@@ -255,7 +254,7 @@ def test_a_signal_stops_the_runs_and_the_study_can_be_resumed(
     def stop(*_: object) -> None:
         raise signal
 
-    monkeypatch.setattr(Progress, "ended", stop)
+    monkeypatch.setattr(command.Progress, "ended", stop)
     assert bench.study() == status
     assert bench.closed
     assert len(bench.ran) == 1
@@ -338,7 +337,7 @@ def test_a_metric_that_is_no_number_stays_one(bench: Bench) -> None:
     path = the("main/seed=0*/result.json")
     record = store.every_record(Path("out"))[json.loads(path.read_text())["address"]]
     record.rows[0].update({"val/loss": math.inf, "gap/loss": math.nan})
-    store.write_record(path.parent, record)
+    store.write(path.parent, record)
     (row, *_) = store.every_record(Path("out"))[record.address].rows
     assert row["val/loss"] == math.inf
     assert math.isnan(row["gap/loss"])

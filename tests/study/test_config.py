@@ -34,8 +34,8 @@ def test_what_stands_beside_the_experiments_holds_for_all_that_do_not_differ(tmp
     assert one == Experiment(base=base, epochs=2, seeds=[3, 4], set=shared)
     assert two.set == {"model.dropout": 0.1, "data.train_size": 1000}
     assert (two.epochs, two.seeds, two.test) == (3, [5], True)
-    assert list(one.variants()) == [{}]
-    assert list(two.variants()) == [{"model.lr": 1}, {"model.lr": 2}]
+    assert one.variants == [{}]
+    assert two.variants == [{"model.lr": 1}, {"model.lr": 2}]
 
 
 @pytest.mark.parametrize("number", ["1e-4", "1.0e-4", "1E-4", "+1e-4", "0.0001", "1.e-4"])
@@ -46,7 +46,7 @@ def test_a_number_is_one_however_it_is_written(number: str, tmp_path: Path) -> N
 
 def test_lists_of_several_settings_go_together() -> None:
     experiment = Experiment(base="", epochs=1, vary={"data.batch_size": [10, 20], "model.lr": [0.1, 0.2]})
-    assert list(experiment.variants()) == [
+    assert experiment.variants == [
         {"data.batch_size": 10, "model.lr": 0.1},
         {"data.batch_size": 20, "model.lr": 0.2},
     ]

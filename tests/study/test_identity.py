@@ -86,9 +86,8 @@ def test_seed_source_and_recipe_count(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_version_of_lightning_with_more_settings_orphans_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    before, (reader, defaults) = address(), identity._reader()
-    later = {**parse([CNN]), "trainer.new": 3}
-    monkeypatch.setattr(identity, "_reader", lambda: (reader, {**defaults, "trainer.new": 3}))
+    before, defaults, later = address(), identity._defaults(), {**parse([CNN]), "trainer.new": 3}
+    monkeypatch.setattr(identity, "_defaults", lambda: {**defaults, "trainer.new": 3})
     assert identity.address(content(later), 0, "cifar10") == before
 
 

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.data import datamodule
 from cifar_lightning.errors import InputError
 from cifar_lightning.results.records import Plan
-from cifar_lightning.study import plan as module
 from cifar_lightning.study.config import Experiment, read
 from cifar_lightning.study.identity import content, parse
 from cifar_lightning.study.plan import plan
@@ -114,7 +114,7 @@ def test_the_source_that_auto_came_to_is_in_the_command(empty_folder: Path, monk
         asked.append(source)
         return "synthetic"
 
-    monkeypatch.setattr(module, "resolve_source", resolve)
+    monkeypatch.setattr(datamodule, "resolve_source", resolve)
     experiment = Experiment(base=str(CONFIGS / "quick.yaml"), epochs=1, vary={"model.lr": [0.1, 0.2]})
     run, _ = plan({"quick": experiment}, empty_folder).runs
     assert asked == ["auto"]  # a bad network is asked once, not at every point
