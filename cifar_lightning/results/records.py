@@ -6,11 +6,10 @@ folder `EXPERIMENT/NAME/`, whose `result.json` is a `Record`. `store.py` writes 
 
 import base64
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
-SCHEMA: Final = 2
 NEEDED = {"epoch", "epoch_seconds", "val/acc"}  # in every row: the report counts on them
 
 
@@ -70,7 +69,7 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     test: Test | None = None  # None where the test set was not asked
     # Versions, machine, threads, precision, commit, recipe, and the hash of the data (images and labels of the split).
     environment: dict[str, Any] = {}
-    schema: Literal[2] = SCHEMA
+    schema: Literal[2] = 2
 
     def __post_init__(self) -> None:
         if not all(row.keys() >= NEEDED for row in self.rows):
@@ -93,7 +92,7 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     command: str  # as typed
     points: list[Point]  # in the order of the configuration
-    schema: Literal[2] = SCHEMA
+    schema: Literal[2] = 2
 
 
 class Study(NamedTuple):

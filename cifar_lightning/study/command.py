@@ -34,10 +34,15 @@ def study(args: Sequence[str]) -> int:
     with nullcontext() if options.dry_run else store.own(output):
         known = store.every_record(output)
         layout = plan(experiments, output, known.values())
-        missing = [run for run in layout.runs if not _is_done(run, known.get(run.address), options.retry)]
-        seconds = preflight(missing) if missing else {}
+        missing = []
+        for run in layout.runs:
+            record = known.get(run.address)
+            failed = record is not None and record.status == "failed"
+            if options.retry if failed else not record or (run.test and not record.test):
+                missing.append(run)
+        seconds = preflight(missing)
         if options.dry_run:
-            return _estimate(layout.runs, known, missing, seconds)
+            return _estimate(layout.runs, known, seconds)
         command = shlex.join(["python", "-m", "cifar_lightning", "study", *args])
         store.write(output, Plan(command=command, points=layout.points))
         show_links(layout, output)
@@ -60,20 +65,12 @@ def parser() -> OneLineParser:
     return own
 
 
-def _is_done(run: Run, record: Record | None, retry: bool) -> bool:
-    if record and record.status == "failed":
-        return not retry
-    return record is not None and (record.test is not None or not run.test)
-
-
-def _estimate(
-    runs: Sequence[Run], known: Mapping[str, Record], missing: Sequence[Run], seconds: Mapping[str, float]
-) -> int:
-    """Print what would run, and for how long."""
+def _estimate(runs: Sequence[Run], known: Mapping[str, Record], seconds: Mapping[str, float]) -> int:
+    """Print what would run, and for how long: what is missing is in `seconds`, per epoch and by address."""
     total = 0.0
     for run in runs:
         record, epochs = known.get(run.address), f"{run.epochs} epochs"
-        if record and run not in missing:
+        if record and run.address not in seconds:
             print(f"{record.status:7} {run.folder!s:56} {epochs:>17}")
             continue
         done = min(run.epochs, max(len(metrics_csv.read(run.files.metrics)), len(record.rows) if record else 0))
@@ -81,7 +78,7 @@ def _estimate(
         total += time
         left = f"{run.epochs - done} of {epochs}" if done else epochs
         print(f"to do   {run.folder!s:56} {left:>17} {_duration(time):>9}")
-    print(f"{len(missing)} of {len(runs)} runs to do: about {_duration(total)}, by a short probe, one run at a time")
+    print(f"{len(seconds)} of {len(runs)} runs to do: about {_duration(total)}, by a short probe, one run at a time")
     return 0
 
 
@@ -126,10 +123,7 @@ def _failure(run: Run, status: int, error: str | None) -> Record:
 
 
 class Progress:
-    """What a study prints while it runs: the command of each run, a line when it has ended, one bar over all of it.
-
-    The bar counts expected seconds (per epoch, by address), from which it estimates the real ones that are left.
-    """
+    """What a study prints while it runs; its bar counts expected seconds (per epoch, by address)."""
 
     def __init__(self, runs: Sequence[Run], seconds: Mapping[str, float]) -> None:
         self.runs, self.seconds, self.ends = len(runs), seconds, 0

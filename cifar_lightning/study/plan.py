@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +21,12 @@ TAG_DIGITS = 8
 LABEL_BYTES = 150  # a name may have 255 in all
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Run:
-    """A run that a study asks for."""
+    """A run that a study asks for, in the study's folder, and there in that of an experiment."""
 
-    study: Path  # the study's folder
-    experiment: str  # that it has its folder in
+    study: Path
+    experiment: str
     label: str  # what varies there, as text
     flags: list[str]  # its configuration, for `fit`
     settings: Mapping[str, Any]  # the content of that
@@ -35,44 +34,18 @@ class Run:
     source: str
     test: bool  # whether the test set is asked
 
-    @cached_property
-    def address(self) -> str:
-        return identity.address(self.settings, self.seed, self.source)
-
-    @property
-    def beginning(self) -> str:
-        """The identity of all runs of which the shorter is the beginning of the longer."""
-        return identity.address(self.settings, self.seed, self.source, beginning=True)
-
-    @property
-    def epochs(self) -> int:
-        return int(self.settings[EPOCHS])
-
-    @property
-    def ending(self) -> str:
-        """The end of its folder's name, in whatever experiment the folder is."""
-        return f"seed={self.seed},{self.address[:TAG_DIGITS]}"
-
-    @property
-    def folder(self) -> Path:
-        """The folder of its record, below the study's."""
-        return Path(self.experiment) / tagged(f"{self.label}{self.ending}", self.source)
-
-    @property
-    def files(self) -> RunFolder:
-        """The folder that `fit` makes there."""
-        return RunFolder(self.study / self.folder / f"{VERSION}0")
-
-    @property
-    def arguments(self) -> list[str]:
-        """The arguments of the `fit`, which tags the name itself."""
-        place = ["--logs", str(self.study / self.experiment), "--name", f"{self.label}{self.ending}"]
-        return ["fit", *self.flags, f"--{EPOCHS}", str(self.epochs), "--seed_everything", str(self.seed), *place]
-
-    @property
-    def command(self) -> str:
-        """The command that repeats it by hand."""
-        return shlex.join(["python", "-m", "cifar_lightning", *self.arguments])
+    def __post_init__(self) -> None:
+        content, self.epochs = (self.settings, self.seed, self.source), int(self.settings[EPOCHS])
+        self.address = identity.address(*content)
+        self.beginning = identity.address(*content, beginning=True)  # of all runs of which it is the beginning, too
+        self.ending = f"seed={self.seed},{self.address[:TAG_DIGITS]}"  # of its name, in whatever experiment it is
+        name = f"{self.label}{self.ending}"
+        self.folder = Path(self.experiment) / tagged(name, self.source)  # below `study`
+        self.files = RunFolder(self.study / self.folder / f"{VERSION}0")  # that `fit` makes there
+        place = ["--logs", str(self.study / self.experiment), "--name", name]  # `fit` tags it itself
+        length = [f"--{EPOCHS}", str(self.epochs), "--seed_everything", str(self.seed)]
+        self.arguments = ["fit", *self.flags, *length, *place]
+        self.command = shlex.join(["python", "-m", "cifar_lightning", *self.arguments])
 
     def record(self, **result: Any) -> Record:
         """Return its record with a result."""
@@ -81,23 +54,18 @@ class Run:
 
 
 class Layout(NamedTuple):
-    """All of a study."""
+    """All of a study: points in the order of the configuration, and the runs that serve them, each once."""
 
-    points: list[Point]  # in the order of the configuration
-    runs: list[Run]  # that serve them, each once
+    points: list[Point]
+    runs: list[Run]
     links: dict[Path, Path]  # where else a run is to be seen: in the experiment of each point that it serves
 
 
 def plan(experiments: Mapping[str, Experiment], study: Path, records: Iterable[Record] = ()) -> Layout:
-    """Lay out the points, and the runs that serve them.
+    """Lay out the points, and the runs that serve them; `records` are of all runs made in the folder of the study.
 
     A run serves every point that needs its beginning; finished runs serve before those that are still to be made, the
     shortest first. A test is asked of a run of exactly so many epochs.
-
-    Args:
-        experiments: By name.
-        study: The study's folder.
-        records: Of runs that were made there, for whatever experiments.
     """
     finished: dict[str, list[int]] = {}  # how many epochs the finished runs have, by their beginning
     for record in records:
@@ -117,8 +85,8 @@ def plan(experiments: Mapping[str, Experiment], study: Path, records: Iterable[R
         serves = replace(run, settings={**run.settings, EPOCHS: epochs})
         first = serving.get(serves.address) or own.get(serves.address, serves)
         serving[serves.address] = replace(first, test=serves.test or first.test)
-        point = {"experiment": run.experiment, "variant": label(varied) or run.experiment, "varied": varied}
-        points.append(Point(**point, seed=run.seed, epochs=run.epochs, address=serves.address))
+        shown = {"experiment": run.experiment, "variant": label(varied) or run.experiment, "address": serves.address}
+        points.append(Point(**shown, varied=varied, seed=run.seed, epochs=run.epochs))
     runs = {address: _located(run) for address, run in serving.items()}
     places = {run.folder: runs[point.address].folder for (run, _), point in zip(requests, points, strict=True)}
     return Layout(points, list(runs.values()), {place: home for place, home in places.items() if place != home})

@@ -20,11 +20,7 @@ Pipe = tuple[Connection, Connection]  # to read from, to write to
 
 
 def _context() -> Any:
-    """Return where processes come from: on Linux a server that imports once, in the background, and forks.
-
-    Elsewhere each imports for itself: Apple's libraries do not survive a fork.
-    """
-    if sys.platform != "linux":
+    if sys.platform != "linux":  # each imports for itself: Apple's libraries do not survive a fork
         return multiprocessing.get_context("spawn")
     start = multiprocessing.get_context("forkserver")
     start.set_forkserver_preload(["cifar_lightning.study.worker"])
@@ -39,14 +35,9 @@ def _context() -> Any:
 
 
 def begin(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
-    """Start a process that does not hear Ctrl-C: that is for this one, which ends the others.
+    """Start `target(pipe, *args)` in a process; return that and the end of the pipe to read from.
 
-    Args:
-        target: What it calls, with a `Pipe`.
-        args: The other arguments of that.
-
-    Returns:
-        The process, and the end of the pipe to read from.
+    It does not hear Ctrl-C: that is for this process, which ends the others.
     """
     start = _context()
     here, there = start.Pipe(duplex=False)
@@ -75,9 +66,7 @@ def _begin(folder: str, environment: dict[str, str], target: Callable[..., None]
 def answers(target: Callable[[Any], Iterator[Any]], questions: Sequence[Any]) -> Iterator[Any]:
     """Yield what `target` yields of the questions, in a process of its own, for as long as that lives.
 
-    Raises:
-        InputError: That of `target`.
-        RunError: The process has ended before it could begin.
+    Raises the InputError of `target`, and a RunError if the process has ended before it could begin.
     """
     process, output = begin(_answer, target, questions)
     begun = False

@@ -15,7 +15,7 @@ from PIL import Image
 from cifar_lightning.cli import app
 from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.data import cifar10, synthetic
-from cifar_lightning.results.records import Mistake, Record, Test
+from cifar_lightning.results.records import Mistake, Test
 from cifar_lightning.results.store import write
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import load
@@ -36,16 +36,20 @@ with suppress(OSError, subprocess.CalledProcessError):  # no git, or no checkout
 
 
 def execute(run: Run) -> int:
-    """Train, from the start or from where it was stopped, and write the record.
-
-    Returns:
-        Exit status: of the first command that fails, else 0.
-    """
+    """Train, from the start or from where it was stopped, and write the record; return the exit status."""
     try:
         if status := app.run(_fit(run)):
             return status
-        dry = DryRun([*run.arguments, "--trainer.logger", "false"])
-        record = _record(run, dry)
+        dry, content = DryRun([*run.arguments, "--trainer.logger", "false"]), load(run.files.checkpoint(LAST))
+        conditions = {**content["callbacks"]["Conditions"], "precision": content["precision"]}
+        record = run.record(
+            status="done",
+            parameters=sum(weights.numel() for weights in dry.model.parameters()),
+            images_per_epoch=dry.images_per_epoch,
+            steps_per_epoch=dry.steps_per_epoch,
+            rows=metrics_csv.read(run.files.metrics),
+            environment={**hardware(), **software(), **conditions, "commit": COMMIT, "recipe": RECIPE},
+        )
         write(run.study / run.folder, record)  # before anything can go wrong that does not concern it
         if not run.test:
             return 0
@@ -66,19 +70,6 @@ def _fit(run: Run) -> list[str]:
                 return ["fit", "--resume", str(made.path)]
             shutil.rmtree(made.path)  # it was killed before there was anything to resume
     return run.arguments
-
-
-def _record(run: Run, dry: DryRun) -> Record:
-    content = load(run.files.checkpoint(LAST))
-    around = {**hardware(), **software(), **content["callbacks"]["Conditions"], "precision": content["precision"]}
-    return run.record(
-        status="done",
-        parameters=sum(weights.numel() for weights in dry.model.parameters()),
-        images_per_epoch=dry.images_per_epoch,
-        steps_per_epoch=dry.steps_per_epoch,
-        rows=metrics_csv.read(run.files.metrics),
-        environment={**around, "commit": COMMIT, "recipe": RECIPE},
-    )
 
 
 def _test(run: Run, root: Path) -> Test:
