@@ -94,17 +94,21 @@ def the(pattern: str) -> Path:
     return path
 
 
+def contents() -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+
+
 def test_it_makes_each_run_once_and_then_nothing(bench: Bench) -> None:
     assert bench.study() == 0
     assert bench.made == [("main", 0, 3), ("main", 1, 3), ("rate", 0, 2)]
-    before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+    before = contents()
     shown = the("rate/lr=0.001,seed=0,*")
     assert shown.is_symlink()  # a shared run is shown by every experiment
     assert (shown / "result.json").samefile(the("main/seed=0,*/result.json"))
     assert len(list(Path("out").glob("rate/*"))) == 2
     assert bench.study() == 0
     assert bench.made == []
-    assert {path: path.read_bytes() for path in before} == before
+    assert contents() == before
 
 
 def test_results_csv_has_a_row_per_point(bench: Bench) -> None:
