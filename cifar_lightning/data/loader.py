@@ -15,7 +15,7 @@ def steps_per_epoch(images: int, batch_size: int, limit: int | float = 1.0) -> i
 
     `limit` is as Lightning's `limit_train_batches`: an int is a number of batches, a float a fraction, rounded down.
     """
-    steps = len(Batches(images, batch_size, seed=0))
+    steps = len(Batches(max(images, 0), batch_size, seed=0))  # a study plans with sizes that `fit` will refuse
     return min(steps, limit) if isinstance(limit, int) else int(steps * limit)
 
 

@@ -54,6 +54,7 @@ def write(study: Study) -> Path:
         autoescape=True,
         finalize=markdown.literal,  # whatever stands in a record is text
     )
+    # The template formats numbers with what these modules have, and asks the report for the rest.
     names = vars(markdown) | vars(verdicts) | globals() | {"dict": dict, "r": report}
     lines = environment.get_template(f"{MARKDOWN}.j2").render(names).splitlines()
     blocks = [line.strip() for line in lines if line.strip()]  # one per line, but for tables and lists

@@ -69,8 +69,9 @@ def modules(place: Place) -> None:
     place.patch.syspath_prepend(str(place.folder))
     place.patch.setattr(lightning, "__path__", [*lightning.__path__, str(place.folder / "packages")])
     place.patch.setattr(sys, "dont_write_bytecode", True)
-    for name in (*EVIL, "mine.py"):
-        place.write(name, MINE if name == "mine.py" else f'open("CANARY", "w").close()\n{MINE}')
+    place.write("mine.py", MINE)  # its module stays: the parser looks every subclass up by its name, as long as it lives
+    for name in EVIL:
+        place.write(name, f'open("CANARY", "w").close()\n{MINE}')
         for module in (Path(name).stem, f"lightning.{Path(name).stem}"):
             place.stack.callback(sys.modules.pop, module, None)
 

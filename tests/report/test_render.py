@@ -144,7 +144,7 @@ def test_sweeps_say_updates_and_the_original(page: Page) -> None:
     found = [row[:9] for table in page.tables if table[0][:3] == ["value", "", "updates"] for row in table[1:]]
     assert found[:4] == [
         ["10", "equal epochs", "80,000", "75.00%", "1", *little, "75.58%"],
-        ["100", "equal epochs", "8,000", "78.00%", "1", "\u2013", "\u2013", "unknown", "78.68%"],
+        ["100", "equal epochs", "8,000", "78.00%", "1", "\u2013", "\u2013", "\u2013", "78.68%"],
         ["10,000", "equal epochs", "80", "50.00%", "1", *much, "50.83%"],
         ["10", "equal updates", "80", "30.00%", "1", "\u2013", "\u2013", "unknown", "\u2013"],
     ]
@@ -233,6 +233,7 @@ def test_what_can_not_be_compared_is_one_line(experiments: dict[str, list[Record
     wanted = "None of the original's 46 numbers" if done else "Neither the CNN nor the MLP has been trained yet."
     assert wanted in page.words
     assert "expected within" not in page.words
+    assert "What each part is worth" not in page.words
 
 
 def test_failures_are_named_with_their_reason(tmp_path: Path) -> None:
