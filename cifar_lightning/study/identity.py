@@ -99,7 +99,7 @@ def content(settings: Settings) -> dict[str, Any]:
             found[key] = value
     limit, batch = found.pop(LIMIT, None), settings["data.batch_size"]
     images = settings["data.train_size"] or 50_000 - settings["data.val_size"]
-    if limit is not None and batch > 0 and images > 0:  # what can't be is for `fit` to refuse
+    if limit is not None and batch > 0:  # what can't be is for `fit` to refuse
         steps = steps_per_epoch(images, batch, limit)
         if steps < steps_per_epoch(images, batch):
             found[LIMIT] = steps  # however it was limited
@@ -109,14 +109,11 @@ def content(settings: Settings) -> dict[str, Any]:
 
 
 def address(settings: Settings, seed: int, source: str, *, beginning: bool = False) -> str:
-    """Return the identity of a run with this `content`.
+    """Return the identity of a run by its `content`, seed, source and the recipe.
 
-    Args:
-        settings: The content.
-        seed: Of weights, order and masks.
-        source: Of the images, which are certain then: official files have published checksums, code makes the stand-in.
-        beginning: Identify what it shares with longer runs, of which it is the beginning, bit for bit: where the
-            learning rate is constant, all but the number of epochs.
+    The source tells what the images are: official files have published checksums, code makes the stand-in. With
+    `beginning` it is that of all runs of which the shorter is the beginning of the longer, bit for bit: where the
+    learning rate is constant, those that differ in the number of epochs alone.
     """
     missing = object()
     same = {LIMIT: None, "recipe": RECIPE, "seed": seed, "source": source}

@@ -37,7 +37,7 @@ class Run:
     def __post_init__(self) -> None:
         content, self.epochs = (self.settings, self.seed, self.source), int(self.settings[EPOCHS])
         self.address = identity.address(*content)
-        self.beginning = identity.address(*content, beginning=True)  # of all runs of which it is the beginning, too
+        self.beginning = identity.address(*content, beginning=True)  # shared with longer runs that begin with it
         self.ending = f"seed={self.seed},{self.address[:TAG_DIGITS]}"  # of its name, in whatever experiment it is
         name = f"{self.label}{self.ending}"
         self.folder = Path(self.experiment) / tagged(name, self.source)  # below `study`

@@ -38,38 +38,35 @@ with suppress(OSError, subprocess.CalledProcessError):  # no git, or no checkout
 def execute(run: Run) -> int:
     """Train, from the start or from where it was stopped, and write the record; return the exit status."""
     try:
-        if status := app.run(_fit(run)):
+        made, arguments = run.files, run.arguments
+        if made.path.is_dir():
+            with files.locked(made.path, waiting=f"{made.path}: waits for a process that still trains here"):
+                if made.config.exists() or made.checkpoints.exists():
+                    arguments = ["fit", "--resume", str(made.path)]
+                else:  # it was killed before there was anything to resume
+                    shutil.rmtree(made.path)
+        if status := app.run(arguments):
             return status
-        dry, content = DryRun([*run.arguments, "--trainer.logger", "false"]), load(run.files.checkpoint(LAST))
+        dry, content = DryRun([*run.arguments, "--trainer.logger", "false"]), load(made.checkpoint(LAST))
         conditions = {**content["callbacks"]["Conditions"], "precision": content["precision"]}
         record = run.record(
             status="done",
             parameters=sum(weights.numel() for weights in dry.model.parameters()),
             images_per_epoch=dry.images_per_epoch,
             steps_per_epoch=dry.steps_per_epoch,
-            rows=metrics_csv.read(run.files.metrics),
+            rows=metrics_csv.read(made.metrics),
             environment={**hardware(), **software(), **conditions, "commit": COMMIT, "recipe": RECIPE},
         )
         write(run.study / run.folder, record)  # before anything can go wrong that does not concern it
         if not run.test:
             return 0
         for command in ("test", "predict"):
-            if status := app.run([command, "--ckpt_path", str(run.files.checkpoint(BEST))]):
+            if status := app.run([command, "--ckpt_path", str(made.checkpoint(BEST))]):
                 return status
         write(run.study / run.folder, replace(record, test=_test(run, dry.datamodule.root)))
         return 0
     except Exception as error:
         return app.report_error(error)
-
-
-def _fit(run: Run) -> list[str]:
-    made = run.files
-    if made.path.is_dir():
-        with files.locked(made.path, waiting=f"{made.path}: waits for a process that still trains here"):
-            if made.config.exists() or made.checkpoints.exists():
-                return ["fit", "--resume", str(made.path)]
-            shutil.rmtree(made.path)  # it was killed before there was anything to resume
-    return run.arguments
 
 
 def _test(run: Run, root: Path) -> Test:
