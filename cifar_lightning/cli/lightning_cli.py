@@ -18,12 +18,12 @@ from cifar_lightning import callbacks
 from cifar_lightning.cli import starting_point
 from cifar_lightning.cli.config_files import load_yaml
 from cifar_lightning.cli.error_messages import naming_settings_of, naming_what_failed
-from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source, tagged
+from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.base import check_batch_norm
 from cifar_lightning.runs.checkpoint import Checkpoint, DurableCheckpoints
-from cifar_lightning.runs.layout import RunFolder
+from cifar_lightning.runs.layout import RunFolder, tagged
 from cifar_lightning.runs.logger import RunLogger
 from cifar_lightning.runs.recovery import purge_step, repair
 from cifar_lightning.utils import files, performance

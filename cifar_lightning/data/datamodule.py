@@ -37,11 +37,6 @@ def resolve_source(source: Source, root: Path, mirrors: Sequence[str]) -> Source
     return "cifar10"
 
 
-def tagged(name: str, source: Source) -> str:
-    """Return the name of a run, marked if its images are the stand-in."""
-    return f"{name}-synthetic" if source == "synthetic" else name
-
-
 class CIFAR10DataModule(LightningDataModule):
     """The training set split in two, and the official test set, which only `test` and `predict` ever read.
 

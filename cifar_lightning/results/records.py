@@ -5,13 +5,11 @@ folder `EXPERIMENT/NAME/`, whose `result.json` is a `Record`. `store.py` writes 
 """
 
 import base64
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
-SCHEMA: Final = 2
 NEEDED = {"epoch", "epoch_seconds", "val/acc"}  # in every row: the report counts on them
 
 
@@ -71,7 +69,7 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     test: Test | None = None  # None where the test set was not asked
     # Versions, machine, threads, precision, commit, recipe, and the hash of the data (images and labels of the split).
     environment: dict[str, Any] = {}
-    schema: Literal[2] = SCHEMA
+    schema: Literal[2] = 2
 
     def __post_init__(self) -> None:
         if not all(row.keys() >= NEEDED for row in self.rows):
@@ -94,11 +92,10 @@ class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     command: str  # as typed
     points: list[Point]  # in the order of the configuration
-    schema: Literal[2] = SCHEMA
+    schema: Literal[2] = 2
 
 
-@dataclass(frozen=True)
-class Study:
+class Study(NamedTuple):
     """A plan, and by address the records of its runs, as they are in a folder."""
 
     plan: Plan

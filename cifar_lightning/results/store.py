@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,27 +21,23 @@ Content = TypeVar("Content", Plan, Record)
 @contextmanager
 def own(folder: Path) -> Iterator[None]:
     """Hold a study's folder, made if need be, against other processes that write records to it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError("output", f"{folder} is not a folder", "name another") from None
     with ExitStack() as stack:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(files.locked(folder))
+        except (FileExistsError, NotADirectoryError):
+            raise InputError("output", f"{folder} is not a folder", "name another") from None
         except BlockingIOError:
             raise InputError(str(folder), "another study is running here", "wait for it, or stop it") from None
         yield
 
 
-def write_plan(folder: Path, plan: Plan) -> None:
-    """Write plan.json."""
-    _write(folder / PLAN, plan)
-
-
-def write_record(folder: Path, record: Record) -> None:
-    """Write a run's result.json into its folder, which need not exist: a run may fail before it has one."""
+def write(folder: Path, content: Plan | Record) -> None:
+    """Write plan.json, or a run's result.json into its folder, which need not exist: a run may fail before it has."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / RESULT, record)
+    # The standard library's JSON: it keeps a loss of NaN or infinity, of which msgspec's makes null.
+    text = json.dumps(msgspec.to_builtins(content), indent=1)
+    files.replace(folder / (PLAN if isinstance(content, Plan) else RESULT), f"{text}\n".encode())
 
 
 def write_table(study: Study) -> None:
@@ -59,13 +54,8 @@ def read(folder: Path) -> Study:
         InputError: There is none in that folder, or a file of it is damaged.
     """
     plan = _as(Plan, folder / PLAN, _load(folder / PLAN))
-    return Study(plan, records(folder, plan), folder)
-
-
-def records(folder: Path, plan: Plan) -> dict[str, Record]:
-    """Read the record of every run that a plan asks for and that is there, by address."""
     wanted = {point.address for point in plan.points}
-    return {address: record for address, record in every_record(folder).items() if address in wanted}
+    return Study(plan, {key: each for key, each in every_record(folder).items() if key in wanted}, folder)
 
 
 def every_record(folder: Path) -> dict[str, Record]:
@@ -74,9 +64,20 @@ def every_record(folder: Path) -> dict[str, Record]:
     Raises:
         InputError: One is damaged.
     """
-    paths = sorted(path for path in folder.glob(f"*/*/{RESULT}") if not is_link(path.parent, folder))
-    found = filter(None, (_record(path, folder) for path in paths))
-    return {record.address: record for record in found}
+    found = dict[str, Record]()
+    for path in sorted(path for path in folder.glob(f"*/*/{RESULT}") if not is_link(path.parent, folder)):
+        content = _load(path)
+        if isinstance(content, dict) and "schema" not in content:  # a file of another program
+            continue
+        record = _as(Record, path, content)
+        if record.status == "done" and not record.rows:
+            raise InputError(str(path), "not a record of a study (rows: Expected at least one)", AGAIN)
+        if folder / record.folder == path.parent:
+            found[record.address] = record
+        elif not (folder / record.folder / RESULT).exists():  # no copy
+            cause = f"not the record of a run here, but in {record.folder}"
+            raise InputError(str(path), cause, "move its folder there")
+    return found
 
 
 def is_link(run: Path, folder: Path) -> bool:
@@ -85,51 +86,25 @@ def is_link(run: Path, folder: Path) -> bool:
 
 
 def publish(study: Study, folder: Path) -> Study:
-    """Copy the records of a study's points, and nothing else of its runs, to another folder.
-
-    Returns:
-        The study as it is there.
+    """Copy the records of a study's points, and nothing else of its runs, to another folder; return the study there.
 
     Raises:
         InputError: Another study is there, or something else.
     """
-    copy = replace(study, folder=folder)
+    copy, path = study._replace(folder=folder), folder / PLAN
     with own(folder):
-        _check_same_study(study.plan, folder)
-        write_plan(folder, study.plan)
+        if path.exists():
+            # The same study may have grown since: one point in common will do.
+            known = {point.address for point in _as(Plan, path, _load(path)).points}
+            if known and known.isdisjoint(point.address for point in study.plan.points):
+                raise InputError("output", f"{folder} holds another study", "name another folder, or an empty one")
+        elif any(each.name != files.LOCK for each in folder.iterdir()):
+            raise InputError("output", f"{folder} holds other files", "name another folder, or an empty one")
+        write(folder, study.plan)
         for record in study.records.values():
-            write_record(folder / record.folder, record)
+            write(folder / record.folder, record)
         write_table(copy)
     return copy
-
-
-def _check_same_study(plan: Plan, folder: Path) -> None:
-    if (folder / PLAN).exists():
-        # The same study may have grown since: one point in common will do.
-        known = {point.address for point in _as(Plan, folder / PLAN, _load(folder / PLAN)).points}
-        if known and known.isdisjoint(point.address for point in plan.points):
-            raise InputError("output", f"{folder} holds another study", "name another folder, or an empty one")
-    elif any(path.name != files.LOCK for path in folder.iterdir()):
-        raise InputError("output", f"{folder} holds other files", "name another folder, or an empty one")
-
-
-def _record(path: Path, folder: Path) -> Record | None:
-    content = _load(path)
-    if isinstance(content, dict) and "schema" not in content:
-        return None  # a file of another program
-    record = _as(Record, path, content)
-    if record.status == "done" and not record.rows:
-        raise InputError(str(path), "not a record of a study (rows: Expected at least one)", AGAIN)
-    if folder / record.folder == path.parent:
-        return record
-    if (folder / record.folder / RESULT).exists():
-        return None  # a copy
-    raise InputError(str(path), f"not the record of a run here, but in {record.folder}", "move its folder there")
-
-
-def _write(path: Path, content: Plan | Record) -> None:
-    # The standard library's JSON: it keeps a loss of NaN or infinity, of which msgspec's makes null.
-    files.replace(path, f"{json.dumps(msgspec.to_builtins(content), indent=1)}\n".encode())
 
 
 def _load(path: Path) -> Any:

@@ -3,7 +3,6 @@
 pandas takes 0.35 s to import, so this module stays out of what `fit` imports.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -26,19 +25,28 @@ def runs(study: Study) -> pd.DataFrame:
     vary anywhere in the study have a column each.
     """
     varied = sorted({name for point in study.plan.points for name in point.varied})
-    found = ((point, study.records[point.address]) for point in study.plan.points if point.address in study.records)
-    table = pd.DataFrame(
-        [_run(point, record, varied) for point, record in found], columns=[*POINT, *METRICS, *varied, "folder"]
-    )
+    rows = [_run(point, record, varied) for point, record in _pairs(study)]
     # Nullable integers, so that a missing epoch leaves 50 an integer; settings stay what they are, of any type.
-    counts, settings = dict.fromkeys(("epochs", "best_epoch"), "Int64"), dict.fromkeys(varied, object)
-    return table.astype({**KEY, **counts, **dict.fromkeys(METRICS, float), **settings})
+    kinds = {**KEY, "epochs": "Int64", "best_epoch": "Int64", **dict.fromkeys(METRICS, "float64")}
+    table = pd.DataFrame(rows, columns=[*POINT, *METRICS, *varied, "folder"])
+    return table.astype(kinds | dict.fromkeys(varied, "object"))
 
 
 def curves(study: Study) -> pd.DataFrame:
     """Return a row per point and epoch: experiment, variant, seed, address, epoch, then the columns of metrics.csv."""
-    table = pd.DataFrame(list(_epochs(study)))
-    return table.reindex(columns=[*KEY, "epoch", *table.columns.difference([*KEY, "epoch"], sort=False)]).astype(KEY)
+    pairs, key = _pairs(study), [*KEY, "epoch"]
+    rows = [
+        {name: getattr(point, name) for name in KEY} | row | {"epoch": int(row["epoch"])}
+        for point, record in pairs
+        for row in record.rows[: point.epochs]
+    ]
+    table = pd.DataFrame(rows)
+    return table.reindex(columns=[*key, *table.columns.difference(key, sort=False)]).astype(KEY)
+
+
+def _pairs(study: Study) -> list[tuple[Point, Record]]:
+    found = ((point, study.records.get(point.address)) for point in study.plan.points)
+    return [(point, record) for point, record in found if record]
 
 
 def _run(point: Point, record: Record, varied: list[str]) -> dict[str, Any]:
@@ -46,30 +54,13 @@ def _run(point: Point, record: Record, varied: list[str]) -> dict[str, Any]:
     done = record.status == "done" or len(record.rows) >= point.epochs
     # A failure behind the point's last epoch is another point's, unless it is that of this point's own test.
     own = not done or record.settings.get("trainer.max_epochs") == point.epochs
-    best = max(rows, key=lambda row: (row["val/acc"], -row["epoch"]), default=None)
-    row = {
-        "experiment": point.experiment,
-        "variant": point.variant,
-        "model": str(record.settings.get("model.class_path", "")).rpartition(".")[2],
-        "seed": point.seed,
-        "address": point.address,
-        "status": "done" if done else "failed",
-        "reason": record.reason if own else "",
-        "epochs": len(rows),
-        **{name: record.settings.get(name, "") for name in varied},
-        "folder": record.folder,
-    }
-    if best:
+    row = {name: getattr(point, name) for name in KEY} | {name: record.settings.get(name, "") for name in varied}
+    row |= {"status": "done" if done else "failed", "reason": record.reason if own else "", "epochs": len(rows)}
+    row |= {"model": str(record.settings.get("model.class_path", "")).rpartition(".")[2], "folder": record.folder}
+    if rows:
+        best = max(rows, key=lambda row: (row["val/acc"], -row["epoch"]))
         row |= {"best_epoch": int(best["epoch"]), "best_val/acc": best["val/acc"]}
         row |= {name: rows[-1].get(name) for name in LAST}
     if record.test and len(record.rows) == len(rows):
         row |= {"test/loss": record.test.loss, "test/acc": record.test.acc}
     return row
-
-
-def _epochs(study: Study) -> Iterator[dict[str, Any]]:
-    for point in study.plan.points:
-        if record := study.records.get(point.address):
-            key = {"experiment": point.experiment, "variant": point.variant, "seed": point.seed}
-            for row in record.rows[: point.epochs]:
-                yield {**key, "address": point.address, **row, "epoch": int(row["epoch"])}

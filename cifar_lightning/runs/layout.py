@@ -9,6 +9,11 @@ EVENTS = "events.out.tfevents.*"
 VERSION = "version_"  # a run's folder is LOGS/NAME/version_N
 
 
+def tagged(name: str, source: str) -> str:
+    """Return the name of a run, marked if its images are the stand-in."""
+    return f"{name}-synthetic" if source == "synthetic" else name
+
+
 class RunFolder:
     """Paths of the files that a run leaves in its folder."""
 

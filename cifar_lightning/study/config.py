@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,6 @@ from cifar_lightning.cli.config_files import load_yaml
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.results.store import fault
 
-DOTTED = "settings of model, data and trainer, dotted: {model.dropout: 0.2}"
 Some = Meta(min_length=1)
 
 
@@ -29,10 +27,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     vary: dict[str, Annotated[list[Any], Some]] = {}
     test: bool = False  # whether the test set is asked once a run has ended
 
-    def variants(self) -> Iterator[dict[str, Any]]:
-        """Yield what varies, dotted, variant by variant; nothing in the only one where nothing does."""
-        for values in zip(*self.vary.values(), strict=True) if self.vary else [()]:
-            yield dict(zip(self.vary, values, strict=True))
+    @property
+    def variants(self) -> list[dict[str, Any]]:
+        """What varies, dotted, variant by variant; nothing in the only one where nothing does."""
+        rows = zip(*self.vary.values(), strict=True) if self.vary else [()]
+        return [dict(zip(self.vary, values, strict=True)) for values in rows]
 
 
 def read(path: Path) -> dict[str, Experiment]:
@@ -58,19 +57,18 @@ def _experiment(path: Path, name: str, common: dict[str, Any], own: Any) -> Expe
     except (TypeError, ValueError, RecursionError):  # YAML knows dates, bytes, lists within themselves
         plain = False
     check(plain, where, own, "numbers, text, true, false, null, or lists of these")
-    sets = [each["set"] for each in (common, own) if "set" in each]
-    # One that is no mapping is left for the check of types.
-    wrong = [each for each in sets if not isinstance(each, dict)]
-    merged = wrong[0] if wrong else {key: value for each in sets for key, value in each.items()}
-    try:
-        experiment = msgspec.convert({**common, **own, "set": merged}, Experiment)
+    try:  # with either set, so that the types in both are checked before they are merged
+        experiment, shared = (
+            msgspec.convert({**common, **own, "set": each.get("set", {})}, Experiment) for each in (own, common)
+        )
     except msgspec.ValidationError as error:
         raise InputError(where, fault(error), "see configs/study.yaml") from None
-    for key, value in (*experiment.set.items(), *experiment.vary.items()):
-        dotted = re.fullmatch(r"(model|data|trainer)\.\w+", key) and not isinstance(value, dict)
-        check(bool(dotted), f"{where}, {key}", value, DOTTED)
+    settings = shared.set | experiment.set
+    for key, value in (*settings.items(), *experiment.vary.items()):
+        dotted = re.fullmatch(r"(model|data|trainer)\.\w+", key) is not None and not isinstance(value, dict)
+        check(dotted, f"{where}, {key}", value, "settings of model, data and trainer, dotted: {model.dropout: 0.2}")
         check(key != "trainer.max_epochs", f"{where}, {key}", value, "`epochs` of the experiment")
     seeds, lengths = experiment.seeds, {len(values) for values in experiment.vary.values()}
     check(len(set(seeds)) == len(seeds), f"{where}.seeds", seeds, "each once")
     check(len(lengths) <= 1, f"{where}.vary", experiment.vary, "lists of equal length")
-    return msgspec.structs.replace(experiment, base=str(path.parent / experiment.base))
+    return msgspec.structs.replace(experiment, base=str(path.parent / experiment.base), set=settings)

@@ -3,30 +3,19 @@
 import io
 import os
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from typing import NamedTuple, Protocol, cast
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Protocol
 
 from cifar_lightning.study.plan import Run
-from cifar_lightning.study.processes import begin, context
+from cifar_lightning.study.processes import Pipe, begin
+from cifar_lightning.utils.environment import hardware
 
-
-class Printed(NamedTuple):
-    """A line that a run printed."""
-
-    run: Run
-    line: str
-
-
-class Ended(NamedTuple):
-    """A run's end: the exit status, negative for the signal that it died of."""
-
-    run: Run
-    status: int
-
-
-Events = Generator[Printed | Ended, None, None]
+Event = tuple[Run, str | int]  # a line that a run printed, or its end: the exit status, -9 if it died of signal 9
+Events = Generator[Event, None, None]
 
 
 class Executor(Protocol):
@@ -39,59 +28,48 @@ class Executor(Protocol):
 
 @dataclass
 class Local:
-    """Processes of this machine, forked from one that has imported everything, so that none pays the start-up.
-
-    Args:
-        workers: How many at a time; the cores are shared out among them.
-    """
+    """Processes of this machine, `workers` at a time, which share the cores out among them."""
 
     workers: int = 1
 
     def __call__(self, runs: Sequence[Run]) -> Events:
-        """As `Executor`."""
-        waiting, running = list(reversed(runs)), dict[Connection, _Child]()
+        waiting, running, events = list(runs), dict[str, Any](), SimpleQueue[Event]()
+        # None is as many as a `fit` alone would take.
+        chosen = self.workers == 1 or "OMP_NUM_THREADS" in os.environ
+        threads = None if chosen else max(1, int(hardware()["cores"]) // self.workers)
         try:
             while waiting or running:
                 while waiting and len(running) < self.workers:
-                    child = _Child(waiting.pop(), self._threads())
-                    running[child.output] = child
-                for output in cast(list[Connection], wait(list(running))):
-                    child = running[output]
-                    yield from child.lines()
-                    if child.status is not None:
-                        del running[output]
-                        yield Ended(child.run, child.status)
+                    run = waiting.pop(0)
+                    running[run.address], output = begin(_execute, threads, run)
+                    Thread(target=_forward, args=(run, running[run.address], output, events), daemon=True).start()
+                run, event = events.get()
+                if isinstance(event, int):
+                    del running[run.address]
+                yield run, event
         finally:
-            _stop(list(running.values()))
-
-    def _threads(self) -> int | None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        chosen = self.workers == 1 or "OMP_NUM_THREADS" in os.environ
-        return None if chosen else max(1, cores // self.workers)
-
-
-class _Child:
-    """The process of a run, which computes with so many threads; None is as many as a `fit` alone would take."""
-
-    def __init__(self, run: Run, threads: int | None) -> None:
-        self.run, self._rest = run, b""
-        self.status: int | None = None
-        self.output, there = context().Pipe(duplex=False)
-        self.process = begin(_execute, (self.output, there), threads, run)
-        there.close()
-
-    def lines(self) -> Iterator[Printed]:
-        """Yield the whole lines that have come; once there will be no more, the status is set."""
-        data = os.read(self.output.fileno(), 65536)
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        if not data:
-            self.process.join()
-            self.status = self.process.exitcode
-            whole.append(self._rest)
-        yield from (Printed(self.run, line.decode(errors="replace")) for line in whole if line.strip())
+            if running:
+                print("stopping: what runs saves first (again: at once)", file=sys.stderr)
+            try:
+                for process in running.values():
+                    process.terminate()
+                for process in running.values():
+                    process.join()
+            finally:  # a second Ctrl-C meanwhile
+                for process in running.values():
+                    process.kill()
+                    process.join()
 
 
-def _execute(pipe: tuple[Connection, Connection], threads: int | None, run: Run) -> None:
+def _forward(run: Run, process: Any, output: Connection, events: SimpleQueue[Event]) -> None:
+    with os.fdopen(output.fileno(), errors="replace", newline="\n", closefd=False) as lines:
+        for line in filter(str.strip, lines):
+            events.put((run, line.rstrip("\n")))
+    process.join()
+    events.put((run, process.exitcode))
+
+
+def _execute(pipe: Pipe, threads: int | None, run: Run) -> None:
     import torch
 
     from cifar_lightning.study.worker import execute
@@ -107,19 +85,3 @@ def _execute(pipe: tuple[Connection, Connection], threads: int | None, run: Run)
     if threads:
         torch.set_num_threads(threads)
     sys.exit(execute(run))
-
-
-def _stop(children: Sequence[_Child]) -> None:
-    """Have processes save and end; a second Ctrl-C meanwhile kills them."""
-    if children:
-        print("stopping: what runs saves first (again: at once)", file=sys.stderr)
-    try:
-        for child in children:
-            child.process.terminate()
-        for child in children:
-            while child.status is None:  # what it prints must be read, or it would wait to print it
-                list(child.lines())
-    finally:
-        for child in children:
-            child.process.kill()
-            child.process.join()

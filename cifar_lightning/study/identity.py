@@ -32,28 +32,25 @@ Settings = Mapping[str, Any]
 
 
 @cache
-def _reader() -> "tuple[DryRun, Settings]":
+def _reader() -> "DryRun":
     from cifar_lightning.cli.dry_run import DryRun
 
     # LightningCLI parses only what it then builds: one dry run of a small network, for its parser, takes 0.3 s. With it
     # a configuration is parsed in 0.05 s.
     small = ["--model=MLP", "--data.source=synthetic", "--trainer.accelerator=cpu", f"--logs={tempfile.gettempdir()}"]
-    reader = DryRun(["fit", *small])
-    return reader, _parse(reader, ["--model=MLP"])
+    return DryRun(["fit", *small])
 
 
-def _parse(reader: "DryRun", flags: Sequence[str]) -> Settings:
+def parse(flags: Sequence[str]) -> Settings:
+    """Return all settings, dotted, that `fit` would have with these flags; raise what its parser raises."""
+    reader = _reader()
     reader.parse_arguments(reader.parser, ["fit", *flags])
     return flat(reader.config["fit"].as_dict())
 
 
-def parse(flags: Sequence[str]) -> Settings:
-    """Return all settings, dotted, that `fit` would have with these flags.
-
-    Raises:
-        Exception: What the parser raises where `fit` would refuse them.
-    """
-    return _parse(_reader()[0], flags)
+@cache
+def _defaults() -> Settings:
+    return parse(["--model=MLP"])
 
 
 @contextmanager
@@ -71,16 +68,20 @@ def naming(where: str) -> Iterator[None]:
         raise InputError(where, cause, remedy) from error
 
 
-def contents(asked: Sequence[tuple[str, Sequence[str]]]) -> Iterator[tuple[Settings, Settings]]:
-    """Yield the content of each configuration, and all of its settings; in a process that may import Lightning.
+def contents(asked: Sequence[tuple[str, list[str]]]) -> Iterator[tuple[Settings, str, list[str]]]:
+    """Yield content, source and flags of each configuration, asked for by name and flags; this imports Lightning."""
+    from cifar_lightning.data.datamodule import data_root, resolve_source
 
-    Args:
-        asked: What to name where `fit` would refuse it, and its flags.
-    """
-    for where, flags in asked:
+    parsed = []
+    for where, flags in asked:  # all, before anything is downloaded
         with naming(where):
-            settings = parse(flags)
-        yield content(settings), settings
+            parsed.append((parse(flags), flags))
+    resolve = cache(resolve_source)  # once, or a day with a bad network would ask at every point
+    for settings, flags in parsed:
+        wanted, root, mirrors = (settings[f"data.{name}"] for name in ("source", "root", "mirrors"))
+        source = resolve(wanted, data_root(root), tuple(mirrors))
+        # `auto` is resolved in the command, which does the same then on a day without a network.
+        yield content(settings), source, flags if source == wanted else [*flags, "--data.source", source]
 
 
 def content(settings: Settings) -> dict[str, Any]:
@@ -89,31 +90,30 @@ def content(settings: Settings) -> dict[str, Any]:
     Of the Trainer only those that differ from the parser's defaults, so that another version of Lightning, with more
     of them, orphans no run.
     """
-    found, defaults = {EPOCHS: settings[EPOCHS]}, _reader()[1]
+    from cifar_lightning.data.loader import steps_per_epoch
+
+    found, defaults = {EPOCHS: settings[EPOCHS]}, _defaults()
     for key, value in settings.items():
-        if key.startswith("trainer.") and value == defaults.get(key):
-            continue
-        if key.startswith(("model.", "data.", "trainer.")) and key not in NOT_CONTENT:
+        ours = key.startswith(("model.", "data.")) or (key.startswith("trainer.") and value != defaults.get(key))
+        if ours and key not in NOT_CONTENT:
             found[key] = value
-    found.pop(LIMIT, None)
-    if (limit := _limit(settings)) is not None:
-        found[LIMIT] = limit
+    limit, batch = found.pop(LIMIT, None), settings["data.batch_size"]
+    images = settings["data.train_size"] or 50_000 - settings["data.val_size"]
+    if limit is not None and batch > 0:  # what can't be is for `fit` to refuse
+        steps = steps_per_epoch(images, batch, limit)
+        if steps < steps_per_epoch(images, batch):
+            found[LIMIT] = steps  # however it was limited
     if found["model.class_path"].startswith(MODELS):  # one name, in whatever file the class is
         found["model.class_path"] = MODELS + found["model.class_path"].rpartition(".")[2]
-    plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
-    return plain
+    return dict(json.loads(json.dumps(found, default=str)))
 
 
 def address(settings: Settings, seed: int, source: str, *, beginning: bool = False) -> str:
-    """Return the identity of a run.
+    """Return the identity of a run by its `content`, seed, source and the recipe.
 
-    Args:
-        settings: Its `content`.
-        seed: Of weights, order and masks.
-        source: Of the images. What they are is then certain: the official files are verified by their published
-            checksums, the stand-in is made by the code.
-        beginning: Identify what it has in common with longer runs, of which it is the beginning, bit for bit: where the
-            learning rate is constant, all but the number of epochs.
+    The source tells what the images are: official files have published checksums, code makes the stand-in. With
+    `beginning` it is that of all runs of which the shorter is the beginning of the longer, bit for bit: where the
+    learning rate is constant, those that differ in the number of epochs alone.
     """
     missing = object()
     same = {LIMIT: None, "recipe": RECIPE, "seed": seed, "source": source}
@@ -121,15 +121,3 @@ def address(settings: Settings, seed: int, source: str, *, beginning: bool = Fal
     if beginning and settings.get("model.schedule", "constant") == "constant":
         del same[EPOCHS]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _limit(settings: Settings) -> int | None:
-    """The number of steps that an epoch is limited to; None where that is no limit."""
-    from cifar_lightning.data.loader import steps_per_epoch
-
-    limit, batch = settings[LIMIT], settings["data.batch_size"]
-    if limit is None or batch < 1:  # what can't be is for `fit` to refuse
-        return None
-    images = settings["data.train_size"] or 50_000 - settings["data.val_size"]
-    steps = steps_per_epoch(images, batch, limit)
-    return steps if steps < steps_per_epoch(images, batch) else None

@@ -5,15 +5,13 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cifar_lightning.data.datamodule import Source, data_root, resolve_source, tagged
 from cifar_lightning.errors import InputError, RunError
 from cifar_lightning.results.records import Point, Record
 from cifar_lightning.results.store import is_link
-from cifar_lightning.runs.layout import VERSION, RunFolder
+from cifar_lightning.runs.layout import VERSION, RunFolder, tagged
 from cifar_lightning.study import identity
 from cifar_lightning.study.config import Experiment
 from cifar_lightning.study.identity import EPOCHS, RECIPE
@@ -23,117 +21,72 @@ TAG_DIGITS = 8
 LABEL_BYTES = 150  # a name may have 255 in all
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Run:
-    """A run that a study asks for."""
+    """A run that a study asks for, in the study's folder, and there in that of an experiment."""
 
-    study: Path  # the study's folder
-    experiment: str  # that it has its folder in
+    study: Path
+    experiment: str
     label: str  # what varies there, as text
-    flags: tuple[str, ...]  # its configuration, for `fit`
+    flags: list[str]  # its configuration, for `fit`
     settings: Mapping[str, Any]  # the content of that
     seed: int
-    source: Source
+    source: str
     test: bool  # whether the test set is asked
 
-    @cached_property
-    def address(self) -> str:
-        """The run's identity."""
-        return identity.address(self.settings, self.seed, self.source)
-
-    @property
-    def beginning(self) -> str:
-        """The identity of all runs of which the shorter is the beginning of the longer."""
-        return identity.address(self.settings, self.seed, self.source, beginning=True)
-
-    @property
-    def epochs(self) -> int:
-        """Number of epochs."""
-        return int(self.settings[EPOCHS])
-
-    @property
-    def ending(self) -> str:
-        """The end of its folder's name, in whatever experiment the folder is."""
-        return f"seed={self.seed},{self.address[:TAG_DIGITS]}"
-
-    @property
-    def folder(self) -> Path:
-        """The folder of its record, below the study's."""
-        return Path(self.experiment) / tagged(f"{self.label}{self.ending}", self.source)
-
-    @property
-    def files(self) -> RunFolder:
-        """The folder that `fit` makes there."""
-        return RunFolder(self.study / self.folder / f"{VERSION}0")
-
-    @property
-    def arguments(self) -> list[str]:
-        """The arguments of the `fit`, which tags the name itself."""
-        place = ["--logs", str(self.study / self.experiment), "--name", f"{self.label}{self.ending}"]
-        return ["fit", *self.flags, f"--{EPOCHS}", str(self.epochs), "--seed_everything", str(self.seed), *place]
-
-    def lasting(self, epochs: int) -> "Run":
-        """Return the run of so many epochs that is otherwise the same."""
-        return replace(self, settings={**self.settings, EPOCHS: epochs})
-
-    @property
-    def command(self) -> str:
-        """The command that repeats it by hand."""
-        return shlex.join(["python", "-m", "cifar_lightning", *self.arguments])
+    def __post_init__(self) -> None:
+        content, self.epochs = (self.settings, self.seed, self.source), int(self.settings[EPOCHS])
+        self.address = identity.address(*content)
+        self.beginning = identity.address(*content, beginning=True)  # shared with longer runs that begin with it
+        self.ending = f"seed={self.seed},{self.address[:TAG_DIGITS]}"  # of its name, in whatever experiment it is
+        name = f"{self.label}{self.ending}"
+        self.folder = Path(self.experiment) / tagged(name, self.source)  # below `study`
+        self.files = RunFolder(self.study / self.folder / f"{VERSION}0")  # that `fit` makes there
+        place = ["--logs", str(self.study / self.experiment), "--name", name]  # `fit` tags it itself
+        length = [f"--{EPOCHS}", str(self.epochs), "--seed_everything", str(self.seed)]
+        self.arguments = ["fit", *self.flags, *length, *place]
+        self.command = shlex.join(["python", "-m", "cifar_lightning", *self.arguments])
 
     def record(self, **result: Any) -> Record:
         """Return its record with a result."""
-        return Record(
-            address=self.address,
-            command=self.command,
-            folder=str(self.folder),
-            seed=self.seed,
-            source=self.source,
-            settings=dict(self.settings),
-            **result,
-        )
+        result |= {"seed": self.seed, "source": self.source, "settings": dict(self.settings)}
+        return Record(address=self.address, command=self.command, folder=str(self.folder), **result)
 
 
 class Layout(NamedTuple):
-    """All of a study."""
+    """All of a study: points in the order of the configuration, and the runs that serve them, each once."""
 
-    points: list[Point]  # in the order of the configuration
-    runs: list[Run]  # that serve them, each once
+    points: list[Point]
+    runs: list[Run]
     links: dict[Path, Path]  # where else a run is to be seen: in the experiment of each point that it serves
 
 
 def plan(experiments: Mapping[str, Experiment], study: Path, records: Iterable[Record] = ()) -> Layout:
-    """Lay out the points, and the runs that serve them.
+    """Lay out the points, and the runs that serve them; `records` are of all runs made in the folder of the study.
 
     A run serves every point that needs its beginning; finished runs serve before those that are still to be made, the
     shortest first. A test is asked of a run of exactly so many epochs.
-
-    Args:
-        experiments: By name.
-        study: The study's folder.
-        records: Of runs that were made there, for whatever experiments.
     """
-    requests, lengths = list(_requests(experiments, study)), _finished(records)
+    finished: dict[str, list[int]] = {}  # how many epochs the finished runs have, by their beginning
+    for record in records:
+        epochs = record.settings.get(EPOCHS, 0)
+        if record.environment.get("recipe") == RECIPE and len(record.rows) >= epochs:
+            beginning = identity.address(record.settings, record.seed, record.source, beginning=True)
+            finished.setdefault(beginning, []).append(epochs)
+    requests = list(_requests(experiments, study))
     own, longest = dict[str, Run](), dict[str, int]()
     for run, _ in requests:
         own.setdefault(run.address, run)
         longest[run.beginning] = max(longest.get(run.beginning, 0), run.epochs)
     points, serving = [], dict[str, Run]()
     for run, varied in requests:
-        enough = [epochs for epochs in lengths.get(run.beginning, ()) if epochs >= run.epochs]
-        serves = run if run.test else run.lasting(min(enough, default=longest[run.beginning]))
+        enough = [epochs for epochs in finished.get(run.beginning, ()) if epochs >= run.epochs]
+        epochs = run.epochs if run.test else min(enough, default=longest[run.beginning])
+        serves = replace(run, settings={**run.settings, EPOCHS: epochs})
         first = serving.get(serves.address) or own.get(serves.address, serves)
         serving[serves.address] = replace(first, test=serves.test or first.test)
-        points.append(
-            Point(
-                experiment=run.experiment,
-                variant=label(varied) or run.experiment,
-                varied=varied,
-                seed=run.seed,
-                epochs=run.epochs,
-                address=serves.address,
-            )
-        )
+        shown = {"experiment": run.experiment, "variant": label(varied) or run.experiment, "address": serves.address}
+        points.append(Point(**shown, varied=varied, seed=run.seed, epochs=run.epochs))
     runs = {address: _located(run) for address, run in serving.items()}
     places = {run.folder: runs[point.address].folder for (run, _), point in zip(requests, points, strict=True)}
     return Layout(points, list(runs.values()), {place: home for place, home in places.items() if place != home})
@@ -150,45 +103,23 @@ def show_links(layout: Layout, study: Path) -> None:
             (study / place).symlink_to(Path("..") / home)
 
 
-def _finished(records: Iterable[Record]) -> dict[str, list[int]]:
-    """How many epochs the finished runs have, by their beginning."""
-    lengths: dict[str, list[int]] = {}
-    for record in records:
-        epochs = record.settings.get(EPOCHS, 0)
-        if record.environment.get("recipe") == RECIPE and len(record.rows) >= epochs:
-            beginning = identity.address(record.settings, record.seed, record.source, beginning=True)
-            lengths.setdefault(beginning, []).append(epochs)
-    return lengths
-
-
 def _requests(experiments: Mapping[str, Experiment], study: Path) -> Iterator[tuple[Run, dict[str, Any]]]:
     """Yield the run of each point alone, and what varies there."""
-    variants = [(name, each, varied) for name, each in experiments.items() for varied in each.variants()]
-    asked = [
-        (f"experiment {name}, {label(varied)}".rstrip(", "), _flags(each.base, {**each.set, **varied}))
-        for name, each, varied in variants
-    ]
+    variants = [(name, each, varied) for name, each in experiments.items() for varied in each.variants]
+    asked = []
+    for name, each, varied in variants:
+        flags = [word for key, value in {**each.set, **varied}.items() for word in (f"--{key}", _text(value))]
+        asked.append((f"experiment {name}, {label(varied)}".rstrip(", "), ["--config", each.base, *flags]))
     found = list(answers(identity.contents, asked))
     if len(found) < len(asked):
         raise RunError("study", "the process that reads its settings was killed", "start it again")
-    resolve = cache(resolve_source)  # once, or a day with a bad network would ask at every point
     known = set[tuple[str, str]]()
-    for (name, each, varied), (where, flags), (content, settings) in zip(variants, asked, found, strict=True):
-        source = resolve(settings["data.source"], data_root(settings["data.root"]), tuple(settings["data.mirrors"]))
-        if settings["data.source"] == "auto":  # so that the command does the same on a day without a network
-            flags += ["--data.source", source]
+    for (name, each, varied), (where, _), (content, source, flags) in zip(variants, asked, found, strict=True):
         short = label(varied).replace("/", "_").encode()[:LABEL_BYTES].decode(errors="ignore")
+        text, settings = f"{short}," if short else "", {**content, EPOCHS: each.epochs}
+        same = {"study": study, "experiment": name, "label": text, "flags": flags, "settings": settings}
         for seed in each.seeds:
-            run = Run(
-                study=study,
-                experiment=name,
-                label=f"{short}," if short else "",
-                flags=tuple(flags),
-                settings={**content, EPOCHS: each.epochs},
-                seed=seed,
-                source=source,
-                test=each.test,
-            )
+            run = Run(**same, seed=seed, source=source, test=each.test)
             if (name, run.address) in known:
                 raise InputError(where, "the same run as that of another value", "give each value once")
             known.add((name, run.address))
@@ -197,15 +128,11 @@ def _requests(experiments: Mapping[str, Experiment], study: Path) -> Iterator[tu
 
 def _located(run: Run) -> Run:
     """The run where it is on disk already, begun when the configuration was another one, say."""
-    for path in sorted(run.study.glob(f"*/*{tagged(run.ending, run.source)}")):
+    ending = tagged(run.ending, run.source)
+    for path in sorted(run.study.glob(f"*/*{ending}")):
         if not is_link(path, run.study):
-            name = path.name.removesuffix(tagged(run.ending, run.source))
-            return replace(run, experiment=path.parent.name, label=name)
+            return replace(run, experiment=path.parent.name, label=path.name.removesuffix(ending))
     return run
-
-
-def _flags(base: str, given: Mapping[str, Any]) -> list[str]:
-    return ["--config", base, *(word for key, value in given.items() for word in (f"--{key}", _text(value)))]
 
 
 def label(varied: Mapping[str, Any]) -> str:

@@ -15,13 +15,10 @@ MOST_IMAGES = 200  # in a probe's batch: more take as much longer
 
 
 def preflight(runs: Sequence[Run]) -> dict[str, float]:
-    """Build every run, in a process of its own, and time some steps of each kind.
+    """Build every run, in a process of its own, and time some steps of each kind; `InputError` if `fit` refuses one.
 
     Returns:
         Seconds per epoch, by address; 0 where that can't be told, as a run may not fit in memory.
-
-    Raises:
-        InputError: `fit` would refuse one.
     """
     found, waiting = dict[str, float](), list(runs)
     while waiting:
@@ -34,12 +31,22 @@ def preflight(runs: Sequence[Run]) -> dict[str, float]:
 
 def seconds_per_epoch(runs: Sequence[Run]) -> Iterator[float]:
     """Yield what `preflight` returns, run by run, computed in this process."""
-    known: dict[tuple[Any, ...], tuple[float, float]] = {}
+    from cifar_lightning.cli.dry_run import DryRun
+
+    known: dict[tuple[Any, ...], tuple[float, float]] = {}  # steps like those of a run before are not timed again
     for run in runs:
         seconds = 0.0
         try:
             with naming(f"experiment {run.experiment}, {run.label}{run.ending}"):
-                seconds = _epoch(run, known)
+                dry = DryRun(run.arguments)
+                _check(dry.config["fit"])
+                batch = min(dry.datamodule.batch_size, MOST_IMAGES)
+                kind = (repr(dry.model), dry.trainer.precision, batch)
+                if kind not in known:
+                    known[kind] = _step(dry, batch)
+                train, evaluate = known[kind]
+                seconds = dry.steps_per_epoch * train * dry.datamodule.batch_size / batch
+                seconds += evaluate * (dry.datamodule.val_size + dry.datamodule.train_clean_size)
         except InputError:
             raise
         except Exception:
@@ -47,34 +54,22 @@ def seconds_per_epoch(runs: Sequence[Run]) -> Iterator[float]:
         yield seconds
 
 
-def _epoch(run: Run, known: dict[tuple[Any, ...], tuple[float, float]]) -> float:
-    """Seconds per epoch; steps like those of a run before are not timed again."""
-    from cifar_lightning.cli.dry_run import DryRun
-
-    dry = DryRun(run.arguments)
-    _check(dry.config["fit"])
-    data = dry.datamodule
-    batch = min(data.batch_size, MOST_IMAGES)
-    kind = (repr(dry.model), dry.trainer.precision, batch)
-    if kind not in known:
-        known[kind] = _step(dry, batch)
-    train, evaluate = known[kind]
-    evaluated = data.val_size + data.train_clean_size
-    return float(dry.steps_per_epoch * train * data.batch_size / batch + evaluated * evaluate)
-
-
 def _check(config: Any) -> None:
     """Refuse what ends before its epochs are over, or has epochs without a validation: they could not be compared."""
-    data, trainer = config.data, config.trainer
-    check(data.val_size > 0, "data.val_size", data.val_size, "1 or more: a study compares on validation images")
-    every = trainer.check_val_every_n_epoch
-    check(every == 1, "trainer.check_val_every_n_epoch", every, "1: a study compares on validation images")
-    for name in ("limit_train_batches", "limit_val_batches"):
-        check(trainer[name] != 0, f"trainer.{name}", trainer[name], "more than 0: a study compares what was trained")
-    for name, none in (("max_steps", (-1, None)), ("max_time", (None,)), ("fast_dev_run", (False,))):
-        check(trainer[name] in none, f"trainer.{name}", trainer[name], "`epochs` of the experiment")
-    for name, what in (("logger", "the curves"), ("enable_checkpointing", "the checkpoints")):
-        check(trainer[name] in (None, True), f"trainer.{name}", trainer[name], f"the default: {what} are needed")
+    trainer, validated = config.trainer, "a study compares on validation images"
+    trained, epochs = "more than 0: a study compares what was trained", "`epochs` of the experiment"
+    for name, holds, allowed in (
+        ("data.val_size", config.data.val_size > 0, f"1 or more: {validated}"),
+        ("trainer.check_val_every_n_epoch", trainer.check_val_every_n_epoch == 1, f"1: {validated}"),
+        ("trainer.limit_train_batches", trainer.limit_train_batches != 0, trained),
+        ("trainer.limit_val_batches", trainer.limit_val_batches != 0, trained),
+        ("trainer.max_steps", trainer.max_steps in (-1, None), epochs),
+        ("trainer.max_time", trainer.max_time is None, epochs),
+        ("trainer.fast_dev_run", not trainer.fast_dev_run, epochs),
+        ("trainer.logger", trainer.logger in (None, True), "the default: curves are needed"),
+        ("trainer.enable_checkpointing", trainer.enable_checkpointing is not False, "true: checkpoints are needed"),
+    ):
+        check(holds, name, config[name], allowed)
 
 
 def _step(dry: Any, batch: int) -> tuple[float, float]:

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,13 +16,11 @@ from typing import Any
 
 from cifar_lightning.errors import InputError, RunError
 
+Pipe = tuple[Connection, Connection]  # to read from, to write to
 
-def context() -> Any:
-    """Return where processes come from: on Linux a server that imports once, in the background, and forks.
 
-    Elsewhere each imports for itself: Apple's libraries do not survive a fork.
-    """
-    if sys.platform != "linux":
+def _context() -> Any:
+    if sys.platform != "linux":  # each imports for itself: Apple's libraries do not survive a fork
         return multiprocessing.get_context("spawn")
     start = multiprocessing.get_context("forkserver")
     start.set_forkserver_preload(["cifar_lightning.study.worker"])
@@ -37,46 +34,46 @@ def context() -> Any:
     return start
 
 
-def begin(target: Any, *args: Any) -> Any:
-    """Start a process that does not hear Ctrl-C: that is for this one, which ends the others."""
-    process = context().Process(target=_begin, args=(str(Path.cwd()), dict(os.environ), target, *args))
+def begin(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
+    """Start `target(pipe, *args)` in a process; return that and the end of the pipe to read from.
+
+    It does not hear Ctrl-C: that is for this process, which ends the others.
+    """
+    start = _context()
+    here, there = start.Pipe(duplex=False)
+    process = start.Process(target=_begin, args=(str(Path.cwd()), dict(os.environ), target, (here, there), *args))
     process.start()
-    return process
+    there.close()
+    return process, here
 
 
-def _begin(folder: str, environment: dict[str, str], target: Any, *args: Any) -> None:
+def _begin(folder: str, environment: dict[str, str], target: Callable[..., None], *args: Any) -> None:
+    def follow() -> None:  # ends this process, in order, when the one that started it is gone
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
     # The server is older than what its children are started for.
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, daemon=True).start()
+    threading.Thread(target=follow, daemon=True).start()
     target(*args)
-
-
-def _follow() -> None:
-    """End this process, in order, when the one that started it is gone."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def answers(target: Callable[[Any], Iterator[Any]], questions: Sequence[Any]) -> Iterator[Any]:
     """Yield what `target` yields of the questions, in a process of its own, for as long as that lives.
 
-    Raises:
-        InputError: That of `target`.
-        RunError: The process has ended before it could begin.
+    Raises the InputError of `target`, and a RunError if the process has ended before it could begin.
     """
-    here, there = context().Pipe(duplex=False)
-    process = begin(_answer, there, target, questions)
-    there.close()
+    process, output = begin(_answer, target, questions)
     begun = False
     try:
-        begun = here.recv()
+        begun = output.recv()
         for _ in questions:
-            answer = here.recv()
+            answer = output.recv()
             if isinstance(answer, InputError):
                 raise answer
             yield answer
@@ -88,16 +85,16 @@ def answers(target: Callable[[Any], Iterator[Any]], questions: Sequence[Any]) ->
         process.join()
 
 
-def _answer(connection: Connection, target: Callable[[Any], Iterator[Any]], questions: Sequence[Any]) -> None:
+def _answer(pipe: Pipe, target: Callable[[Any], Iterator[Any]], questions: Sequence[Any]) -> None:
     from cifar_lightning.cli.warning_filters import be_quiet
     from cifar_lightning.utils.performance import prepare
 
     be_quiet()
     prepare()
-    with suppress(BrokenPipeError):  # who asked is gone
-        connection.send(True)
-        try:
-            for answer in target(questions):
-                connection.send(answer)
-        except InputError as error:
-            connection.send(error)
+    _, output = pipe
+    output.send(True)
+    try:
+        for answer in target(questions):
+            output.send(answer)
+    except InputError as error:
+        output.send(error)

@@ -149,8 +149,7 @@ def write(made: Study) -> Path:
     """Write a study to its folder, as the command `study` does: plan.json, results.csv and each run's result.json."""
     made.folder.mkdir(parents=True, exist_ok=True)
     for each in made.records.values():
-        (made.folder / each.folder).mkdir(parents=True, exist_ok=True)
-        store.write_record(made.folder / each.folder, each)
-    store.write_plan(made.folder, made.plan)
+        store.write(made.folder / each.folder, each)
+    store.write(made.folder, made.plan)
     store.write_table(made)
     return made.folder

@@ -34,8 +34,8 @@ def test_what_stands_beside_the_experiments_holds_for_all_that_do_not_differ(tmp
     assert one == Experiment(base=base, epochs=2, seeds=[3, 4], set=shared)
     assert two.set == {"model.dropout": 0.1, "data.train_size": 1000}
     assert (two.epochs, two.seeds, two.test) == (3, [5], True)
-    assert list(one.variants()) == [{}]
-    assert list(two.variants()) == [{"model.lr": 1}, {"model.lr": 2}]
+    assert one.variants == [{}]
+    assert two.variants == [{"model.lr": 1}, {"model.lr": 2}]
 
 
 @pytest.mark.parametrize("number", ["1e-4", "1.0e-4", "1E-4", "+1e-4", "0.0001", "1.e-4"])
@@ -46,10 +46,9 @@ def test_a_number_is_one_however_it_is_written(number: str, tmp_path: Path) -> N
 
 def test_lists_of_several_settings_go_together() -> None:
     experiment = Experiment(base="", epochs=1, vary={"data.batch_size": [10, 20], "model.lr": [0.1, 0.2]})
-    assert list(experiment.variants()) == [
-        {"data.batch_size": 10, "model.lr": 0.1},
-        {"data.batch_size": 20, "model.lr": 0.2},
-    ]
+    first, second = experiment.variants
+    assert first == {"data.batch_size": 10, "model.lr": 0.1}
+    assert second == {"data.batch_size": 20, "model.lr": 0.2}
 
 
 ONE = "experiments: {one: {base: mlp.yaml, epochs: 1, %s}}"
@@ -91,10 +90,7 @@ ONE = "experiments: {one: {base: mlp.yaml, epochs: 1, %s}}"
         (ONE % "set: {model.lr: !!set {a}}", r"experiments.one: .* use numbers"),
         (ONE % "set: {model.lr: &x [*x]}", r"experiments.one: .*\[\[...\]\].* use numbers"),
         (ONE % 'set: {model.lr: "a\\0b"}', r"experiments.one: .*a\\x00b.* use numbers"),
-        (
-            "experiments:\n  a: {base: mlp.yaml}\n  a: {epochs: 1}",
-            r"line 3: not valid .* 'a' stands there tw",
-        ),
+        ("experiments:\n  a: {base: mlp.yaml}\n  a: {epochs: 1}", r"line 3: not valid .* 'a' stands there tw"),
         ("experiments:\n  1: {base: mlp.yaml}\n  '1': {epochs: 1}", r"line 3: not valid YAML; .* '1' stands there"),
         (ONE % "epochs: 2", r"line 1: .* 'epochs' stands there twice"),
     ],
@@ -104,31 +100,21 @@ def test_what_is_wrong_is_named(text: str, said: str, tmp_path: Path) -> None:
         read(study(tmp_path, text))
 
 
-def test_the_report_finds_all_its_experiments() -> None:
-    full, quick = (read(CONFIGS / f"{name}.yaml") for name in ("study", "study_quick"))
-    assert list(quick) == list(full)
-    assert {name: list(full[name].vary) for name in full} == {name: list(quick[name].vary) for name in full}
-
-
 def test_the_study_is_the_report_s() -> None:
-    study = read(CONFIGS / "study.yaml")
+    study, quick = (read(CONFIGS / f"{name}.yaml") for name in ("study", "study_quick"))
+    assert [(name, list(each.vary)) for name, each in quick.items()] == [(n, list(e.vary)) for n, e in study.items()]
     bases = {name: Path(experiment.base).stem for name, experiment in study.items()}
-    assert {name for name, base in bases.items() if base == "mlp"} == {
-        *("mlp", "mlp_no_batch_norm", "mlp_no_dropout", "learning_rate")
-    }
-    assert {name: experiment.epochs for name, experiment in study.items() if experiment.test} == dict.fromkeys(
-        ("mlp", "mlp_no_batch_norm", "mlp_no_dropout", "cnn", "cnn_no_batch_norm", "cnn_no_dropout"), 50
-    )
+    mlps, cnns = ([name, f"{name}_no_batch_norm", f"{name}_no_dropout"] for name in ("mlp", "cnn"))
+    assert {name for name, base in bases.items() if base == "mlp"} == {*mlps, "learning_rate"}
+    tested = {name: experiment.epochs for name, experiment in study.items() if experiment.test}
+    assert tested == dict.fromkeys(mlps + cnns, 50)
     assert study["batch_size"].vary == {"data.batch_size": [10, 100, 1000, 10_000]}
     assert study["dropout"].vary == {"model.dropout": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]}
     assert (study["batch_size"].epochs, study["dropout"].epochs) == (20, 20)
     base = yaml.safe_load((CONFIGS / "cnn.yaml").read_text())
     for size, lr in zip(*study["batch_size_scaled"].vary.values(), strict=True):
         assert lr == pytest.approx(base["model"]["init_args"]["lr"] * (size / 100) ** 0.5, rel=1e-3)
-
-
-def test_every_size_makes_the_updates_of_the_largest() -> None:
-    study = read(CONFIGS / "study.yaml")
+    # Every size makes the updates of the largest.
     whole, updates = study["batch_size"], study["batch_size_updates"]
     most = 40_000 // max(whole.vary["data.batch_size"])
     assert updates.set["trainer.limit_train_batches"] == most == 4

@@ -35,26 +35,25 @@ experiments:
 PATIENCE_SECONDS = 240
 
 
-def lay_out(folder: Path) -> Path:
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CONFIGS.parent), "OMP_NUM_THREADS": "1", "CIFAR10_ROOT": "none"}
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen[str]:
     for name in ("mlp", "cnn"):
         (folder / f"{name}.yaml").write_text((CONFIGS / f"{name}.yaml").read_text())
     (folder / "grid.yaml").write_text(GRID)
-    return folder
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return lay_out(tmp_path)
-
-
-def start(folder: Path, output: str, *more: str) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "cifar_lightning", "study", "--config=grid.yaml", f"--output={output}", *more]
-    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent), "OMP_NUM_THREADS": "1"}
-    environment.pop("CIFAR10_ROOT", None)
+    args = [sys.executable, "-m", "cifar_lightning", "study", "--config=grid.yaml", "--output=out", *more]
     return subprocess.Popen(
-        words, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        args, cwd=folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
+
+
+def end(study: subprocess.Popen[str], status: int) -> tuple[str, str]:
+    out, err = study.communicate()
+    assert study.returncode == status, (out, err)
+    assert "Traceback" not in out + err
+    return out, err
 
 
 def until(holds: Callable[[], bool], study: subprocess.Popen[str]) -> None:
@@ -90,10 +89,8 @@ def timeless(output: Path) -> dict[str, Record]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = lay_out(tmp_path_factory.mktemp("undisturbed"))
-    study = start(folder, "out")
-    out, err = study.communicate()
-    assert study.returncode == 1, (out, err)
+    folder = tmp_path_factory.mktemp("undisturbed")
+    _, err = end(start(folder), 1)
     assert "train/loss: nan at step" in err or "train/loss: inf at step" in err
     return folder / "out"
 
@@ -107,67 +104,56 @@ def check_same(output: Path, undisturbed: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_killed_twice(workers: int, folder: Path, undisturbed: Path) -> None:
-    output = folder / "out"
-    first = start(folder, "out", f"--workers={workers}")
+def test_killed_twice(workers: int, tmp_path: Path, undisturbed: Path) -> None:
+    output = tmp_path / "out"
+    first = start(tmp_path, f"--workers={workers}")
     until(at_epoch(output, "mlp/seed=0*", 2), first)
     os.kill(first.pid, signal.SIGKILL)  # it alone: its runs notice, and save
     first.communicate()
     for run in output.glob("mlp/*/version_0"):
         with files.locked(run, waiting="until the run has ended"):
             assert is_saved(run)
-    second = start(folder, "out", f"--workers={workers}")
+    second = start(tmp_path, f"--workers={workers}")
     until(at_epoch(output, "cnn/*", 1), second)
     os.killpg(second.pid, signal.SIGKILL)  # every process, in the middle of whatever it does
     second.communicate()
     assert not (output / "report.html").exists()
-    last = start(folder, "out", f"--workers={workers}")
-    out, err = last.communicate()
-    assert last.returncode == 1, (out, err)
-    assert "Traceback" not in out + err
+    end(start(tmp_path, f"--workers={workers}"), 1)
     check_same(output, undisturbed)
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_in_order(signum: signal.Signals, status: int, folder: Path, undisturbed: Path) -> None:
-    output = folder / "out"
-    first = start(folder, "out")
+def test_stopped_in_order(signum: signal.Signals, status: int, tmp_path: Path, undisturbed: Path) -> None:
+    output = tmp_path / "out"
+    first = start(tmp_path)
     until(at_epoch(output, "mlp/seed=1*", 1), first)
     # A terminal sends Ctrl-C to every process, `kill` sends SIGTERM to the one that was named.
     os.killpg(first.pid, signum) if signum == signal.SIGINT else os.kill(first.pid, signum)
-    out, err = first.communicate()
-    assert first.returncode == status, (out, err)
-    assert "Traceback" not in out + err
+    _, err = end(first, status)
     assert "the same command resumes it" in err
     (run,) = output.glob("mlp/seed=1*/version_0")
     assert is_saved(run)
-    last = start(folder, "out")
-    out, err = last.communicate()
-    assert last.returncode == 1, (out, err)
+    out, _ = end(start(tmp_path), 1)
     assert "mlp/seed=0" not in out  # a finished run is never made again
     check_same(output, undisturbed)
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0, 3.0])
-def test_stopped_while_it_starts(seconds: float, folder: Path) -> None:
-    study = start(folder, "out")
+def test_stopped_while_it_starts(seconds: float, tmp_path: Path) -> None:
+    study = start(tmp_path)
     time.sleep(seconds)
     os.killpg(study.pid, signal.SIGINT)
-    out, err = study.communicate()
-    assert study.returncode == 130, (out, err)
+    _, err = end(study, 130)
     assert err.splitlines()[-1].startswith("error: SIGINT: ")
-    assert "Traceback" not in out + err
 
 
-def test_a_run_repeated_by_hand_has_the_same_curves(folder: Path, undisturbed: Path) -> None:
+def test_a_run_repeated_by_hand_has_the_same_curves(undisturbed: Path) -> None:
     record = next(record for record in store.read(undisturbed).records.values() if "cnn" in record.folder)
     words = shlex.split(record.command)[1:]
     words[words.index("--logs") + 1] = "by_hand"
-    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *words], cwd=folder, env=environment, check=True, capture_output=True)
-    (by_hand,) = folder.glob("by_hand/*/version_0/metrics.csv")
-    study_s = undisturbed / record.folder / "version_0/metrics.csv"
-    without_seconds = [
-        [line.rpartition(",")[0] for line in path.read_text().splitlines()] for path in (by_hand, study_s)
-    ]
-    assert without_seconds[0] == without_seconds[1]
+    subprocess.run([sys.executable, *words], cwd=undisturbed.parent, env=ENVIRONMENT, check=True, capture_output=True)
+    (by_hand,) = undisturbed.parent.glob("by_hand/*/version_0/metrics.csv")
+    paths = by_hand, undisturbed / record.folder / "version_0/metrics.csv"
+    # All but the seconds.
+    first, second = ([line.rpartition(",")[0] for line in path.read_text().splitlines()] for path in paths)
+    assert first == second

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.data import datamodule
 from cifar_lightning.errors import InputError
 from cifar_lightning.results.records import Plan
-from cifar_lightning.study import plan as module
 from cifar_lightning.study.config import Experiment, read
 from cifar_lightning.study.identity import content, parse
 from cifar_lightning.study.plan import plan
@@ -51,11 +51,8 @@ def test_a_run_is_shared_by_all_that_ask_for_it(tmp_path: Path) -> None:
     ]
     ((place, home),) = links.items()
     assert (place.parts[0], home) == ("sweep", runs[1].folder)
-
-
-def test_one_that_is_tested_serves_those_that_need_no_test(tmp_path: Path) -> None:
-    experiments = {"a": Experiment(base=CNN, epochs=20), "b": Experiment(base=CNN, epochs=20, test=True)}
-    points, (run,), _ = plan(experiments, tmp_path)
+    # One that is tested serves those that need no test.
+    points, (run,), _ = plan({"a": msgspec.structs.replace(tested, test=False), "b": tested}, tmp_path)
     assert points[0].address == points[1].address == run.address
     assert run.test
 
@@ -77,20 +74,17 @@ def test_a_new_point_leaves_the_others_where_they_are(tmp_path: Path) -> None:
         ({"trainer.epochs": 3}, "experiment one: trainer.epochs: there is no such setting"),
     ],
 )
-def test_what_the_parser_refuses_is_named_with_its_experiment(
-    settings: dict[str, Any], said: str, tmp_path: Path
-) -> None:
+def test_what_the_parser_refuses_is_named(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
         plan({"one": Experiment(base=MLP, epochs=1, set=settings)}, tmp_path)
 
 
-@pytest.mark.parametrize("text", ["model: {init_args: {lr: 2020-01-01}}", "model: {lr: [", "[1]", None])
-def test_so_is_a_base_configuration_that_is_none(text: str | None, tmp_path: Path) -> None:
-    base = tmp_path / "base.yaml"
-    if text is not None:
-        base.write_text(text)
-    with pytest.raises(InputError, match=r"experiment one: .*(base\.yaml|model)"):
-        plan({"one": Experiment(base=str(base), epochs=1)}, tmp_path)
+def test_so_is_a_base_configuration_that_is_none(tmp_path: Path) -> None:
+    for text in (None, "model: {init_args: {lr: 2020-01-01}}", "model: {lr: [", "[1]"):
+        if text:
+            (tmp_path / "base.yaml").write_text(text)
+        with pytest.raises(InputError, match=r"experiment one: .*(base\.yaml|model)"):
+            plan({"one": Experiment(base=str(tmp_path / "base.yaml"), epochs=1)}, tmp_path)
 
 
 @pytest.mark.parametrize("values", [[0, 0.0], [1e-2, 0.01]])
@@ -108,16 +102,10 @@ def test_a_folder_s_name_is_no_longer_than_a_name_may_be(tmp_path: Path) -> None
 
 
 def test_the_source_that_auto_came_to_is_in_the_command(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def resolve(source: str, *_: object) -> str:
-        asked.append(source)
-        return "synthetic"
-
-    monkeypatch.setattr(module, "resolve_source", resolve)
+    found = iter(["synthetic"])  # once: a bad network is not asked at every point
+    monkeypatch.setattr(datamodule, "resolve_source", lambda source, *_: next(found) if source == "auto" else source)
     experiment = Experiment(base=str(CONFIGS / "quick.yaml"), epochs=1, vary={"model.lr": [0.1, 0.2]})
     run, _ = plan({"quick": experiment}, empty_folder).runs
-    assert asked == ["auto"]  # a bad network is asked once, not at every point
     assert run.source == "synthetic"
     assert "--data.source synthetic" in run.command
     assert run.folder == Path("quick") / f"lr=0.1,seed=0,{run.address[:8]}-synthetic"

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,12 +34,13 @@ def test_what_fit_would_refuse_is_named_with_its_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"model.dropout": 1.5}, "dropout: 1.5 is not possible"),
         ({"data.val_size": 0}, "data.val_size: 0 is not possible; use 1 or more: a study compares"),
         ({"data.batch_size": 0}, "batch_size: 0 is not possible"),
         ({"trainer.max_steps": 3}, "trainer.max_steps: 3 is not possible; use `epochs`"),
+        ({"trainer.fast_dev_run": 1}, "trainer.fast_dev_run: 1 is not possible; use `epochs`"),
         ({"trainer.max_time": "00:00:01:00"}, "trainer.max_time: .* use `epochs`"),
         ({"trainer.check_val_every_n_epoch": 2}, "trainer.check_val_every_n_epoch: 2 is not possible; use 1"),
         ({"trainer.logger": False}, "trainer.logger: False is not possible"),
@@ -46,8 +49,8 @@ def test_what_fit_would_refuse_is_named_with_its_run(tmp_path: Path) -> None:
         ({"trainer.limit_train_batches": 0.0}, "trainer.limit_train_batches: 0.0 is not possible"),
     ],
 )
-def test_a_value_out_of_range_too(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=said):
+def test_a_value_out_of_range_too(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
         list(seconds_per_epoch(runs(tmp_path, set=settings)))
 
 
@@ -90,6 +93,11 @@ def killed_at_once(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def test_the_study_s_own_process_imports_no_torch() -> None:
+    code = "import sys, cifar_lightning.study.command; assert not {'torch', 'lightning', 'pandas'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=CONFIGS.parent)
+
+
 def test_what_the_system_kills_for_its_memory_refuses_nothing_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,14 +109,11 @@ def test_what_the_system_kills_for_its_memory_refuses_nothing_either(
         preflight(asked)
 
 
-def test_a_plan_is_whole_or_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_read_in_a_process_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = runs(tmp_path)
     monkeypatch.setattr(plan_module, "answers", lambda target, questions: iter(()))
     with pytest.raises(RunError, match="study: the process that reads its settings was killed; start it again"):
         runs(tmp_path)
-
-
-def test_settings_are_read_in_a_process_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = runs(tmp_path)
     monkeypatch.setattr(plan_module, "answers", processes.answers)
     assert runs(tmp_path) == here
     with pytest.raises(InputError, match=r"experiment one: model.drpout: there is no such setting"):
