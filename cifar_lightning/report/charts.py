@@ -45,16 +45,16 @@ def svg(chart: alt.TopLevelMixin) -> bytes:
 
 
 def row(
-    name: str, found: Estimate | None, original: float | None, metric: str, colour: str, *, sign: bool = False
+    name: str, found: Estimate | None, original: float, metric: str, colour: str, *, sign: bool = False
 ) -> dict[str, Any]:
     """Return an estimate beside the original as a row of `forest` or `sweep`, with the words for a pointer."""
     words = f"{name}: {number(found and found.mean, metric, sign=sign)}"
-    words += f" ({between(found, metric, sign=sign)}, n = {found.n})" if found and found.low is not None else ""
-    words += f", original {number(original, metric, sign=sign)}" if original is not None else ""
-    scale, ends = 100 if metric.endswith("acc") else 1, (found.mean, found.low, found.high) if found else (None,) * 3
-    scaled = [None if end is None else end * scale for end in (*ends, original)]
-    shown = dict(zip(("value", "low", "high", "original"), scaled, strict=True))
-    return {"row": name, "colour": colour, "tip": words, "pooled": bool(found and found.pooled), **shown}
+    words += f" ({between(found, metric, sign=sign)}, n = {found.n})" if found and found.ends else ""
+    words += "" if math.isnan(original) else f", original {number(original, metric, sign=sign)}"
+    low, high = (found.ends if found else []) or [math.nan] * 2
+    shown = {"value": found.mean if found else math.nan, "low": low, "high": high, "original": original}
+    scaled = {key: value * (100 if metric.endswith("acc") else 1) for key, value in shown.items()}
+    return {"row": name, "colour": colour, "tip": words, "pooled": bool(found and found.pooled), **scaled}
 
 
 def forest(rows: list[dict[str, Any]], x: str, colours: dict[str, str], step: int = 17) -> Chart:

@@ -1,9 +1,9 @@
 """From a study's records to report.md, written once from one template, and from that Markdown to report.html."""
 
 import base64
+import math
 import re
-from collections import Counter
-from functools import partial
+from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from cifar_lightning.report import charts, markdown, verdicts
-from cifar_lightning.report.claims import Claim, by_value, compare, original, select
-from cifar_lightning.report.curve_diagnosis import Diagnosis, diagnose, summarize
+from cifar_lightning.report import charts, curve_diagnosis, markdown, verdicts
+from cifar_lightning.report.claims import Claim, by_value, compare, original
 from cifar_lightning.report.statistics import MAIN, POINT, Estimate, estimate, finished
 from cifar_lightning.results import tables
 from cifar_lightning.results.records import Study, Test
@@ -55,7 +54,7 @@ def write(study: Study) -> Path:
         finalize=markdown.literal,  # whatever stands in a record is text
     )
     # The template formats numbers with what these modules have, and asks the report for the rest.
-    names = vars(markdown) | vars(verdicts) | globals() | {"dict": dict, "r": report}
+    names = vars(curve_diagnosis) | vars(markdown) | vars(verdicts) | globals() | {"dict": dict, "r": report}
     lines = environment.get_template(f"{MARKDOWN}.j2").render(names).splitlines()
     blocks = [line.strip() for line in lines if line.strip()]  # one per line, but for tables and lists
     together = [a[:2] == b[:2] and b[:2] in ("| ", "- ") for a, b in pairwise(blocks)] + [True]
@@ -78,40 +77,28 @@ class Report:
     def __init__(self, study: Study) -> None:
         self.study, self.figures = study, dict[str, bytes]()
         self.table, self.curves, self.all = finished(study), tables.curves(study), tables.runs(study)
-        curves = dict(list(self.curves.groupby(POINT, sort=False)))
-        keys = self.table[POINT].itertuples(index=False, name=None)
-        self.diagnoses: dict[tuple[str, str, int], Diagnosis] = {key: diagnose(curves[key]) for key in keys}
         records = [study.records[address] for address in self.all.address.unique()]
         self.environment = pd.DataFrame([{"images": record.source, **record.environment} for record in records])
         self.failed = self.all[self.all.status == "failed"]
-        self.claims = compare(self.table)
-        self.verdicts = verdicts.judge(partial(verdicts.Evidence, self.table, self.diagnoses, self.failed))
+        self.claims, self.verdicts = compare(self.table), verdicts.judge(self.table, self.failed)
         self.counts = Counter(claim.verdict for claim in self.claims if claim.metric != "seconds")
         self.synthetic = sum(record.source != "cifar10" for record in study.records.values())
+        # What the original has, by experiment, value of a sweep, and metric; nothing beside other images.
+        self.theirs = defaultdict[tuple[Any, ...], float](lambda: math.nan)
+        for claim in self.claims if not self.synthetic else []:
+            self.theirs[claim.experiment, *claim.varied.values(), claim.metric] = claim.value
         self.pending = [point for point in study.plan.points if point.address not in study.records]
         sizes = self.table[self.table.experiment != "batch_size_updates"].images  # those train on fewer by design
         self.sizes = ", ".join(f"{size:,}" for size in sorted(set(sizes) - {original()["recipe"]["images"]}))
 
     def rows(self, experiment: str, variant: str | None = None) -> pd.DataFrame:
         """Return the finished runs of an experiment."""
-        rows = select(self.table, experiment)
+        rows = self.table[self.table.experiment == experiment]
         return rows if variant is None else rows[rows.variant == variant]
 
     def gain(self, whole: str, without: str, metric: str = ACC) -> Estimate | None:
         """Return what one experiment has over another."""
         return estimate(self.rows(whole), metric, self.table, minus=self.rows(without))
-
-    def theirs(self, experiment: str, metric: str = ACC, minus: str = "", at: Any = None) -> float | None:
-        """Return a number of the original, or a difference of two; None where it has none, or our images are others."""
-        found = {(c.experiment, *c.varied.values()): c.value for c in self.claims if c.metric == metric}
-        key = (experiment,) if at is None else (experiment, at)
-        if self.synthetic or key not in found or (minus and (minus,) not in found):
-            return None
-        return found[key] - found[(minus,)] if minus else found[key]
-
-    def summary(self, rows: pd.DataFrame) -> tuple[str, str]:
-        """Return verdict and advice of a setting."""
-        return summarize([self.diagnoses[key] for key in rows[POINT].itertuples(index=False, name=None)])
 
     def tests(self, model: str) -> list[Test]:
         """Return the tests of a network's runs that have the classes of the first."""
@@ -120,28 +107,26 @@ class Report:
 
     def figure(self, name: str, content: alt.TopLevelMixin | str, words: str) -> Markup:
         """Put a chart, or a PNG in Base64, into figures/ and return the Markdown that shows it."""
-        if isinstance(content, str):
-            self.figures[f"{name}.png"] = base64.b64decode(content)
-            return Markup(f"![{markdown.literal(words)}]({FIGURES}/{name}.png)")
-        if self.synthetic:
+        if self.synthetic and not isinstance(content, str):
             words, content = f"{SYNTHETIC}: {words}", content.properties(title=SYNTHETIC)
-        self.figures[f"{name}.svg"] = charts.svg(content)
-        return Markup(f"![{markdown.literal(words)}]({FIGURES}/{name}.svg)")
+        file = f"{name}.png" if isinstance(content, str) else f"{name}.svg"
+        self.figures[file] = base64.b64decode(content) if isinstance(content, str) else charts.svg(content)
+        return Markup(f"![{markdown.literal(words)}]({FIGURES}/{file})")
 
     def original_chart(self, kind: str, axis: str) -> Markup:
         """Return the original's losses or accuracies beside ours."""
         shown = [claim for claim in self.claims if claim.metric.endswith(kind)]
-        rows = [charts.row(": ".join(names(c)), c.ours, c.value, kind, c.verdict) for c in shown]
+        rows = [charts.row(label(claim), claim.ours, claim.value, kind, claim.verdict) for claim in shown]
         chart = charts.forest(rows, axis, charts.VERDICTS)
         return self.figure(f"original_{kind}", chart, f"The original's numbers beside ours: {axis}")
 
     def ablation_chart(self) -> Markup | None:
         """Return what batch norm and dropout gain; None if nothing can be compared."""
-        found = {name: gain for name, pair in PARTS.items() if (gain := self.gain(*pair))}
-        rows = [
-            charts.row(name, gain, self.theirs(PARTS[name][0], minus=PARTS[name][1]), ACC, "gain", sign=True)
-            for name, gain in found.items()
-        ]
+        rows = []
+        for name, (whole, without) in PARTS.items():
+            if gain := self.gain(whole, without):
+                theirs = self.theirs[whole, ACC] - self.theirs[without, ACC]
+                rows.append(charts.row(name, gain, theirs, ACC, "gain", sign=True))
         words = f"Gain in best validation accuracy. {'; '.join(row['tip'] for row in rows)}"
         chart = rows and charts.forest(rows, "gain in best validation accuracy, points", {"gain": charts.BLUE}, 28)
         return self.figure("ablations", chart.properties(title="What each part gains"), words) if chart else None
@@ -152,22 +137,25 @@ class Report:
         if rows.empty:
             return Markup("")
         ends = rows.groupby("epoch").mean(numeric_only=True).iloc[[0, -1]]
-        parts = [f"{title(experiment)}, n = {rows.seed.nunique()}, first to last epoch"]
-        for column in (f"{stage}/{metric}" for stage in charts.STAGES for metric in metrics):
-            parts += [f"{column} {ends[column].iloc[0]:.2f} to {ends[column].iloc[1]:.2f}"] if column in ends else []
+        shown = [f"{stage}/{metric}" for stage in charts.STAGES for metric in metrics if f"{stage}/{metric}" in ends]
+        parts = [f"{column} {ends[column].iloc[0]:.2f} to {ends[column].iloc[1]:.2f}" for column in shown]
+        words = "; ".join([f"{title(experiment)}, n = {rows.seed.nunique()}, first to last epoch", *parts])
         everyone = self.curves[self.curves.experiment.isin(MAIN)].filter(regex=r"^(train|train_clean|val)/loss$")
         tops = {"loss": charts.loss_top(everyone), "acc": 100}
         chart = alt.vconcat(*(charts.curves(rows, metric, tops[metric]) for metric in metrics), spacing=8)
-        name, shown = "curves" if len(metrics) > 1 else metrics[0], chart.properties(title=title(experiment))
-        return self.figure(f"{name}_{experiment}", shown, "; ".join(parts))
+        name = "curves" if len(metrics) > 1 else metrics[0]
+        return self.figure(f"{name}_{experiment}", chart.properties(title=title(experiment)), words)
 
     def sweep_chart(self, name: str, setting: str, lines: dict[str, str], *, log: bool = True) -> Markup:
         """Return best validation accuracy against a setting, a line per experiment, beside the original's."""
-        steps = {line: by_value(self.rows(each), setting) for each, line in lines.items()}
-        found = [(line, x, estimate(rows, ACC, self.table)) for line in steps for x, rows in steps[line].items()]
-        theirs = [c for c in self.claims if c.experiment == name and setting in c.varied and not self.synthetic]
-        found += [("original", c.varied[setting], Estimate(1, c.value)) for c in theirs]
-        rows = [{"x": x, **charts.row(f"{line}, {x:g}", each, None, ACC, line)} for line, x, each in found]
+        found = [
+            (line, x, estimate(rows, ACC, self.table))
+            for experiment, line in lines.items()
+            for x, rows in by_value(self.rows(experiment), setting).items()
+        ]
+        theirs = [claim for claim in self.claims if claim.experiment == name and not self.synthetic]
+        found += [("original", each.varied[setting], Estimate(1, each.value)) for each in theirs]
+        rows = [{"x": x, **charts.row(f"{line}, {x:g}", each, math.nan, ACC, line)} for line, x, each in found]
         words = f"Best validation accuracy against {setting}. {'; '.join(row['tip'] for row in rows)}"
         shown = title(name).partition(",")[0].lower()
         return self.figure(name, charts.sweep(rows, shown, log=log), words) if rows else Markup("")
@@ -216,9 +204,9 @@ def title(experiment: str, variant: str = "") -> str:
     return f"{name}: {short}" if variant not in ("", experiment) else name
 
 
-def names(claim: Claim) -> tuple[str, str]:
-    """Return the group and the name of a number of the original."""
-    metric = " ".join(WORDS.get(part, part) for part in claim.metric.split("/"))
-    for name, value in claim.varied.items():
-        return title(claim.experiment), f"{name.rpartition('.')[2].replace('_', ' ')} {value:g}"
-    return title(claim.experiment), metric
+def label(claim: Claim) -> str:
+    """Return `CNN: best validation accuracy`, `Dropout rate: dropout 0.2`."""
+    name = " ".join(WORDS.get(part, part) for part in claim.metric.split("/"))
+    for setting, value in claim.varied.items():
+        name = f"{setting.rpartition('.')[2].replace('_', ' ')} {value:g}"
+    return f"{title(claim.experiment)}: {name}"

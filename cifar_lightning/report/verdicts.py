@@ -1,13 +1,13 @@
 """A verdict on each conclusion of the original report, by rules that report.md.j2 states."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import pandas as pd
 
-from cifar_lightning.report.claims import by_value, comparable, original, select
-from cifar_lightning.report.curve_diagnosis import Diagnosis
+from cifar_lightning.report.claims import by_value, comparable, original
 from cifar_lightning.report.statistics import MAIN, POINT, Estimate, estimate
 
 ACC = "best_val/acc"
@@ -20,14 +20,14 @@ HARDLY = 0.10  # of accuracy; what is lost at least where a network can hardly l
 CHANCE = 0.12  # accuracy; guessing has 0.1
 FAR = 3.0  # times as long
 CHANGE = ("drops by {}", "gains {}")  # see `moved`
+SYNTHETIC = "The images are synthetic, NOT CIFAR-10: they say nothing about it."
 DIVERGED = r"\b(?:nan|inf|not finite)\b"  # in the reason of a run whose loss or weights were no longer finite
 
 # What a statement comes down to: whether the records support it, None if they don't tell, and the sentence.
 Parts = Iterator[tuple[bool | None, str]]
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the records say to a statement of the original: `why`, with its numbers, and the runs they come from."""
 
     id: str
@@ -42,7 +42,6 @@ class Evidence:
     """Runs that may be compared with the original's, as `finished` has them; collects what is used, or missing."""
 
     table: pd.DataFrame
-    diagnoses: dict[tuple[str, str, int], Diagnosis]
     failed: pd.DataFrame
     used: list[pd.DataFrame] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -50,7 +49,7 @@ class Evidence:
 
     def find(self, experiment: str, *, needed: bool = True) -> pd.DataFrame:
         """Return the comparable runs of an experiment."""
-        done = select(self.table, experiment)
+        done = self.table[self.table.experiment == experiment]
         self.used.append(done[comparable(done)])
         if len(self.used[-1]) < len(done):
             self.remarks.append("Runs with other numbers of epochs or images than the original's don't count.")
@@ -75,30 +74,23 @@ class Evidence:
         found = estimate(a, metric, self.table, minus=b)
         if found is None:
             self.missing.append(f"a seed that {a.experiment.iloc[0]} and {b.experiment.iloc[0]} have in common")
-        elif found.low is None:
+        elif found.half is None:
             self.missing.append("a main run or ablation with several seeds, which would tell the noise")
         return found
 
-    def seen(self, rows: pd.DataFrame) -> list[str]:
-        """Return the diagnosis of each run."""
-        return [self.diagnoses[key].verdict for key in rows[POINT].itertuples(index=False, name=None)]
 
-
-def judge(evidence: Callable[[], Evidence]) -> list[Verdict]:
-    """Return a verdict on each statement of the original, each from fresh evidence."""
-    return [_judge(id, text, evidence()) for id, text in original()["statements"].items()]
-
-
-def _judge(id: str, text: str, e: Evidence) -> Verdict:
-    if (e.table.source != "cifar10").any():
-        why = "The images are synthetic, NOT CIFAR-10: they say nothing about it."
-        return Verdict(id, text, "open", why, e.table[:0])
-    parts = list(PARTS[id](e))
-    answers = [answer for answer, _ in parts]
-    missing = [f"Missing: {', '.join(dict.fromkeys(e.missing))}."] if e.missing else []
-    why = " ".join([*(sentence for _, sentence in parts), *dict.fromkeys(e.remarks), *missing])
-    verdict = "not supported" if False in answers else "open" if None in answers or missing else "supported"
-    return Verdict(id, text, verdict, why, pd.concat([*e.used, e.table[:0]]).drop_duplicates(POINT))
+def judge(table: pd.DataFrame, failed: pd.DataFrame) -> list[Verdict]:
+    """Return a verdict on each statement of the original, from the runs that are finished and those that failed."""
+    verdicts, synthetic = [], (table.source != "cifar10").any()
+    for id, text in original()["statements"].items():
+        e = Evidence(table, failed)
+        parts = [(None, SYNTHETIC)] if synthetic else list(PARTS[id](e))
+        answers, sentences = [answer for answer, _ in parts], [sentence for _, sentence in parts]
+        missing = [f"Missing: {', '.join(dict.fromkeys(e.missing))}."] if e.missing else []
+        why = " ".join([*sentences, *dict.fromkeys(e.remarks), *missing])
+        verdict = "not supported" if False in answers else "open" if None in answers or missing else "supported"
+        verdicts.append(Verdict(id, text, verdict, why, pd.concat([*e.used, table[:0]]).drop_duplicates(POINT)))
+    return verdicts
 
 
 def exceeds(found: Estimate | None, least: float, floor: float = 0.0) -> bool | None:
@@ -106,27 +98,24 @@ def exceeds(found: Estimate | None, least: float, floor: float = 0.0) -> bool | 
 
     If all of it is below `least`, the effect is none, even if it is certain; else it is to be above `floor`.
     """
-    if found is None or found.low is None or found.high is None:
+    if found is None or found.half is None:
         return None
-    return False if found.high < least else True if found.low > floor else None
+    return False if found.mean + found.half < least else True if found.mean - found.half > floor else None
 
 
 def points(found: Estimate, digits: int = 2) -> str:
     """Return `2.10 points (0.90 to 3.30, n = 3)`, of accuracies."""
-    ends = [f"{100 * end:.{digits}f}" for end in (found.low, found.high) if end is not None]
+    ends = [f"{100 * end:.{digits}f}" for end in found.ends]
     words = filter(None, [" to ".join(ends), f"n = {found.n}", "pooled SD" if found.pooled else ""])
     return f"{100 * found.mean:.{digits}f} points ({', '.join(words)})".replace("-", "\u2212")
 
 
 def moved(found: Estimate, up: str, down: str) -> str:
     """Return `gains 2.10 points (0.90 to 3.30, n = 3)`; what is lost comes as a positive number, in other words."""
-    if found.mean >= 0:
-        return up.format(points(found))
-    low, high = found.high, found.low  # whose signs change below
-    return down.format(points(replace(found, mean=-found.mean, low=low and -low, high=high and -high)))
+    return (up if found.mean >= 0 else down).format(points(replace(found, mean=abs(found.mean))))
 
 
-def _batch_norm(e: Evidence) -> Parts:
+def _bn_helps_cnn_more(e: Evidence) -> Parts:
     cnn, mlp = e.gain("cnn", "batch_norm"), e.gain("mlp", "batch_norm")
     if cnn and mlp:
         lead = cnn.minus(mlp)
@@ -134,17 +123,17 @@ def _batch_norm(e: Evidence) -> Parts:
         yield exceeds(lead, LEAD), f"The CNN's drop is {moved(lead, 'larger by {}', 'smaller by {}')}."
 
 
-def _dropout(e: Evidence) -> Parts:
+def _dropout_helps_little(e: Evidence) -> Parts:
     for model in ("cnn", "mlp"):
         drop = e.gain(model, "dropout")
-        if drop and drop.low is not None and drop.high is not None:
+        if drop and drop.half is not None:
             # That there is none is told only by an interval in which a drop like the original's would have shown.
-            none = False if drop.excludes_zero else True if drop.high - drop.low < 2 * DROP else None
+            none = False if drop.excludes_zero else True if drop.half < DROP else None
             words = {False: "larger than the noise", True: "within the noise", None: "too noisy to tell"}[none]
             yield none, f"Without dropout the {model.upper()} {moved(drop, *CHANGE)}: {words}."
 
 
-def _large_batch(e: Evidence) -> Parts:
+def _large_batch_hurts(e: Evidence) -> Parts:
     epochs = e.sweep("batch_size", "data.batch_size", (SMALL, LARGE))
     updates = e.sweep("batch_size_updates", "data.batch_size", (SMALL, LARGE))
     scaled = e.sweep("batch_size_scaled", "data.batch_size")
@@ -172,7 +161,7 @@ def _large_batch(e: Evidence) -> Parts:
         yield True, f"Batches of {MIDDLE:,} {moved(middle, 'lose {}', 'gain {}')} at equal epochs."
 
 
-def _low_dropout(e: Evidence) -> Parts:
+def _low_dropout_best(e: Evidence) -> Parts:
     rates = e.sweep("dropout", "model.dropout", (0.0, LOW, HIGH, 1.0))
     gain, loss = e.difference(rates[LOW], rates[0.0]), e.difference(rates[LOW], rates[HIGH])
     if gain and loss:
@@ -188,10 +177,8 @@ def _cnn_slower(e: Evidence) -> Parts:
     cnn, mlp = e.find("cnn"), e.find("mlp")
     if len(cnn) and len(mlp):
         slow, fast, theirs = epoch_seconds(cnn), epoch_seconds(mlp), 4871.5 / 125
-        text = (
-            f"An epoch takes {slow:.1f} s with the CNN and {fast:.1f} s with the MLP: {slow / fast:.1f} times as long"
-        )
-        yield slow / fast >= FAR, f"{text} (medians over all epochs; the original: {theirs:.1f} times)."
+        times = f"{slow / fast:.1f} times as long (medians over all epochs; the original: {theirs:.1f} times)"
+        yield slow / fast >= FAR, f"An epoch takes {slow:.1f} s with the CNN and {fast:.1f} s with the MLP: {times}."
 
 
 def epoch_seconds(rows: pd.DataFrame) -> float:
@@ -199,15 +186,16 @@ def epoch_seconds(rows: pd.DataFrame) -> float:
     return float(rows.epoch_times.explode().astype(float).median())
 
 
-def _signs(e: Evidence) -> Parts:
+def _overfitting_shows_in_the_gap(e: Evidence) -> Parts:
     runs = pd.concat([e.find(name, needed=False) for name in MAIN])
     if runs.empty:
         e.missing.append("a main run or ablation")
         return
-    over = e.seen(runs).count("overfitting")
+    over = int((runs.verdict == "overfitting").sum())
     text = f"{over} of {len(runs)} main runs and ablations overfit by the rule"
     # Where nothing prevents overfitting, without dropout, the gap is to be wider.
-    pairs = {m: e.difference(select(runs, f"{m}_no_dropout"), select(runs, m), "gap/acc") for m in ("cnn", "mlp")}
+    named = dict(list(runs.groupby("experiment")))
+    pairs = {m: e.difference(named.get(f"{m}_no_dropout"), named.get(m), "gap/acc") for m in ("cnn", "mlp")}
     wider = {model: found for model, found in pairs.items() if found}
     answers = [exceeds(each, LEAST) for each in wider.values()] if over else []
     gaps = " and ".join(f"{points(each)} ({model.upper()})" for model, each in wider.items())
@@ -215,16 +203,16 @@ def _signs(e: Evidence) -> Parts:
     yield True if True in answers else None if None in answers or not answers else False, text
     runs = pd.concat([runs, e.find("dropout", needed=False)])
     # Both losses of runs that learn little are to be above those of the best run.
-    dull, losses = [verdict in ("underfitting", "not learning") for verdict in e.seen(runs)], ["train/loss", "val/loss"]
+    dull, losses = runs.verdict.isin(["underfitting", "not learning"]), ["train/loss", "val/loss"]
     high = bool((runs.loc[dull, losses] > runs[losses].iloc[int(runs[ACC].argmax())]).all(axis=None))
     text = f"{sum(dull)} of {len(runs)} runs underfit or don't learn; both losses are higher than the best run's in"
-    yield (high, f"{text} {'all' if high else 'not all'} of them.") if any(dull) else (None, "No run underfits.")
+    yield (high, f"{text} {'all' if high else 'not all'} of them.") if dull.any() else (None, "No run underfits.")
     yield from _rates(e)
 
 
 def _rates(e: Evidence) -> Parts:
     """Whether most runs of the highest learning rate look like one too high, and of the lowest like one too low."""
-    rates, failed = e.sweep("learning_rate", "model.lr"), select(e.failed, "learning_rate")
+    rates, failed = e.sweep("learning_rate", "model.lr"), e.failed[e.failed.experiment == "learning_rate"]
     diverged = set(by_value(failed[failed.reason.str.contains(DIVERGED)], "model.lr"))
     if not rates or len(rates.keys() | diverged) < 2:
         e.missing.append("learning_rate at several rates")
@@ -235,14 +223,14 @@ def _rates(e: Evidence) -> Parts:
         if rate in diverged:
             yield True, f"At a learning rate of {rate:g} the loss did not stay finite."
             continue
-        seen = Counter(e.seen(rates[rate]))
+        seen = Counter(rates[rate].verdict)
         words = ", ".join(f"{verdict} ({n} of {seen.total()})" for verdict, n in sorted(seen.items()))
         text = f"At a learning rate of {rate:g} it is: {words}; the accuracy is {means[rate]:.2%}"
         answer = True if 2 * sum(seen[verdict] for verdict in sign) > seen.total() else False if rate == best else None
         yield answer, f"{text} ({means[best]:.2%} at {best:g})."
 
 
-def _modes(e: Evidence) -> Parts:
+def _train_eval_mode(e: Evidence) -> Parts:
     for model in ("cnn", "mlp"):
         text = f"The {model.upper()} recognises its training images better in evaluation mode than as trained"
         if masking := e.gain(model, "dropout", "eval_lead"):
@@ -252,12 +240,6 @@ def _modes(e: Evidence) -> Parts:
             yield True, f"Batch norm makes that {more} ({model.upper()}), but changes what is learnt, too."
 
 
-PARTS: dict[str, Callable[[Evidence], Parts]] = {
-    "bn-helps-cnn-more": _batch_norm,
-    "dropout-helps-little": _dropout,
-    "large-batch-hurts": _large_batch,
-    "low-dropout-best": _low_dropout,
-    "cnn-slower": _cnn_slower,
-    "overfitting-shows-in-the-gap": _signs,
-    "train-eval-mode": _modes,
-}
+RULES = (_bn_helps_cnn_more, _dropout_helps_little, _large_batch_hurts, _low_dropout_best, _cnn_slower)
+RULES += (_overfitting_shows_in_the_gap, _train_eval_mode)
+PARTS = {rule.__name__.strip("_").replace("_", "-"): rule for rule in RULES}  # by their names in claims.yaml
