@@ -57,7 +57,7 @@ def diagnose(curve: pd.DataFrame) -> Diagnosis:
     learnt, steps = (GUESSING - losses.cummin().shift()).clip(lower=0), losses.diff()
     jumps = int((steps > JUMP * learnt).any(axis=1).sum())  # of either loss
     restless = steps.clip(lower=0).sum() > TAKEN_BACK * -steps.clip(upper=0).sum()
-    gap, val, epochs = curve["clean/acc"] - curve["val/acc"], curve["val/loss"], len(curve)
+    val, epochs = curve["val/loss"], len(curve)
     best, lowest, last = curve.iloc[int(curve["val/acc"].argmax())], curve.iloc[int(val.argmin())], curve.iloc[-1]
     fifth = max(2, epochs // 5)
     fall = float(val.iloc[-2 * fifth : -fifth].mean()) - float(val.iloc[-fifth:].mean())
@@ -84,9 +84,9 @@ def diagnose(curve: pd.DataFrame) -> Diagnosis:
         verdict = "overfitting begins" if train - known > WIDE else "underfitting" if train < KNOWN else "balanced"
         why = f"{train:.1%} of training and {known:.1%} of validation images are recognised."
         why = f"The validation loss is flat; {why}"
-    rise = float(last["val/loss"] - val.min())
-    gaps = float(gap[best.name]), float(gap.iloc[-1])
-    return Diagnosis(verdict, why, int(best.epoch), *gaps, rise, epochs, float(curve.lr.max()), jumps)
+    at_best, at_end = (float(row["clean/acc"] - row["val/acc"]) for row in (best, last))
+    rise, lr = float(last["val/loss"] - val.min()), float(curve.lr.max())
+    return Diagnosis(verdict, why, int(best.epoch), at_best, at_end, rise, epochs, lr, jumps)
 
 
 def summarize(seeds: Sequence[Diagnosis]) -> tuple[str, str]:

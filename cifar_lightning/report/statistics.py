@@ -19,6 +19,7 @@ from cifar_lightning.results import tables
 from cifar_lightning.results.records import Study
 
 MAIN = ("cnn", "cnn_no_batch_norm", "cnn_no_dropout", "mlp", "mlp_no_batch_norm", "mlp_no_dropout")
+ACC = "best_val/acc"
 POINT = ["experiment", "variant", "seed"]
 NORMAL = 1.96  # the 97.5% quantile where the standard deviation is known
 # That an accuracy is measured on. Records hold no predictions, so differences can't be paired by image: their floor is
@@ -62,21 +63,18 @@ def finished(study: Study) -> pd.DataFrame:
     `diagnosis` what the curves show and `verdict` its verdict.
     """
     table, curves = tables.runs(study), dict(list(tables.curves(study).groupby(POINT)))
-    table = table[(table.status == "done") & (table.epochs > 0)].reset_index(drop=True)
-    runs = [curves[key] for key in table[POINT].itertuples(index=False, name=None)]
-    last = pd.DataFrame(
-        [run.iloc[-1] for run in runs], columns=["gap/acc", "train_clean/acc", "train/acc"], dtype=float
-    )
-    table["gap/acc"] = last["gap/acc"].to_numpy()
-    table["eval_lead"] = (last["train_clean/acc"] - last["train/acc"]).to_numpy()
-    table["seconds"] = [run.epoch_seconds.sum() for run in runs]
-    table = table.replace([np.inf, -np.inf], np.nan)
-    records = [study.records[address] for address in table.address]
+    table = table[(table.status == "done") & (table.epochs > 0)].replace([np.inf, -np.inf], np.nan)
+    table = table.reset_index(drop=True)
+    table["gap/acc"] = table["train_clean/acc"] - table["val/acc"]
+    table["eval_lead"] = table["train_clean/acc"] - table["train/acc"]
     for name, field in (("images", "images_per_epoch"), ("steps", "steps_per_epoch"), ("source", "source")):
-        table[name] = [getattr(record, field) for record in records]
-    found = [diagnose(run) for run in runs]
-    times = [list(run.epoch_seconds) for run in runs]
-    return table.assign(epoch_times=times, diagnosis=found, verdict=[each.verdict for each in found])
+        table[name] = [getattr(study.records[address], field) for address in table.address]
+    runs = [curves[key] for key in table[POINT].itertuples(index=False, name=None)]
+    table["epoch_times"] = [list(run.epoch_seconds) for run in runs]
+    table["seconds"] = table.epoch_times.map(sum).astype(float)
+    table["diagnosis"] = [diagnose(run) for run in runs]
+    table["verdict"] = [each.verdict for each in table.diagnosis]
+    return table
 
 
 def estimate(
