@@ -29,6 +29,7 @@ SYNTHETIC = "NOT CIFAR-10: synthetic images"
 BATCHES = {"batch_size": "equal epochs", "batch_size_updates": "equal updates", "batch_size_scaled": "scaled rate"}
 TITLES = {name: f"Batch size, {way}" for name, way in BATCHES.items()}
 TITLES |= {"dropout": "Dropout rate", "learning_rate": "Learning rate"}
+Chart = alt.LayerChart | alt.FacetChart
 WORDS = {"val": "validation", "best_val": "best validation", "acc": "accuracy"}
 # What a part gains is the first experiment minus the second.
 PARTS = {f"batch norm, {model.upper()}": (model, f"{model}_no_batch_norm") for model in ("cnn", "mlp")}
@@ -61,6 +62,7 @@ class Report:
         self.environment = pd.DataFrame([{"images": record.source, **record.environment} for record in records])
         self.failed = self.all[self.all.status == "failed"]
         self.claims, self.verdicts = compare(self.table), judge(self.table, self.failed)
+        self.said = {each.id: each.verdict for each in self.verdicts}
         self.counts = Counter(claim.verdict for claim in self.claims if claim.metric != "seconds")
         self.synthetic = sum(record.source != "cifar10" for record in study.records.values())
         # What the original has, by experiment, value of a sweep, and metric; nothing beside other images.
@@ -191,9 +193,11 @@ class Report:
         colour = alt.condition("datum.right", alt.value(BLUE), alt.value(ORANGE))
         shade, text = alt.Opacity("shade:Q", scale=None), base.mark_text(color=INK, fontSize=10, aria=False)
         chart = alt.layer(base.mark_rect().encode(shade, color=colour, description="tip:N"), text.encode(text="text:N"))
-        name, most = f"{model.upper()}, n = {len(tests)}", cells.iloc[int(cells.share.where(~cells.right).argmax())]
+        mistaken = shares.to_numpy() * (1 - np.eye(len(classes)))
+        true, other = (classes[i] for i in np.unravel_index(mistaken.argmax(), mistaken.shape))
+        name = f"{model.upper()}, n = {len(tests)}"
         words = f"{np.trace(summed) / summed.sum():.1%} are recognised; "
-        words += f"most often {most.true} is taken for {most.other} ({most.share:.1%})."
+        words += f"most often {true} is taken for {other} ({mistaken.max():.1%})."
         return self.figure(f"confusion_{model}", chart.properties(title=name), f"Confusion matrix, {name}: {words}")
 
     def spark(self, experiment: str, variant: str) -> Markup:
@@ -229,9 +233,7 @@ def row(
     return {"row": name, "colour": colour, "tip": words, "pooled": bool(found and found.pooled), **scaled}
 
 
-def forest(
-    rows: list[dict[str, Any]], x: str, colours: dict[str, str], step: int = 17
-) -> alt.LayerChart | alt.FacetChart:
+def forest(rows: list[dict[str, Any]], x: str, colours: dict[str, str], step: int = 17) -> Chart:
     """Draw dots with intervals (dashed: pooled SD), and the original as hollow diamonds; the axis is named `x`."""
     base = alt.Chart(pd.DataFrame(rows), width=300, height=alt.Step(step))
     base = base.encode(alt.Y("row:N", sort=None, title=None), _colour("colour", colours))
@@ -243,19 +245,16 @@ def forest(
     )
 
 
-def lines(
-    rows: pd.DataFrame, colours: dict[str, str], y: str, top: float, size: tuple[int, int]
-) -> alt.LayerChart | alt.FacetChart:
+def lines(rows: pd.DataFrame, colours: dict[str, str], y: str, top: float, size: tuple[int, int]) -> Chart:
     """Draw `value` over the epochs, of each `line` the mean over seeds, and faint the seeds."""
     seeds = rows.assign(tip=rows.line + ", seed " + rows.seed.astype(str))
     mean = rows.groupby(["line", "epoch"], as_index=False, sort=False).value.mean()
     axis, x = alt.Axis(tickCount=5, grid=False), alt.Scale(domain=[1, max(2, int(rows.epoch.max()))], nice=False)
     colour = _colour("line", {name: colours[name] for name in rows.line.unique()})
     value = alt.Y("value:Q", title=y, scale=alt.Scale(domain=[0, top], clamp=True, nice=False))
-    layers = []
+    layers, across = [], alt.X("epoch:Q", axis=axis, scale=x)
     for each, width in ((seeds, 0.8), (mean.assign(tip=mean.line), 2.2))[rows.seed.nunique() == 1 :]:
         line = alt.Chart(each, width=size[0], height=size[1]).mark_line(strokeWidth=width)
-        across = alt.X("epoch:Q", axis=axis, scale=x)
         layers.append(line.encode(across, value, colour, detail="tip:N", description="tip:N"))
     return alt.layer(*layers)
 

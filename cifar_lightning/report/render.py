@@ -15,12 +15,9 @@ HTML, MARKDOWN = "report.html", "report.md"
 
 
 def write(study: Study) -> Path:
-    """Write report.md, figures/ and report.html into the study's folder, which exists; few or no records will do.
+    """Write report.md, figures/ and report.html into the study's folder, which exists, and return the path of the last.
 
-    The same records give the same bytes. Figures of an earlier report that are no longer shown go.
-
-    Returns:
-        The path of report.html.
+    The same records give the same bytes; few or none will do. Figures of an earlier report that are no longer shown go.
     """
     report, folder, earlier = charts.Report(study), study.folder / charts.FIGURES, study.folder / MARKDOWN
     shown = re.findall(rf"\]\({folder.name}/([\w-]+\.(?:svg|png))\)", earlier.read_text() if earlier.is_file() else "")

@@ -80,14 +80,10 @@ def finished(study: Study) -> pd.DataFrame:
 def estimate(
     rows: pd.DataFrame, metric: str, table: pd.DataFrame, minus: pd.DataFrame | None = None, *, one_more: bool = False
 ) -> Estimate | None:
-    """Return a metric's mean over seeds with its interval; None without a run that has it.
+    """Return a metric's mean over the runs of a setting with its interval; None without a run that has it.
 
-    Args:
-        rows: Runs of one setting.
-        metric: A column.
-        table: All runs, for the pooled SD where there is one seed.
-        minus: Runs of another setting, whose metric is taken off seed by seed.
-        one_more: Whether the interval is that of one more run, such as the original's.
+    `table` has all runs, for the pooled SD where there is one seed. The metric of `minus`, runs of another setting, is
+    taken off seed by seed. With `one_more` the interval is that of one more run, such as the original's.
     """
     sides = [rows] if minus is None else [rows, minus]
     found = reduce(sub, (side.groupby("seed")[metric].last().dropna().astype(float) for side in sides)).dropna()
