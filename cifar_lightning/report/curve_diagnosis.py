@@ -85,7 +85,7 @@ def diagnose(curve: pd.DataFrame) -> Diagnosis:
         why = f"{train:.1%} of training and {known:.1%} of validation images are recognised."
         why = f"The validation loss is flat; {why}"
     at_best, at_end = (float(row["clean/acc"] - row["val/acc"]) for row in (best, last))
-    rise, lr = float(last["val/loss"] - val.min()), float(curve.lr.max())
+    rise, lr = float(last["val/loss"]) - float(val.min()), float(curve.lr.max())
     return Diagnosis(verdict, why, int(best.epoch), at_best, at_end, rise, epochs, lr, jumps)
 
 

@@ -108,23 +108,21 @@ def study(
         epochs: How many count, of an experiment whose runs went on for longer.
         pending: Seeds of an experiment that were not run.
     """
-    points, found = [], dict[str, Record]()
-
-    def add(experiment: str, variant: str, varied: dict[str, Any], seed: int, length: int, address: str) -> None:
-        key = {"experiment": experiment, "variant": variant or experiment, "varied": varied}
-        points.append(Point(**key, seed=seed, epochs=length, address=address))
-
+    points, found = list[Point](), dict[str, Record]()
     for experiment, each in ((name, each) for name, those in experiments.items() for each in those):
         length = (epochs or {}).get(experiment, len(each.rows) if each.status == "done" else 50)
         varied = {name: each.settings[name] for name in VARIED.get(experiment, ())}
         words = ",".join(f"{name.rpartition('.')[2]}={json.dumps(value)}" for name, value in varied.items())
-        add(experiment, words, varied, each.seed, length, each.address)
+        points.append(_point(experiment, words or experiment, each.seed, length, each.address, varied))
         name = ",".join(filter(None, (words, f"seed={each.seed}")))
         found.setdefault(each.address, replace(each, folder=f"{experiment}/{name}"))
     for experiment, seeds in (pending or {}).items():
-        for seed in seeds:
-            add(experiment, "", {}, seed, 50, f"pending-{experiment}-{seed}")
+        points += [_point(experiment, experiment, seed, 50, f"pending-{experiment}-{seed}", {}) for seed in seeds]
     return Study(Plan(command=COMMAND, points=points), found, folder)
+
+
+def _point(experiment: str, variant: str, seed: int, epochs: int, address: str, varied: dict[str, Any]) -> Point:
+    return Point(experiment=experiment, variant=variant, varied=varied, seed=seed, epochs=epochs, address=address)
 
 
 def write(made: Study) -> Path:

@@ -102,8 +102,10 @@ def test_a_line_can_be_read_off_its_own_axis() -> None:
 
 @pytest.mark.parametrize(
     ("losses", "top"),
-    [([0.3, 1.2], 1.5), ([1.5], 1.5), ([0.1], 0.5), ([3.9], 4.0), ([0.3, 100], 0.5), ([0.3, math.nan], 0.5)]
-    + [([4.0], 4.0), ([0.3, 4.01], 0.5), ([50, math.inf], 4.0)],  # all diverged: it has an axis
+    [
+        *(([0.3, 1.2], 1.5), ([1.5], 1.5), ([0.1], 0.5), ([3.9], 4.0), ([4.0], 4.0), ([0.3, 4.01], 0.5)),
+        *(([0.3, math.nan], 0.5), ([50, math.inf], 4.0)),  # all diverged: it has an axis
+    ],
 )
 def test_what_diverged_does_not_flatten_the_rest(losses: list[float], top: float) -> None:
     assert charts.loss_top(pd.DataFrame({"a": losses})) == top

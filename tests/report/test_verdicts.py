@@ -1,29 +1,24 @@
 """What hand-made records say to the original's statements."""
 
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from cifar_lightning.report.curve_diagnosis import diagnose
+from cifar_lightning.report.claims import Verdict, exceeds, judge
 from cifar_lightning.report.statistics import POINT, Estimate, finished
-from cifar_lightning.report.verdicts import Evidence, Verdict, exceeds, judge
 from cifar_lightning.results import tables
 from cifar_lightning.results.records import Record
-from tests.report.handmade import Course, curve, record, study
+from tests.report.handmade import NOWHERE, Course, curve, record, study
 
 Experiments = dict[str, list[Record]]
 
 
 def verdicts(experiments: Experiments, **more: Any) -> dict[str, Verdict]:
-    made = study(Path("nowhere"), experiments, **more)  # nothing is written
-    table, runs = finished(made), tables.runs(made)
-    curves = tables.curves(made).groupby(POINT)
-    diagnoses = {key: diagnose(curves.get_group(key)) for key in table[POINT].itertuples(index=False, name=None)}
-    return {each.id: each for each in judge(partial(Evidence, table, diagnoses, runs[runs.status == "failed"]))}
+    made = study(NOWHERE, experiments, **more)
+    runs = tables.runs(made)
+    return {each.id: each for each in judge(finished(made), runs[runs.status == "failed"])}
 
 
 def verdict(statement: str, experiments: Experiments, **more: Any) -> Verdict:
@@ -31,21 +26,22 @@ def verdict(statement: str, experiments: Experiments, **more: Any) -> Verdict:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "floor", "expected"),
+    ("mean", "half", "floor", "expected"),
     [
-        (0.01, 0.03, 0.0, True),
-        (0.01, 0.019, 0.0, False),  # certain, and too small
-        (-0.03, -0.01, 0.0, False),
-        (-0.01, 0.03, 0.0, None),
-        (0.01, 0.03, 0.02, None),  # may be below the floor
-        (0.021, 0.03, 0.02, True),
-        (None, None, 0.0, None),
+        (0.02, 0.01, 0.0, True),
+        (0.015, 0.006, 0.0, True),  # 0.021 at most
+        (0.015, 0.004, 0.0, False),  # certain, and too small
+        (-0.02, 0.01, 0.0, False),
+        (0.01, 0.02, 0.0, None),
+        (0.02, 0.01, 0.02, None),  # may be below the floor
+        (0.025, 0.004, 0.02, True),
+        (0.02, None, 0.0, None),
     ],
 )
 def test_an_effect_is_there_or_not_or_the_interval_does_not_tell(
-    low: float | None, high: float | None, floor: float, expected: bool | None
+    mean: float, half: float | None, floor: float, expected: bool | None
 ) -> None:
-    assert exceeds(Estimate(3, 0.02, 0.01, low, high), 0.02, floor) is expected
+    assert exceeds(Estimate(3, mean, 0.01, half), 0.02, floor) is expected
     assert exceeds(None, 0.02) is None
 
 
@@ -261,12 +257,7 @@ TURNING: dict[str, Any] = {
     "clean_acc": 0.99,
 }
 JUMPING: dict[str, Any] = {"train_loss": [1.5, 2.0] * 10, "clean_loss": 1.9, "val_loss": 1.9}
-SINKING: dict[str, Any] = {
-    "train_loss": (2.2, 1.6),
-    "clean_loss": (2.2, 1.6),
-    "val_loss": (2.2, 1.6),
-    "clean_acc": 0.44,
-}
+SINKING: dict[str, Any] = dict.fromkeys(("train_loss", "clean_loss", "val_loss"), (2.2, 1.6)) | {"clean_acc": 0.44}
 HIGH: dict[str, Any] = {"train_loss": 2.3, "clean_loss": 2.3, "val_loss": 2.3}
 LR = "model.lr"
 
