@@ -42,11 +42,9 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(curve: pd.DataFrame) -> Diagnosis:
-    """Return the verdict on a run's curves.
+    """Return the verdict on a run's curves: a row per epoch, at least one, as in metrics.csv.
 
-    Args:
-        curve: A row per epoch, at least one, as in metrics.csv. Where `train_clean/*` is missing, `train/*` stands in,
-            which dropout makes worse than it is.
+    Where `train_clean/*` is missing, `train/*` stands in, which dropout makes worse than it is.
     """
     curve = curve.reset_index(drop=True)
     for name, worst in (("loss", math.inf), ("acc", 0.0)):  # what is not a number was not learnt

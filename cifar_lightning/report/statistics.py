@@ -87,30 +87,23 @@ def estimate(
     """
     sides = [rows] if minus is None else [rows, minus]
     found = reduce(sub, (side.groupby("seed")[metric].last().dropna().astype(float) for side in sides)).dropna()
-    n, mean, sd = len(found), float(found.mean()), float(found.std()) if len(found) > 1 else None
-    noise = pooled_sd(table, metric) if sd is None else (sd, n - 1)
-    if not n or noise is None:
+    n, mean, sd, noise, df = len(found), float(found.mean()), None, math.nan, len(found) - 1
+    if n > 1:
+        sd = noise = float(found.std())
+    else:
+        # Each setting of the main runs and ablations varies around its own mean; variances are weighted by their
+        # degrees of freedom. What is measured on one network stands for the other.
+        groups = table[table.experiment.isin(MAIN)].groupby(POINT[:2])[metric]
+        free = (groups.count() - 1).clip(lower=0)
+        df = int(free.sum())
+        noise = math.sqrt((groups.var() * free).sum() / df) if df else math.nan
+    if not n or math.isnan(noise):
         return Estimate(n, mean) if n else None
     # The pooled SD is that of single runs, of which a difference has two.
     variances = 1 / n + one_more + (sd is None and minus is not None)
-    seeds = float(stats.t.ppf(0.975, noise[1])) * noise[0] * math.sqrt(variances)
-    floor = NORMAL * math.sqrt(sum(image_variance(side, metric) for side in sides) * (1 + one_more))
+    seeds = float(stats.t.ppf(0.975, df)) * noise * math.sqrt(variances)
+    shares = [(part, side[part].mean()) for side in sides for part in PARTS.get(metric, (metric,)) if part in IMAGES]
+    images = sum(p * (1 - p) / IMAGES[part] for part, p in shares if 0 < p < 1)
+    floor = NORMAL * math.sqrt(images * (1 + one_more))
     half = math.hypot(seeds, floor) if one_more and metric in OTHER_IMAGES else max(seeds, floor)
     return Estimate(n, mean, sd, half, pooled=sd is None)
-
-
-def pooled_sd(table: pd.DataFrame, metric: str) -> tuple[float, int] | None:
-    """Return the seed-to-seed standard deviation pooled over main runs and ablations, and its degrees of freedom.
-
-    Each setting varies around its own mean; variances are weighted by their degrees of freedom. What is measured on one
-    network stands for the other. None if no setting has several seeds.
-    """
-    groups = table[table.experiment.isin(MAIN)].groupby(POINT[:2])[metric]
-    df = (groups.count() - 1).clip(lower=0)
-    return (math.sqrt((groups.var() * df).sum() / df.sum()), int(df.sum())) if df.sum() else None
-
-
-def image_variance(rows: pd.DataFrame, metric: str) -> float:
-    """Return the binomial variance that an accuracy has by its images; 0 of losses and times."""
-    means = {part: rows[part].mean() for part in PARTS.get(metric, (metric,)) if part in IMAGES}
-    return float(sum(p * (1 - p) / IMAGES[part] for part, p in means.items() if 0 < p < 1))

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from cifar_lightning.report.statistics import Estimate, estimate, image_variance, pooled_sd
+from cifar_lightning.report.statistics import Estimate, estimate
 
 T2, T3, T4 = 4.302653, 3.182446, 2.776445  # 97.5 % quantiles of Student's t
 
@@ -30,11 +31,10 @@ def test_a_mean_has_the_sample_standard_deviation_and_a_t_interval() -> None:
 
 
 def test_the_pooled_sd_weighs_variances_by_degrees_of_freedom() -> None:
-    # Variances 2 and 4 with 1 and 2 degrees of freedom; a single value and a sweep say nothing.
+    # Variances 2 and 4 with 1 and 2 degrees of freedom; a single value and a sweep tell nothing.
     groups = {"mlp": [1.0, 3.0], "cnn": [7.0], "mlp_no_dropout": [2.0, 4.0, 6.0], "dropout": [0.0, 90.0]}
     table = pd.concat([rows(values, name=name) for name, values in groups.items()])
-    assert pooled_sd(table, "val/loss") == pytest.approx((math.sqrt(10 / 3), 3))
-    assert pooled_sd(table[table.experiment == "cnn"], "val/loss") is None
+    assert found(rows([7.0]), table=table).half == pytest.approx(T3 * math.sqrt(10 / 3))
 
 
 def test_differences_are_paired_by_seed() -> None:
@@ -63,12 +63,17 @@ def test_a_single_value_without_a_pooled_sd_has_no_interval() -> None:
     assert (each.mean, each.half, each.ends, each.pooled, each.excludes_zero) == (2.0, None, [], False, None)
 
 
-def test_an_accuracy_has_the_binomial_variance_of_its_images() -> None:
-    assert image_variance(rows([0.77], "val/acc"), "val/acc") == pytest.approx(0.77 * 0.23 / 10_000)
-    assert image_variance(rows([0.77], "train/acc"), "train/acc") == pytest.approx(0.77 * 0.23 / 40_000)
-    gap = rows([0.9], "train_clean/acc").assign(**{"val/acc": 0.77})
-    assert image_variance(gap, "gap/acc") == pytest.approx(0.09 / 5000 + 0.77 * 0.23 / 10_000)
-    assert image_variance(rows([0.77]), "val/loss") == 0
+@pytest.mark.parametrize(
+    ("metric", "accuracies", "variance"),
+    [
+        ("val/acc", {"val/acc": 0.77}, 0.77 * 0.23 / 10_000),
+        ("train/acc", {"train/acc": 0.77}, 0.77 * 0.23 / 40_000),
+        ("gap/acc", {"train_clean/acc": 0.9, "val/acc": 0.77, "gap/acc": 0.13}, 0.09 / 5000 + 0.77 * 0.23 / 10_000),
+        ("val/loss", {"val/loss": 0.77}, 0),
+    ],
+)
+def test_an_accuracy_is_known_as_well_as_its_images_allow(metric: str, accuracies: Any, variance: float) -> None:
+    assert found(rows([0.0, 0.0]).assign(**accuracies), metric=metric).half == pytest.approx(1.96 * math.sqrt(variance))
 
 
 # Two seeds that agree have a standard deviation of 0. Of two accuracies near 0.5, on 10,000 images each, 1.96 standard
