@@ -105,7 +105,6 @@ class Evidence:
     others: bool = False  # whether there are runs that may not
 
     def find(self, experiment: str, *, needed: bool = True) -> pd.DataFrame:
-        """Return the comparable runs of an experiment."""
         done = self.table[self.table.experiment == experiment]
         rows = done[comparable(done)]
         self.used.append(rows)
@@ -121,11 +120,9 @@ class Evidence:
         return dict(sorted(found.items()))
 
     def gain(self, model: str, part: str, metric: str = ACC, *, needed: bool = True) -> Estimate | None:
-        """Return what a network has over itself without a part."""
         return self.difference(self.find(model), self.find(f"{model}_no_{part}", needed=needed), metric)
 
     def difference(self, a: pd.DataFrame | None, b: pd.DataFrame | None, metric: str = ACC) -> Estimate | None:
-        """Return what `a` has over `b`, seed by seed."""
         if a is None or b is None or a.empty or b.empty:
             return None
         found = estimate(a, metric, self.table, minus=b)

@@ -72,19 +72,13 @@ def seeds(rows: pd.DataFrame) -> Markup:
     return Markup("".join(links))
 
 
-def linked(text: str, rows: pd.DataFrame) -> Markup:
-    """Return a number that leads to its run in the page; by their seeds to each, if it is made of several."""
-    if len(rows) == 1:
-        return Markup(f"[{literal(text)}](#run-{rows.address.iloc[0][:8]})")
-    return literal(text) + seeds(rows)
-
-
 def measured(rows: pd.DataFrame, metric: str, digits: int = -1) -> Markup:
     """Return `55.50% ± 0.12`, mean and standard deviation of the runs that have a metric, with links to them."""
     rows = rows[rows[metric].notna()]
     mean, sd = (number(each, metric, digits=digits) for each in (rows[metric].mean(), rows[metric].std()))
-    text = f"{mean} ± {sd.removesuffix('%')}" if len(rows) > 1 else mean
-    return linked(text, rows) if len(rows) else Markup(NOTHING)
+    if len(rows) > 1:
+        return Markup(f"{mean} ± {sd.removesuffix('%')}") + seeds(rows)
+    return Markup(f"[{mean}](#run-{rows.address.iloc[0][:8]})" if len(rows) else NOTHING)
 
 
 def to_html(markdown: str, figures: dict[str, bytes], colours: dict[str, str]) -> tuple[str, list[tuple[str, str]]]:

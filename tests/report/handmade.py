@@ -42,8 +42,8 @@ def curve(epochs: int, **courses: Course) -> list[dict[str, float]]:
     rows = [{"epoch": i + 1.0} for i in range(epochs)]
     given = {NAMES.get(name, name.replace("_", "/")): course for name, course in courses.items()}
     for name, course in {**DEFAULTS, **given}.items():
-        ends = [course] * 2 if isinstance(course, float | int) else course
-        values = ends if len(ends) == epochs else np.linspace(ends[0], ends[1], epochs)
+        each = [course] * epochs if isinstance(course, float | int) else course
+        values = each if len(each) == epochs else np.linspace(each[0], each[1], epochs)
         for row, value in zip(rows, values, strict=True):
             row[name] = float(value)
     return rows

@@ -29,10 +29,6 @@ def labels(drawn: bytes) -> list[str]:
     return re.findall('aria-label="([^"]*)"', drawn.decode())
 
 
-def texts(drawn: bytes) -> set[str | None]:
-    return {each.text for each in ElementTree.fromstring(drawn).iter(f"{SVG}text")}
-
-
 def test_a_row_has_mean_interval_and_the_original() -> None:
     found = Estimate(1, 0.04, None, 0.01, pooled=True)
     row = charts.row("dropout, CNN", found, 0.0223, "best_val/acc", "gain", sign=True)
@@ -40,30 +36,6 @@ def test_a_row_has_mean_interval_and_the_original() -> None:
     assert [row[name] for name in ("value", "low", "high", "original")] == pytest.approx([4, 3, 5, 2.23])
     assert charts.row("CNN", None, 1.1768, "val/loss", "open")["tip"] == "CNN: \u2013, original 1.1768"
     assert math.isnan(charts.row("CNN", Estimate(2, 1.5, 0.1), math.nan, "val/loss", "open")["low"])
-
-
-def test_a_forest_has_a_dot_with_an_interval_and_a_diamond_per_row() -> None:
-    rows = [
-        charts.row("<b> & $x$", Estimate(3, 0.5, 0.1, 0.1), 0.55, "acc", "reproduced"),
-        charts.row("MLP", Estimate(1, 0.3, None, 0.1, pooled=True), 0.9, "acc", "not reproduced"),
-    ]
-    drawn = charts.svg(charts.forest(rows, "accuracy, %", charts.VERDICTS))
-    marks = [each.get("aria-label", "") for each in ElementTree.fromstring(drawn).iter()]
-    assert sum(row["tip"] in mark for row in rows for mark in marks) == 4
-    assert {"<b> & $x$", "accuracy, %", "reproduced", "not reproduced"} <= texts(drawn)
-    assert re.findall(r'stroke-dasharray="([\d,]+)"', drawn.decode()).count("4,3") == 1
-
-
-def test_a_sweep_shows_every_value_and_the_original() -> None:
-    sweep = [record(curve(20, val_acc=acc), {"data.batch_size": x}) for x, acc in ((10, 0.7), (10_000, 0.5))]
-    rates = [record(curve(20), {"model.lr": x}) for x in (0.0001, 0.1)]
-    made = report(batch_size=sweep, learning_rate=rates)
-    made.sweep_chart("batch_size", "data.batch_size", charts.BATCHES)
-    drawn = made.figures["batch_size.svg"]
-    assert {"10", "10,000", "equal epochs", "original"} <= texts(drawn)
-    assert {"equal epochs, 10000: 50.00%", "original, 10: 75.58%"} <= set(labels(drawn))
-    made.sweep_chart("learning_rate", "model.lr", {"learning_rate": "ours"})
-    assert {"0.0001", "0.1"} <= texts(made.figures["learning_rate.svg"])
 
 
 def test_curves_have_their_mean_and_each_seed_and_the_best_epoch_of_the_mean() -> None:
@@ -111,10 +83,7 @@ def test_what_diverged_does_not_flatten_the_rest(losses: list[float], top: float
     assert charts.loss_top(pd.DataFrame({"a": losses})) == top
 
 
-def test_a_confusion_matrix_shows_shares_and_nothing_where_there_is_none() -> None:
+def test_a_confusion_matrix_has_shares_of_the_true_class() -> None:
     made = report(cnn=[record(curve(2), test=outcome(0.625))])
     assert "62.5% are recognised; most often airplane is taken for automobile (37.5%)." in made.confusion_chart("cnn")
-    drawn = made.figures["confusion_cnn.svg"]
-    assert {"62", "38"} <= texts(drawn)
-    assert "0" not in texts(drawn)
-    assert "truck taken for airplane: 37.5%" in labels(drawn)
+    assert "truck taken for airplane: 37.5%" in labels(made.figures["confusion_cnn.svg"])

@@ -35,7 +35,6 @@ def test_it_says_where_the_report_is(tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         ([], "command line: the following arguments are required: FOLDER; `report --help` lists what there is"),
         (["a", "--fast"], "command line: unrecognized arguments: --fast; `report --help` lists what there is"),
-        (["a", "b"], "command line: unrecognized arguments: b; `report --help` lists what there is"),
         (["nowhere"], "nowhere/plan.json: can't be read (No such file or directory); name the folder of a study"),
     ],
 )

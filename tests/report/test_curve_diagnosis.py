@@ -10,7 +10,7 @@ import yaml
 
 from cifar_lightning.report import curve_diagnosis
 from cifar_lightning.report.curve_diagnosis import Diagnosis, diagnose, summarize
-from tests.report.handmade import curve
+from tests.report.handmade import Course, curve
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TEMPLATE = Path(curve_diagnosis.__file__).with_name("report.md.j2")
@@ -41,19 +41,17 @@ def turning(epochs: int, low: float, at: int, end: float) -> list[float]:
     return down + [low + (end - low) * (i + 1) / (epochs - at) for i in range(epochs - at)]
 
 
+def alike(losses: Course, **more: Course) -> Rows:
+    return curve(20, train_loss=losses, clean_loss=losses, val_loss=losses, **more)
+
+
 KINDS: dict[str, tuple[Rows, str]] = {
-    "guessing": (curve(20, train_loss=2.31, clean_loss=2.31, val_loss=2.31, val_acc=0.1), "not learning"),
-    "guessing, and its loss jumps": (
-        curve(20, train_loss=wavy([4.0] * 20, 1), clean_loss=wavy([4.0] * 20, 1), val_loss=4.0, val_acc=0.11),
-        "not learning",
-    ),
+    "guessing": (alike(2.31, val_acc=0.1), "not learning"),
+    "guessing, and its loss jumps": (alike(wavy([4.0] * 20, 1), val_acc=0.11), "not learning"),
     "one epoch": (curve(1), "too short"),
     "three epochs": (curve(3, val_loss=(1.6, 1.1)), "too short"),
     "four epochs": (curve(4, val_loss=(1.6, 1.1)), "still learning"),
-    "up and down": (
-        curve(20, train_loss=wavy([1.9] * 20, 0.1), clean_loss=wavy([1.85] * 20, 0.1), val_loss=1.9, val_acc=0.3),
-        "learning rate too high",
-    ),
+    "up and down": (alike(wavy([1.9] * 20, 0.1), val_acc=0.3), "learning rate too high"),
     # As the MLP at a rate of 0.1: the mean over an epoch hides the jumps, evaluation after it shows them.
     "up and down after the epochs only": (
         curve(20, train_loss=2.03, clean_loss=wavy([1.9] * 20, 0.02), val_loss=1.92, val_acc=0.3),
@@ -94,10 +92,7 @@ KINDS: dict[str, tuple[Rows, str]] = {
         curve(50, train_loss=(1.7, 0.87), clean_loss=(1.5, 0.57), clean_acc=0.83, val_loss=turning(50, 1.32, 24, 1.39)),
         "overfitting",
     ),
-    "sinking steadily": (
-        curve(20, train_loss=(2.2, 1.7), clean_loss=(2.2, 1.68), clean_acc=0.4, val_loss=(2.2, 1.7), val_acc=0.39),
-        "still learning",
-    ),
+    "sinking steadily": (alike((2.2, 1.7), clean_acc=0.4, val_acc=0.39), "still learning"),
     "not yet settled": (
         curve(20, train_loss=(1.7, 0.5), clean_loss=(1.5, 0.6), clean_acc=0.86, val_loss=settling(20, 1.5, 0.8, 8)),
         "still learning",
@@ -215,7 +210,7 @@ def test_rises_of_half_the_falls_are_too_much(rise: float, verdict: str) -> None
 
 def test_above_guessing_only_a_rise_is_a_jump() -> None:
     losses = settling(20, 60, 4, 40)  # by less than 3 % of what is above guessing's an epoch
-    falling = curve(20, train_loss=losses, clean_loss=losses, val_loss=losses, val_acc=0.3)
+    falling = alike(losses, val_acc=0.3)
     rising = curve(20, train_loss=[60, 88, *losses[2:]], clean_loss=losses, val_loss=losses, val_acc=0.3)
     assert ["three times the learning rate" in advice(rows) for rows in (falling, rising)] == [True, False]
 

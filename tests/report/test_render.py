@@ -97,6 +97,8 @@ def test_the_published_report_is_that_of_its_records(tmp_path: Path) -> None:
     # Vega does. Text and tables are the same with any.
     drawn_with = f"vl-convert-python=={version('vl-convert-python')}\n" in CONSTRAINTS.read_text()
     names = contents(REFERENCE).keys() if drawn_with else {"report.md"}
+    shown = re.findall(r"\]\(figures/([^)]*)\)", (tmp_path / "report.md").read_text())
+    assert {*shown, "report.md", "report.html"} == contents(tmp_path).keys()
     assert contents(tmp_path).keys() == contents(REFERENCE).keys()
     for name in names:
         assert contents(tmp_path)[name] == contents(REFERENCE)[name], name
@@ -108,14 +110,9 @@ def test_the_published_report_is_that_of_its_records(tmp_path: Path) -> None:
     ("row", "cells"),
     [
         ("CNN: train loss", ["0.3272", "0.3300", "not reproduced", "1", "+0.0028"]),
-        ("CNN: best validation accuracy", ["77.49%", "77.00%", "reproduced", "1", "\u22120.49"]),
-        ("CNN: test accuracy", ["76.92%", "76.00%", "reproduced", "1", "\u22120.92"]),
         ("CNN: seconds", ["4,871.5", "3,000.0", "\u2013", "1", "\u22121,871.5", "\u2013"]),
         ("MLP: best validation accuracy", ["55.82%", "56.00% ± 1.00 s0 s1 s2", "reproduced", "3"]),
-        ("MLP: test accuracy", ["55.40%", "51.00% ± 1.00 s0 s1 s2", "reproduced", "3", "\u22124.40"]),
-        ("CNN without batch norm: train loss", ["0.5655", "\u2013", "open", "0", "\u2013", "\u2013"]),
         ("CNN without dropout: train loss (digits partly garbled)", ["0.1131", "\u2013", "open", "0"]),
-        ("Batch size, equal epochs: batch size 10", ["75.58%", "75.00%"]),
         ("Dropout rate: dropout 1", ["10.09%", "10.00%"]),
         # 5 points in each seed: sd 0. Two accuracies of 0.56 and 0.51, on 10,000 images each, allow 1.38 points.
         ("batch norm, MLP: validation", ["+5.00", "+3.62 to +6.38", "yes", "0.00", "3", "+2.64"]),
@@ -124,7 +121,6 @@ def test_the_published_report_is_that_of_its_records(tmp_path: Path) -> None:
         ("CNN instead of MLP: validation", ["+22.00", "+18.07 to +25.93 (pooled SD)", "yes", "\u2013", "1", "+21.67"]),
         ("CNN", ["3,000.0", "1", "60.0", "60.00", "667", "4,871.5", "411"]),
         ("command", ["python -m cifar_lightning study --config configs/study.yaml"]),
-        ("torch", ["2.15.0"]),
     ],
 )
 def test_hand_made_numbers_stand_in_the_tables(page: Page, row: str, cells: list[str]) -> None:
@@ -184,12 +180,6 @@ def test_names_are_words_and_nothing_else(text: str, page: Page, markdown: str) 
     assert text.count("<script") == 1  # the page's own
     assert "<b>" not in text + markdown
     assert "<script" not in markdown
-
-
-def test_markdown_shows_the_figures_that_are_there(study: Study, markdown: str) -> None:
-    shown = set(re.findall(r"\]\(figures/([^)]*)\)", markdown))
-    assert shown == {path.name for path in (study.folder / "figures").iterdir()}
-    assert {"ablations.svg", "original_acc.svg", "curves_mlp.svg", "batch_size.svg", "mistake_cnn_0.png"} <= shown
 
 
 def test_figures_that_are_no_longer_shown_go_and_other_files_stay(tmp_path: Path) -> None:
