@@ -87,11 +87,18 @@ class Report:
 
     def figure(self, name: str, content: alt.TopLevelMixin | str, words: str) -> Markup:
         """Put a chart, or a PNG in Base64, into figures/ and return the Markdown that shows it."""
-        if self.synthetic and not isinstance(content, str):
-            words, content = f"{SYNTHETIC}: {words}", content.properties(title=SYNTHETIC)
-        file = f"{name}.png" if isinstance(content, str) else f"{name}.svg"
-        self.figures[file] = base64.b64decode(content) if isinstance(content, str) else svg(content)
-        return Markup(f"![{literal(words)}]({FIGURES}/{file})")
+        if isinstance(content, str):
+            name, drawn = f"{name}.png", base64.b64decode(content)
+        else:
+            if self.synthetic:
+                words, content = f"{SYNTHETIC}: {words}", content.properties(title=SYNTHETIC)
+            vl_convert.register_font_directory(str(Path(matplotlib.get_data_path(), "fonts", "ttf")))
+            svg = vl_convert.vegalite_to_svg(content.to_dict() | {"config": CONFIG, "background": "white"})
+            # Coordinates have two decimals, which hides what libraries of other machines differ in.
+            short = re.sub(r'(aria-label="[^"]*"|>[^<]*<)|(\d\.\d\d)\d+', lambda match: match[1] or match[2], svg)
+            name, drawn = f"{name}.svg", short.encode()
+        self.figures[name] = drawn
+        return Markup(f"![{literal(words)}]({FIGURES}/{name})")
 
     def original_chart(self, kind: str, axis: str) -> Markup:
         shown = [claim for claim in self.claims if claim.metric.endswith(kind)]
@@ -210,14 +217,6 @@ class Report:
         line = alt.Chart(long, width=96, height=26).mark_line(strokeWidth=1.6, aria=False).encode(x, y, colour)
         stem = re.sub(r"\W+", "_", f"spark_{experiment}" if variant == experiment else f"spark_{experiment}_{variant}")
         return self.figure(stem, alt.layer(line), f"loss of {title(experiment, variant)}")
-
-
-def svg(chart: alt.TopLevelMixin) -> bytes:
-    """Draw a chart; coordinates have two decimals, which hides what libraries of other machines differ in."""
-    vl_convert.register_font_directory(str(Path(matplotlib.get_data_path(), "fonts", "ttf")))
-    drawn = vl_convert.vegalite_to_svg(chart.to_dict() | {"config": CONFIG, "background": "white"})
-    short = re.sub(r'(aria-label="[^"]*"|>[^<]*<)|(\d\.\d\d)\d+', lambda match: match[1] or match[2], drawn)
-    return short.encode()
 
 
 def row(

@@ -165,9 +165,7 @@ def test_the_page_is_whole_and_needs_nothing_else(text: str, page: Page) -> None
     assert len(pictures) == text.count("<svg ")
     assert all(pictures)
     assert "test image 0: cat, taken for dog" in page.values("alt")
-
-
-def test_every_colour_of_the_charts_has_a_light_and_a_dark_value(text: str) -> None:
+    # Every colour of the charts has a light and a dark value.
     for name in set(re.findall(r"var\(--(\w+)\)", text)):
         assert len(re.findall(rf"--{name}: #", text)) == 2, name
     assert not re.search('(fill|stroke)="#(?!fff)', text)
