@@ -36,12 +36,11 @@ class Estimate:
     n: int  # seeds
     mean: float
     sd: float | None = None  # seed-to-seed standard deviation, of n - 1
-    half: float | None = None  # the width of the interval
+    half: float | None = None  # of the width of the interval
     pooled: bool = False  # whether the interval is made of the pooled SD of other settings, n being 1
 
     @property
     def ends(self) -> list[float]:
-        """Both ends of the interval; empty without one."""
         return [] if self.half is None else [self.mean - self.half, self.mean + self.half]
 
     @property
