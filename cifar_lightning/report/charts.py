@@ -4,25 +4,41 @@ A chart is drawn once: for report.md as it is, and for report.html inline, where
 the descriptions of its marks are what a pointer shows.
 """
 
+import base64
 import math
 import re
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import altair as alt
 import matplotlib
+import numpy as np
 import pandas as pd
 import vl_convert
+from markupsafe import Markup
 
-from cifar_lightning.report.markdown import between, number
-from cifar_lightning.report.statistics import Estimate
+from cifar_lightning.report.claims import Claim, by_value, compare, judge, original
+from cifar_lightning.report.markdown import between, literal, number
+from cifar_lightning.report.statistics import ACC, MAIN, POINT, Estimate, estimate, finished
+from cifar_lightning.results import tables
+from cifar_lightning.results.records import Study, Test
 
+FIGURES = "figures"
+SYNTHETIC = "NOT CIFAR-10: synthetic images"
+BATCHES = {"batch_size": "equal epochs", "batch_size_updates": "equal updates", "batch_size_scaled": "scaled rate"}
+TITLES = {name: f"Batch size, {way}" for name, way in BATCHES.items()}
+TITLES |= {"dropout": "Dropout rate", "learning_rate": "Learning rate"}
+Chart = alt.LayerChart | alt.FacetChart
+WORDS = {"val": "validation", "best_val": "best validation", "acc": "accuracy"}
+# What a part gains is the first experiment minus the second.
+PARTS = {f"batch norm, {model.upper()}": (model, f"{model}_no_batch_norm") for model in ("cnn", "mlp")}
+PARTS |= {f"dropout, {model.upper()}": (model, f"{model}_no_dropout") for model in ("cnn", "mlp")}
 # Of Okabe and Ito (https://jfly.uni-koeln.de/color/), told apart however one sees colours. report.css names them too.
 COLOURS = {"ink": "#1f2328", "grey": "#6e7781", "blue": "#0072b2", "orange": "#d55e00", "green": "#009e73"}
 INK, GREY, BLUE, ORANGE, GREEN = COLOURS.values()
 VERDICTS = {"reproduced": GREEN, "not reproduced": ORANGE, "open": GREY}
 LINES = {"equal epochs": BLUE, "equal updates": GREEN, "scaled rate": ORANGE, "ours": BLUE, "original": INK}
-Chart = alt.LayerChart | alt.FacetChart
 STAGES = {"train": ("as trained", GREEN), "train_clean": ("evaluation mode", BLUE), "val": ("validation", ORANGE)}
 DIVERGED = 4.0  # nats; guessing costs 2.3, so what is higher has diverged, and would flatten all else
 TEXT = {"labelColor": INK, "titleColor": INK, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal"}
@@ -36,25 +52,184 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def svg(chart: alt.TopLevelMixin) -> bytes:
-    """Draw a chart; coordinates have two decimals, which hides what libraries of other machines differ in."""
-    vl_convert.register_font_directory(str(Path(matplotlib.get_data_path(), "fonts", "ttf")))
-    drawn = vl_convert.vegalite_to_svg(chart.to_dict() | {"config": CONFIG, "background": "white"})
-    short = re.sub(r'(aria-label="[^"]*"|>[^<]*<)|(\d\.\d\d)\d+', lambda match: match[1] or match[2], drawn)
-    return short.encode()
+class Report:
+    """What the template asks for: tables, the numbers of its sentences, and figures, which it collects."""
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.figures = study, dict[str, bytes]()
+        self.table, self.curves, self.all = finished(study), tables.curves(study), tables.runs(study)
+        records = [study.records[address] for address in self.all.address.unique()]
+        self.environment = pd.DataFrame([{"images": record.source, **record.environment} for record in records])
+        self.failed = self.all[self.all.status == "failed"]
+        self.claims, self.verdicts = compare(self.table), judge(self.table, self.failed)
+        self.said = {each.id: each.verdict for each in self.verdicts}
+        self.counts = Counter(claim.verdict for claim in self.claims if claim.metric != "seconds")
+        self.synthetic = sum(record.source != "cifar10" for record in study.records.values())
+        # What the original has, by experiment, value of a sweep, and metric; nothing beside other images.
+        self.theirs = defaultdict[tuple[Any, ...], float](lambda: math.nan)
+        for claim in self.claims if not self.synthetic else []:
+            self.theirs[claim.experiment, *claim.varied.values(), claim.metric] = claim.value
+        self.pending = [point for point in study.plan.points if point.address not in study.records]
+        sizes = self.table[self.table.experiment != "batch_size_updates"].images  # those train on fewer by design
+        self.sizes = ", ".join(f"{size:,}" for size in sorted(set(sizes) - {original()["recipe"]["images"]}))
+
+    def rows(self, experiment: str, variant: str = "") -> pd.DataFrame:
+        rows = self.table[self.table.experiment == experiment]
+        return rows[rows.variant == variant] if variant else rows
+
+    def gain(self, whole: str, without: str, metric: str = ACC) -> Estimate | None:
+        return estimate(self.rows(whole), metric, self.table, minus=self.rows(without))
+
+    def tests(self, model: str) -> list[Test]:
+        """Return the tests of a network's runs that have the classes of the first."""
+        tests = [self.study.records[address].test for address in self.rows(model).dropna(subset="test/acc").address]
+        return [test for test in tests if test and tests[0] and test.classes == tests[0].classes]
+
+    def figure(self, name: str, content: alt.TopLevelMixin | str, words: str) -> Markup:
+        """Put a chart, or a PNG in Base64, into figures/ and return the Markdown that shows it."""
+        if isinstance(content, str):
+            name, drawn = f"{name}.png", base64.b64decode(content)
+        else:
+            if self.synthetic:
+                words, content = f"{SYNTHETIC}: {words}", content.properties(title=SYNTHETIC)
+            vl_convert.register_font_directory(str(Path(matplotlib.get_data_path(), "fonts", "ttf")))
+            svg = vl_convert.vegalite_to_svg(content.to_dict() | {"config": CONFIG, "background": "white"})
+            # Coordinates have two decimals, which hides what libraries of other machines differ in.
+            short = re.sub(r'(aria-label="[^"]*"|>[^<]*<)|(\d\.\d\d)\d+', lambda match: match[1] or match[2], svg)
+            name, drawn = f"{name}.svg", short.encode()
+        self.figures[name] = drawn
+        return Markup(f"![{literal(words)}]({FIGURES}/{name})")
+
+    def original_chart(self, kind: str, axis: str) -> Markup:
+        shown = [claim for claim in self.claims if claim.metric.endswith(kind)]
+        rows = [row(label(claim), claim.ours, claim.value, kind, claim.verdict) for claim in shown]
+        chart = forest(rows, axis, VERDICTS)
+        return self.figure(f"original_{kind}", chart, f"The original's numbers beside ours: {axis}")
+
+    def ablation_chart(self) -> Markup | None:
+        """Return what batch norm and dropout gain; None if nothing can be compared."""
+        rows = []
+        for name, (whole, without) in PARTS.items():
+            if gain := self.gain(whole, without):
+                theirs = self.theirs[whole, ACC] - self.theirs[without, ACC]
+                rows.append(row(name, gain, theirs, ACC, "gain", sign=True))
+        words = f"Gain in best validation accuracy. {'; '.join(row['tip'] for row in rows)}"
+        chart = rows and forest(rows, "gain in best validation accuracy, points", {"gain": BLUE}, 28)
+        return self.figure("ablations", chart.properties(title="What each part gains"), words) if chart else None
+
+    def curve_chart(self, experiment: str, *metrics: str) -> Markup:
+        """Return the learning curves of an experiment: gap shaded, best epoch marked; nothing without runs."""
+        rows = self.curves.merge(self.rows(experiment, experiment)[POINT]).dropna(subset=["val/loss", "val/acc"])
+        if rows.empty:
+            return Markup("")
+        means, panels = rows.groupby("epoch").mean(numeric_only=True), []
+        for metric in metrics:
+            names = {f"{stage}/{metric}": name for stage, (name, _) in STAGES.items() if f"{stage}/{metric}" in rows}
+            long = rows.melt(["seed", "epoch"], list(names), "line", "value").dropna().replace({"line": names})
+            long["value"] *= 1 if metric == "loss" else 100
+            mean = long.pivot_table("value", "epoch", "line", sort=False).reset_index()
+            best = mean[mean.epoch == means["val/acc"].idxmax()]
+            best = best.assign(tip=f"best epoch: {best.epoch.iloc[0]:.0f}, validation {best.validation.iloc[0]:.4g}")
+            everyone = self.curves[self.curves.experiment.isin(MAIN)].filter(regex=r"^(train|train_clean|val)/loss$")
+            axis, top = ("loss, nats", loss_top(everyone)) if metric == "loss" else ("accuracy, %", 100)
+            drawn = lines(long, dict(STAGES.values()), axis, top, (260, 130))
+            x, y, low = alt.X("epoch:Q"), alt.Y("validation:Q"), alt.Y2("evaluation mode:Q")
+            dot = alt.Chart(best).mark_point(filled=True, size=60, color=ORANGE, opacity=1)
+            gap = alt.Chart(mean).mark_area(color=ORANGE, opacity=0.12, aria=False).encode(x, y, low)
+            dot = dot.encode(x, y, description="tip:N")
+            panels.append(alt.layer(*([gap] if "evaluation mode" in mean else []), drawn, dot))
+        shown = [f"{stage}/{metric}" for stage in STAGES for metric in metrics if f"{stage}/{metric}" in means]
+        parts = [f"{column} {means[column].iloc[0]:.2f} to {means[column].iloc[-1]:.2f}" for column in shown]
+        words = "; ".join([f"{title(experiment)}, n = {rows.seed.nunique()}, first to last epoch", *parts])
+        name, chart = "curves" if len(metrics) > 1 else metrics[0], alt.vconcat(*panels, spacing=8)
+        return self.figure(f"{name}_{experiment}", chart.properties(title=title(experiment)), words)
+
+    def sweep_chart(self, name: str, setting: str, ways: dict[str, str], *, log: bool = True) -> Markup:
+        """Return best validation accuracy against a setting, a line per experiment, beside the original's."""
+        found = [
+            (way, x, estimate(rows, ACC, self.table))
+            for experiment, way in ways.items()
+            for x, rows in by_value(self.rows(experiment), setting).items()
+        ]
+        theirs = [claim for claim in self.claims if claim.experiment == name and not self.synthetic]
+        found += [("original", claim.varied[setting], Estimate(1, claim.value)) for claim in theirs]
+        if not found:
+            return Markup("")
+        rows = [{"x": x, **row(f"{way}, {x:g}", each, math.nan, ACC, way)} for way, x, each in found]
+        values = sorted({x for _, x, _ in found})
+        axis = alt.Axis(values=values, format="," if max(values) > 1 else "~g", grid=False)
+        scale = alt.Scale(type="log" if log else "linear", nice=False, padding=14)
+        x = alt.X("x:Q", title=title(name).partition(",")[0].lower(), scale=scale, axis=axis)
+        colour = _colour("colour", {way: LINES[way] for way, _, _ in found})
+        base = alt.Chart(pd.DataFrame(rows), width=330, height=230).encode(x, colour)
+        y = alt.Y("value:Q", title="best validation accuracy, %", scale=alt.Scale(zero=False))
+        shape = alt.condition("datum.colour === 'original'", alt.value("diamond"), alt.value("circle"))
+        chart = alt.layer(
+            base.mark_rule(strokeWidth=1.5, aria=False).encode(alt.Y("low:Q"), alt.Y2("high:Q")),
+            base.mark_line(strokeWidth=2, aria=False).encode(y),
+            base.mark_point(size=55, opacity=1, fill="white").encode(y, shape=shape, description="tip:N"),
+        )
+        words = f"Best validation accuracy against {setting}. {'; '.join(row['tip'] for row in rows)}"
+        return self.figure(name, chart, words)
+
+    def rate_chart(self) -> Markup:
+        """Return the training losses of the learning-rate sweep, by which a rate is judged too high or too low."""
+        runs = self.rows("learning_rate")
+        if runs.empty or "model.lr" not in runs:
+            return Markup("")
+        rows = self.curves.merge(runs[[*POINT, "model.lr"]]).sort_values(["model.lr", "seed", "epoch"])
+        loss = rows.get("train_clean/loss", rows["train/loss"]).fillna(rows["train/loss"])
+        rows = rows.assign(line=rows["model.lr"].map("{:g}".format), value=loss)
+        colours = dict(zip(rows.line.unique(), [*COLOURS.values()] * 9, strict=False))
+        ends = "; ".join(f"{line}: {those.value.iloc[-1]:.2f}" for line, those in rows.groupby("line", sort=False))
+        chart = lines(rows, colours, "training loss, evaluation mode", loss_top(rows[["value"]]), (330, 230))
+        return self.figure("learning_rate_loss", chart, f"Training loss over the epochs. At the end: {ends}")
+
+    def confusion_chart(self, model: str) -> Markup:
+        """Return a network's confusion matrix, all seeds together: blue what is recognised, orange what is mistaken."""
+        tests = self.tests(model)
+        summed, classes = np.sum([test.confusion_matrix for test in tests], axis=0), tests[0].classes
+        shares = pd.DataFrame(summed / np.maximum(1, summed.sum(axis=1, keepdims=True)), classes, classes)
+        cells = shares.rename_axis("true").reset_index().melt("true", var_name="other", value_name="share")
+        cells["right"] = cells.true == cells.other
+        cells["shade"] = cells.share.where(cells.right, (3 * cells.share).clip(upper=0.9))
+        cells["text"] = [f"{100 * share:.0f}" if share >= 0.005 else "" for share in cells.share]
+        cells["tip"] = [f"{true} taken for {other}: {share:.1%}" for true, other, share in cells.iloc[:, :3].to_numpy()]
+        x, y = alt.X("other:N", sort=None, title="taken for", axis=alt.Axis(labelAngle=-45)), alt.Y("true:N", sort=None)
+        base = alt.Chart(cells, width=alt.Step(25), height=alt.Step(21)).encode(x, y)
+        colour = alt.condition("datum.right", alt.value(BLUE), alt.value(ORANGE))
+        shade, text = alt.Opacity("shade:Q", scale=None), base.mark_text(color=INK, fontSize=10, aria=False)
+        chart = alt.layer(base.mark_rect().encode(shade, color=colour, description="tip:N"), text.encode(text="text:N"))
+        mistaken = shares.to_numpy() * (1 - np.eye(len(classes)))
+        true, other = (classes[i] for i in np.unravel_index(mistaken.argmax(), mistaken.shape))
+        name = f"{model.upper()}, n = {len(tests)}"
+        words = f"{np.trace(summed) / summed.sum():.1%} are recognised; "
+        words += f"most often {true} is taken for {other} ({mistaken.max():.1%})."
+        return self.figure(f"confusion_{model}", chart.properties(title=name), f"Confusion matrix, {name}: {words}")
+
+    def spark(self, experiment: str, variant: str) -> Markup:
+        """Return the loss curves of one setting without axes: blue training, orange validation images."""
+        rows = self.curves.merge(self.rows(experiment, variant)[POINT])
+        clean = "train_clean/loss" if "train_clean/loss" in rows else "train/loss"
+        long = rows.groupby("epoch", as_index=False)[[clean, "val/loss"]].mean().melt("epoch", var_name="line")
+        colour = alt.Color("line:N", legend=None, scale=alt.Scale(domain=[clean, "val/loss"], range=[BLUE, ORANGE]))
+        x, y = alt.X("epoch:Q", axis=None), alt.Y("value:Q", axis=None, scale=alt.Scale(zero=False))
+        line = alt.Chart(long, width=96, height=26).mark_line(strokeWidth=1.6, aria=False).encode(x, y, colour)
+        stem = re.sub(r"\W+", "_", f"spark_{experiment}" if variant == experiment else f"spark_{experiment}_{variant}")
+        return self.figure(stem, alt.layer(line), f"loss of {title(experiment, variant)}")
 
 
 def row(
-    name: str, found: Estimate | None, original: float | None, metric: str, colour: str, *, sign: bool = False
+    name: str, found: Estimate | None, original: float, metric: str, colour: str, *, sign: bool = False
 ) -> dict[str, Any]:
-    """Return an estimate beside the original as a row of `forest` or `sweep`, with the words for a pointer."""
+    """Return an estimate beside the original (NaN: none) as a row of a chart, with the words for a pointer."""
     words = f"{name}: {number(found and found.mean, metric, sign=sign)}"
-    words += f" ({between(found, metric, sign=sign)}, n = {found.n})" if found and found.low is not None else ""
-    words += f", original {number(original, metric, sign=sign)}" if original is not None else ""
-    scale, ends = 100 if metric.endswith("acc") else 1, (found.mean, found.low, found.high) if found else (None,) * 3
-    scaled = [None if end is None else end * scale for end in (*ends, original)]
-    shown = dict(zip(("value", "low", "high", "original"), scaled, strict=True))
-    return {"row": name, "colour": colour, "tip": words, "pooled": bool(found and found.pooled), **shown}
+    words += f" ({between(found, metric, sign=sign)}, n = {found.n})" if found and found.ends else ""
+    words += "" if math.isnan(original) else f", original {number(original, metric, sign=sign)}"
+    low, high = (found.ends if found else []) or [math.nan] * 2
+    shown = {"value": found.mean if found else math.nan, "low": low, "high": high, "original": original}
+    scaled = {key: value * (100 if metric.endswith("acc") else 1) for key, value in shown.items()}
+    return {"row": name, "colour": colour, "tip": words, "pooled": bool(found and found.pooled), **scaled}
 
 
 def forest(rows: list[dict[str, Any]], x: str, colours: dict[str, str], step: int = 17) -> Chart:
@@ -69,84 +244,42 @@ def forest(rows: list[dict[str, Any]], x: str, colours: dict[str, str], step: in
     )
 
 
-def sweep(rows: list[dict[str, Any]], x: str, *, log: bool) -> Chart:
-    """Draw best validation accuracy against a setting `x` of the rows, with intervals and a line per colour."""
-    values, lines = sorted({row["x"] for row in rows}), {row["colour"]: LINES[row["colour"]] for row in rows}
-    axis = alt.Axis(values=values, format="," if max(values) > 1 else "~g", grid=False)
-    scale = alt.Scale(type="log" if log else "linear", nice=False, padding=14)
-    base = alt.Chart(pd.DataFrame(rows), width=330, height=230)
-    base = base.encode(alt.X("x:Q", title=x, scale=scale, axis=axis), _colour("colour", lines))
-    y = alt.Y("value:Q", title="best validation accuracy, %", scale=alt.Scale(zero=False))
-    shape = alt.condition("datum.colour === 'original'", alt.value("diamond"), alt.value("circle"))
-    return alt.layer(
-        base.mark_rule(strokeWidth=1.5, aria=False).encode(alt.Y("low:Q"), alt.Y2("high:Q")),
-        base.mark_line(strokeWidth=2, aria=False).encode(y),
-        base.mark_point(size=55, opacity=1, fill="white").encode(y, shape=shape, description="tip:N"),
-    )
-
-
 def lines(rows: pd.DataFrame, colours: dict[str, str], y: str, top: float, size: tuple[int, int]) -> Chart:
     """Draw `value` over the epochs, of each `line` the mean over seeds, and faint the seeds."""
     seeds = rows.assign(tip=rows.line + ", seed " + rows.seed.astype(str))
     mean = rows.groupby(["line", "epoch"], as_index=False, sort=False).value.mean()
     axis, x = alt.Axis(tickCount=5, grid=False), alt.Scale(domain=[1, max(2, int(rows.epoch.max()))], nice=False)
     colour = _colour("line", {name: colours[name] for name in rows.line.unique()})
-    layers = []
+    value = alt.Y("value:Q", title=y, scale=alt.Scale(domain=[0, top], clamp=True, nice=False))
+    layers, across = [], alt.X("epoch:Q", axis=axis, scale=x)
     for each, width in ((seeds, 0.8), (mean.assign(tip=mean.line), 2.2))[rows.seed.nunique() == 1 :]:
         line = alt.Chart(each, width=size[0], height=size[1]).mark_line(strokeWidth=width)
-        value = alt.Y("value:Q", title=y, scale=alt.Scale(domain=[0, top], clamp=True, nice=False))
-        across = alt.X("epoch:Q", axis=axis, scale=x)
         layers.append(line.encode(across, value, colour, detail="tip:N", description="tip:N"))
     return alt.layer(*layers)
-
-
-def curves(rows: pd.DataFrame, metric: str, top: float) -> Chart:
-    """Draw the loss or accuracy of one setting's rows of `tables.curves`: gap shaded, best epoch marked."""
-    names = {f"{stage}/{metric}": name for stage, (name, _) in STAGES.items() if f"{stage}/{metric}" in rows}
-    long = rows.melt(["seed", "epoch"], list(names), "line", "value").dropna().replace({"line": names})
-    long["value"] *= 1 if metric == "loss" else 100
-    mean = long.pivot_table("value", "epoch", "line", sort=False).reset_index()
-    best = mean[mean.epoch == rows.groupby("epoch")["val/acc"].mean().idxmax()]
-    best = best.assign(tip=f"best epoch: {best.epoch.iloc[0]:.0f}, validation {best.validation.iloc[0]:.4g}")
-    drawn = lines(long, dict(STAGES.values()), "loss, nats" if metric == "loss" else "accuracy, %", top, (260, 130))
-    x, y = alt.X("epoch:Q"), alt.Y("validation:Q")
-    dot = alt.Chart(best).mark_point(filled=True, size=60, color=ORANGE, opacity=1).encode(x, y, description="tip:N")
-    gap = alt.Chart(mean).mark_area(color=ORANGE, opacity=0.12, aria=False).encode(x, y, alt.Y2("evaluation mode:Q"))
-    return alt.layer(*([gap] if "evaluation mode" in mean else []), drawn, dot)
-
-
-def spark(rows: pd.DataFrame) -> Chart:
-    """Draw the loss curves of one setting without axes: blue training, orange validation images."""
-    clean = "train_clean/loss" if "train_clean/loss" in rows else "train/loss"
-    long = rows.groupby("epoch", as_index=False)[[clean, "val/loss"]].mean().melt("epoch", var_name="line")
-    colour = alt.Color("line:N", legend=None, scale=alt.Scale(domain=[clean, "val/loss"], range=[BLUE, ORANGE]))
-    y = alt.Y("value:Q", axis=None, scale=alt.Scale(zero=False))
-    return alt.layer(
-        alt.Chart(long, width=96, height=26)
-        .mark_line(strokeWidth=1.6, aria=False)
-        .encode(alt.X("epoch:Q", axis=None), y, colour)
-    )
-
-
-def confusion(shares: pd.DataFrame) -> Chart:
-    """Draw a confusion matrix of fractions: blue what is recognised, orange what is mistaken."""
-    cells = shares.rename_axis("true").reset_index().melt("true", var_name="other", value_name="share")
-    cells["right"] = cells.true == cells.other
-    cells["shade"] = cells.share.where(cells.right, (3 * cells.share).clip(upper=0.9))
-    cells["text"] = [f"{100 * share:.0f}" if share >= 0.005 else "" for share in cells.share]
-    cells["tip"] = [f"{true} taken for {other}: {share:.1%}" for true, other, share in cells.iloc[:, :3].to_numpy()]
-    base = alt.Chart(cells, width=alt.Step(25), height=alt.Step(21)).encode(
-        alt.X("other:N", sort=None, title="taken for", axis=alt.Axis(labelAngle=-45)), alt.Y("true:N", sort=None)
-    )
-    colour = alt.condition("datum.right", alt.value(BLUE), alt.value(ORANGE))
-    shade, text = alt.Opacity("shade:Q", scale=None), base.mark_text(color=INK, fontSize=10, aria=False)
-    return alt.layer(base.mark_rect().encode(shade, color=colour, description="tip:N"), text.encode(text="text:N"))
 
 
 def loss_top(losses: pd.DataFrame) -> float:
     """Return the top of a loss axis: the highest loss rounded up to a half, but for what has diverged."""
     highest = float(losses.where(losses <= DIVERGED).max().max())
     return DIVERGED if math.isnan(highest) else max(0.5, math.ceil(2 * highest) / 2)
+
+
+def title(experiment: str, variant: str = "") -> str:
+    """Return `CNN without dropout`, `Dropout rate: dropout=0.2`; of an experiment that is not known its name."""
+    name = TITLES.get(experiment, experiment)
+    if experiment in MAIN:
+        name = experiment[:3].upper() + experiment[3:].replace("_no_", " without ").replace("_", " ")
+    # Numbers of many digits are shortened, and a line may break behind a comma.
+    short = re.sub(r"\d*\.\d{5,}", lambda match: f"{float(match[0]):.4g}", variant).replace(",", ", ")
+    return f"{name}: {short}" if variant not in ("", experiment) else name
+
+
+def label(claim: Claim) -> str:
+    """Return `CNN: best validation accuracy`, `Dropout rate: dropout 0.2`."""
+    name = " ".join(WORDS.get(part, part) for part in claim.metric.split("/"))
+    for setting, value in claim.varied.items():
+        name = f"{setting.rpartition('.')[2].replace('_', ' ')} {value:g}"
+    return f"{title(claim.experiment)}: {name}"
 
 
 def _colour(field: str, colours: dict[str, str]) -> alt.Color:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -21,15 +21,13 @@ RISE = 0.03  # of the lowest validation loss: a CNN that has converged goes up a
 STILL, SLIGHT = 0.05, 0.01
 WIDE = 0.10  # of a gap in accuracy, which 5,000 and 10,000 images tell to 0.01 or so
 KNOWN = 0.8  # accuracy on training images
-LOSSES = ("train", "clean")  # as trained and in evaluation mode
 EARLY = 0.8  # of the epochs: where the best accuracy comes later, stopping earlier saves little and may cost some
 
 REGULARISE = "more dropout (--model.dropout), weight decay (--model.weight_decay 1e-4), --data.augment flip-shift"
 LARGER = "a larger network (--model.channels of a CNN, --model.width of an MLP)"
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(NamedTuple):
     """What a run's curves show. Gaps are in accuracy, training minus validation images, both in evaluation mode."""
 
     verdict: str  # of the first rule of report.md.j2 that holds
@@ -44,22 +42,49 @@ class Diagnosis:
 
 
 def diagnose(curve: pd.DataFrame) -> Diagnosis:
-    """Return the verdict on a run's curves.
+    """Return the verdict on a run's curves: a row per epoch, at least one, as in metrics.csv.
 
-    Args:
-        curve: A row per epoch, at least one, as in metrics.csv. Where `train_clean/*` is missing, `train/*` stands in,
-            which dropout makes worse than it is.
+    Where `train_clean/*` is missing, `train/*` stands in, which dropout makes worse than it is.
     """
     curve = curve.reset_index(drop=True)
     for name, worst in (("loss", math.inf), ("acc", 0.0)):  # what is not a number was not learnt
         trained = curve[f"train/{name}"].fillna(worst)
         curve[f"clean/{name}"] = curve.get(f"train_clean/{name}", trained).fillna(trained)
         curve[f"val/{name}"] = curve[f"val/{name}"].fillna(worst)
-    jumps, gap, val = _jumps(curve), curve["clean/acc"] - curve["val/acc"], curve["val/loss"]
-    best = int(curve["val/acc"].argmax())
-    ends = float(gap.iloc[best]), float(gap.iloc[-1]), float(val.iloc[-1]) - float(val.min())
-    verdict, why = _verdict(curve, jumps)
-    return Diagnosis(verdict, why, int(curve.epoch.iloc[best]), *ends, len(curve), float(curve.lr.max()), jumps)
+    losses = curve[["train/loss", "clean/loss"]]
+    learnt, steps = (GUESSING - losses.cummin().shift()).clip(lower=0), losses.diff()
+    jumps = int((steps > JUMP * learnt).any(axis=1).sum())  # of either loss
+    restless = steps.clip(lower=0).sum() > TAKEN_BACK * -steps.clip(upper=0).sum()
+    val, epochs = curve["val/loss"], len(curve)
+    best, lowest, last = curve.iloc[int(curve["val/acc"].argmax())], curve.iloc[int(val.argmin())], curve.iloc[-1]
+    fifth = max(2, epochs // 5)
+    fall = float(val.iloc[-2 * fifth : -fifth].mean()) - float(val.iloc[-fifth:].mean())
+    if best["val/acc"] < DULL:
+        verdict = "not learning"
+        why = f"The best validation accuracy is {best['val/acc']:.1%}; guessing has 10%."
+    elif epochs < SHORTEST:
+        verdict, why = "too short", f"Epochs: {epochs}."
+    elif jumps >= max(TWICE, OFTEN * (epochs - 1)) and restless.any():
+        verdict = "learning rate too high"
+        why = f"The loss on training images jumps in {jumps} of {epochs - 1} epochs."
+    elif last["val/loss"] > (1 + RISE) * lowest["val/loss"] and last["clean/loss"] < lowest["clean/loss"]:
+        verdict = "overfitting"
+        why = (
+            f"The validation loss rose from {lowest['val/loss']:.2f} in epoch {lowest.epoch:.0f}, its lowest, to "
+            f"{last['val/loss']:.2f}, while the loss on training images fell from {lowest['clean/loss']:.2f} to "
+            f"{last['clean/loss']:.2f}."
+        )
+    elif fall > max(STILL * (min(val[0], GUESSING) - val.min()), SLIGHT * last["val/loss"]):
+        verdict = "still learning"
+        why = f"The last fifth of the epochs lowered the validation loss by {fall:.3f} more."
+    else:
+        train, known = last["clean/acc"], last["val/acc"]
+        verdict = "overfitting begins" if train - known > WIDE else "underfitting" if train < KNOWN else "balanced"
+        why = f"{train:.1%} of training and {known:.1%} of validation images are recognised."
+        why = f"The validation loss is flat; {why}"
+    at_best, at_end = (float(row["clean/acc"] - row["val/acc"]) for row in (best, last))
+    rise, lr = float(last["val/loss"]) - float(val.min()), float(curve.lr.max())
+    return Diagnosis(verdict, why, int(best.epoch), at_best, at_end, rise, epochs, lr, jumps)
 
 
 def summarize(seeds: Sequence[Diagnosis]) -> tuple[str, str]:
@@ -85,52 +110,3 @@ def summarize(seeds: Sequence[Diagnosis]) -> tuple[str, str]:
         "balanced": f"{LARGER} together with --data.augment flip-shift",
     }[verdict]
     return verdict if len(counts) == 1 else ", ".join(f"{name} ({n} of {len(seeds)})" for name, n in counts), advice
-
-
-def _verdict(curve: pd.DataFrame, jumps: int) -> tuple[str, str]:
-    best = curve["val/acc"].max()
-    if best < DULL:
-        return "not learning", f"The best validation accuracy is {best:.1%}; guessing has 10%."
-    if len(curve) < SHORTEST:
-        return "too short", f"Epochs: {len(curve)}."
-    if jumps >= max(TWICE, OFTEN * (len(curve) - 1)) and any(_restless(curve[f"{name}/loss"]) for name in LOSSES):
-        return "learning rate too high", f"The loss on training images jumps in {jumps} of {len(curve) - 1} epochs."
-    return _overfitting(curve) or _still_learning(curve["val/loss"]) or _flat(curve.iloc[-1])
-
-
-def _overfitting(curve: pd.DataFrame) -> tuple[str, str] | None:
-    lowest, last = curve.iloc[int(curve["val/loss"].argmin())], curve.iloc[-1]
-    if last["val/loss"] <= (1 + RISE) * lowest["val/loss"] or last["clean/loss"] >= lowest["clean/loss"]:
-        return None
-    return "overfitting", (
-        f"The validation loss rose from {lowest['val/loss']:.2f} in epoch {lowest.epoch:.0f}, its lowest, to "
-        f"{last['val/loss']:.2f}, while the loss on training images fell from {lowest['clean/loss']:.2f} to "
-        f"{last['clean/loss']:.2f}."
-    )
-
-
-def _still_learning(val: pd.Series) -> tuple[str, str] | None:
-    fifth = max(2, len(val) // 5)
-    fall = float(val.iloc[-2 * fifth : -fifth].mean()) - float(val.iloc[-fifth:].mean())
-    if fall <= max(STILL * (min(val.iloc[0], GUESSING) - val.min()), SLIGHT * val.iloc[-1]):
-        return None
-    return "still learning", f"The last fifth of the epochs lowered the validation loss by {fall:.3f} more."
-
-
-def _flat(last: pd.Series) -> tuple[str, str]:
-    train, val = last["clean/acc"], last["val/acc"]
-    why = f"The validation loss is flat; {train:.1%} of training and {val:.1%} of validation images are recognised."
-    return "overfitting begins" if train - val > WIDE else "underfitting" if train < KNOWN else "balanced", why
-
-
-def _restless(losses: pd.Series) -> bool:
-    """Return whether the rises take back much of what the falls gain."""
-    steps = losses.diff()
-    return bool(steps.clip(lower=0).sum() > TAKEN_BACK * -steps.clip(upper=0).sum())
-
-
-def _jumps(curve: pd.DataFrame) -> int:
-    """Return in how many epochs one of the losses takes back some of what was learnt."""
-    losses = pd.DataFrame({name: curve[f"{name}/loss"] for name in LOSSES})
-    learnt = (GUESSING - losses.cummin().shift()).clip(lower=0)
-    return int((losses.diff() > JUMP * learnt).any(axis=1).sum())

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
-from cifar_lightning.report.statistics import Estimate, estimate
+from cifar_lightning.report.statistics import Estimate
 
 MINUS, NOTHING = "\u2212", "\u2013"  # the latter where a number is missing
 TONES = {"reproduced": "good", "supported": "good", "not reproduced": "bad", "not supported": "bad", "open": "open"}
@@ -54,10 +54,10 @@ def number(value: Any, metric: str = "", *, sign: bool = False, digits: int = -1
 
 def between(found: Estimate | None, metric: str, *, sign: bool = False) -> str:
     """Return `75.44% to 78.30% (pooled SD)`."""
-    if found is None or found.low is None:
+    if found is None or found.half is None:
         return NOTHING
-    pooled = " (pooled SD)" if found.pooled else ""
-    return f"{number(found.low, metric, sign=sign)} to {number(found.high, metric, sign=sign)}{pooled}"
+    ends = " to ".join(number(end, metric, sign=sign) for end in found.ends)
+    return ends + (" (pooled SD)" if found.pooled else "")
 
 
 def effect(found: Estimate | None, metric: str) -> Markup:
@@ -66,22 +66,19 @@ def effect(found: Estimate | None, metric: str) -> Markup:
     return Markup(f"{number(found and found.mean, metric, sign=True)} | {between(found, metric, sign=True)} | {answer}")
 
 
-def linked(text: str, rows: pd.DataFrame) -> Markup:
-    """Return a number that leads to its run in the page; by their seeds to each, if it is made of several."""
-    links = [(f"s{seed}", f"#run-{address[:8]}") for seed, address in zip(rows.seed, rows.address, strict=True)]
-    if len(links) == 1:
-        return Markup(f"[{literal(text)}]({links[0][1]})")
-    return Markup(" ").join([literal(text), *(Markup(f"[{seed}]({anchor})") for seed, anchor in links)])
+def seeds(rows: pd.DataFrame) -> Markup:
+    """Return a link to each run's row in the page, by its seed."""
+    links = (f" [s{seed}](#run-{address[:8]})" for seed, address in zip(rows.seed, rows.address, strict=True))
+    return Markup("".join(links))
 
 
 def measured(rows: pd.DataFrame, metric: str, digits: int = -1) -> Markup:
     """Return `55.50% ± 0.12`, mean and standard deviation of the runs that have a metric, with links to them."""
-    found = estimate(rows, metric, rows) if metric in rows else None
-    if found is None:
-        return Markup(NOTHING)
-    sd = number(found.sd, metric, digits=digits).removesuffix("%")
-    text = number(found.mean, metric, digits=digits) + (f" ± {sd}" if found.sd is not None else "")
-    return linked(text, rows[rows[metric].notna()])
+    rows = rows[rows[metric].notna()]
+    mean, sd = (number(each, metric, digits=digits) for each in (rows[metric].mean(), rows[metric].std()))
+    if len(rows) > 1:
+        return Markup(f"{mean} ± {sd.removesuffix('%')}") + seeds(rows)
+    return Markup(f"[{mean}](#run-{rows.address.iloc[0][:8]})" if len(rows) else NOTHING)
 
 
 def to_html(markdown: str, figures: dict[str, bytes], colours: dict[str, str]) -> tuple[str, list[tuple[str, str]]]:

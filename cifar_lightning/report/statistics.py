@@ -7,15 +7,19 @@ interval of an accuracy is narrower than its images allow, and two seeds that ag
 
 import math
 from dataclasses import dataclass
+from functools import reduce
+from operator import sub
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from cifar_lightning.report.curve_diagnosis import diagnose
 from cifar_lightning.results import tables
 from cifar_lightning.results.records import Study
 
 MAIN = ("cnn", "cnn_no_batch_norm", "cnn_no_dropout", "mlp", "mlp_no_batch_norm", "mlp_no_dropout")
+ACC = "best_val/acc"
 POINT = ["experiment", "variant", "seed"]
 NORMAL = 1.96  # the 97.5% quantile where the standard deviation is known
 # That an accuracy is measured on. Records hold no predictions, so differences can't be paired by image: their floor is
@@ -32,85 +36,73 @@ class Estimate:
     n: int  # seeds
     mean: float
     sd: float | None = None  # seed-to-seed standard deviation, of n - 1
-    low: float | None = None
-    high: float | None = None
+    half: float | None = None  # of the width of the interval
     pooled: bool = False  # whether the interval is made of the pooled SD of other settings, n being 1
+
+    @property
+    def ends(self) -> list[float]:
+        return [] if self.half is None else [self.mean - self.half, self.mean + self.half]
 
     @property
     def excludes_zero(self) -> bool | None:
         """Whether the interval excludes 0; None without one."""
-        return None if self.low is None or self.high is None else self.low > 0 or self.high < 0
+        return None if self.half is None else abs(self.mean) > self.half
 
     def minus(self, other: "Estimate") -> "Estimate":
         """Return the difference of estimates of different networks, whose intervals add in quadrature."""
-        n, mean, pooled = min(self.n, other.n), self.mean - other.mean, self.pooled or other.pooled
-        if self.low is None or self.high is None or other.low is None or other.high is None:
-            return Estimate(n, mean, pooled=pooled)
-        half = math.hypot(self.high - self.low, other.high - other.low) / 2
-        return Estimate(n, mean, None, mean - half, mean + half, pooled)
+        half = None if self.half is None or other.half is None else math.hypot(self.half, other.half)
+        return Estimate(min(self.n, other.n), self.mean - other.mean, None, half, self.pooled or other.pooled)
 
 
 def finished(study: Study) -> pd.DataFrame:
     """Return the rows of `runs` that are done, with more columns; what is not finite is missing.
 
     `gap/acc` is the generalization gap of the last epoch, `eval_lead` what evaluation mode gains on training images
-    there, `epoch_times` the seconds of each epoch and `seconds` their sum, `images` and `steps` those of an epoch.
+    there, `epoch_times` the seconds of each epoch and `seconds` their sum, `images` and `steps` those of an epoch,
+    `diagnosis` what the curves show and `verdict` its verdict.
     """
-    table, curves = tables.runs(study), tables.curves(study)
-    names = [*POINT, "epoch_seconds", "gap/acc", "train_clean/acc", "train/acc"]
-    grouped = curves.reindex(columns=names).groupby(POINT, sort=False)
-    last = grouped.last().assign(seconds=grouped.epoch_seconds.sum(), epoch_times=grouped.epoch_seconds.agg(list))
-    last["eval_lead"] = last["train_clean/acc"] - last["train/acc"]
-    table = table.join(last[["gap/acc", "eval_lead", "seconds", "epoch_times"]], on=POINT)
+    table, curves = tables.runs(study), dict(list(tables.curves(study).groupby(POINT)))
+    table = table[(table.status == "done") & (table.epochs > 0)].replace([np.inf, -np.inf], np.nan)
+    table = table.reset_index(drop=True)
+    table["gap/acc"] = table["train_clean/acc"] - table["val/acc"]
+    table["eval_lead"] = table["train_clean/acc"] - table["train/acc"]
     for name, field in (("images", "images_per_epoch"), ("steps", "steps_per_epoch"), ("source", "source")):
         table[name] = [getattr(study.records[address], field) for address in table.address]
-    table = table[(table.status == "done") & (table.epochs > 0)].reset_index(drop=True)
-    return table.replace([np.inf, -np.inf], np.nan)
-
-
-def pooled_sd(table: pd.DataFrame, metric: str) -> tuple[float, int] | None:
-    """Return the seed-to-seed standard deviation pooled over main runs and ablations, and its degrees of freedom.
-
-    Each setting varies around its own mean; variances are weighted by their degrees of freedom. What is measured on one
-    network stands for the other. None if no setting has several seeds.
-    """
-    groups = table[table.experiment.isin(MAIN)].groupby(POINT[:2])[metric]
-    df = (groups.count() - 1).clip(lower=0)
-    return (math.sqrt((groups.var() * df).sum() / df.sum()), int(df.sum())) if df.sum() else None
+    runs = [curves[key] for key in table[POINT].itertuples(index=False, name=None)]
+    table["epoch_times"] = [list(run.epoch_seconds) for run in runs]
+    table["seconds"] = table.epoch_times.map(sum).astype(float)
+    table["diagnosis"] = [diagnose(run) for run in runs]
+    table["verdict"] = [each.verdict for each in table.diagnosis]
+    return table
 
 
 def estimate(
     rows: pd.DataFrame, metric: str, table: pd.DataFrame, minus: pd.DataFrame | None = None, *, one_more: bool = False
 ) -> Estimate | None:
-    """Return a metric's mean over seeds with its interval; None without a run that has it.
+    """Return a metric's mean over the runs of a setting with its interval; None without a run that has it.
 
-    Args:
-        rows: Runs of one setting.
-        metric: A column.
-        table: All runs, for the pooled SD where there is one seed.
-        minus: Runs of another setting, whose metric is taken off seed by seed.
-        one_more: Whether the interval is that of one more run, such as the original's.
+    `table` has all runs, for the pooled SD where there is one seed. The metric of `minus`, runs of another setting, is
+    taken off seed by seed. With `one_more` the interval is that of one more run, such as the original's.
     """
-    found, images = _by_seed(rows, metric), image_variance(rows, metric)
-    if minus is not None:
-        found, images = (found - _by_seed(minus, metric)).dropna(), images + image_variance(minus, metric)
-    n, mean, sd = len(found), float(found.mean()), float(found.std()) if len(found) > 1 else None
-    noise = pooled_sd(table, metric) if sd is None else (sd, n - 1)
-    if not n or noise is None:
+    sides = [rows] if minus is None else [rows, minus]
+    found = reduce(sub, (side.groupby("seed")[metric].last().dropna().astype(float) for side in sides)).dropna()
+    n, mean, sd, noise, df = len(found), float(found.mean()), None, math.nan, len(found) - 1
+    if n > 1:
+        sd = noise = float(found.std())
+    else:
+        # Each setting of the main runs and ablations varies around its own mean; variances are weighted by their
+        # degrees of freedom. What is measured on one network stands for the other.
+        groups = table[table.experiment.isin(MAIN)].groupby(POINT[:2])[metric]
+        free = (groups.count() - 1).clip(lower=0)
+        df = int(free.sum())
+        noise = math.sqrt((groups.var() * free).sum() / df) if df else math.nan
+    if not n or math.isnan(noise):
         return Estimate(n, mean) if n else None
     # The pooled SD is that of single runs, of which a difference has two.
     variances = 1 / n + one_more + (sd is None and minus is not None)
-    seeds = float(stats.t.ppf(0.975, noise[1])) * noise[0] * math.sqrt(variances)
+    seeds = float(stats.t.ppf(0.975, df)) * noise * math.sqrt(variances)
+    shares = [(part, side[part].mean()) for side in sides for part in PARTS.get(metric, (metric,)) if part in IMAGES]
+    images = sum(p * (1 - p) / IMAGES[part] for part, p in shares if 0 < p < 1)
     floor = NORMAL * math.sqrt(images * (1 + one_more))
     half = math.hypot(seeds, floor) if one_more and metric in OTHER_IMAGES else max(seeds, floor)
-    return Estimate(n, mean, sd, mean - half, mean + half, pooled=sd is None)
-
-
-def image_variance(rows: pd.DataFrame, metric: str) -> float:
-    """Return the binomial variance that an accuracy has by its images; 0 of losses and times."""
-    means = {part: rows[part].mean() for part in PARTS.get(metric, (metric,)) if part in IMAGES}
-    return float(sum(p * (1 - p) / IMAGES[part] for part, p in means.items() if 0 < p < 1))
-
-
-def _by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:
-    return rows.groupby("seed")[metric].last().dropna().astype(float)
+    return Estimate(n, mean, sd, half, pooled=sd is None)

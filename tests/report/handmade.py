@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,58 +22,41 @@ from PIL import Image
 from cifar_lightning.results import store
 from cifar_lightning.results.records import Mistake, Plan, Point, Record, Study, Test
 
+NOWHERE = Path("nowhere")  # of studies that are not written
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 SETTINGS = {"model.batch_norm": True, "model.dropout": 0.5, "model.lr": 0.001, "data.batch_size": 100}
 ENVIRONMENT = {"torch": "2.15.0", "machine": "a machine", "threads": 2, "commit": "c0ffee", "data": "da7a"}
 # What each experiment varies; those that are not named here vary nothing.
 VARIED = {"batch_size": ["data.batch_size"], "batch_size_updates": ["data.batch_size"], "dropout": ["model.dropout"]}
 VARIED |= {"batch_size_scaled": ["data.batch_size", "model.lr"], "learning_rate": ["model.lr"]}
-DEFAULTS = {
-    "train/loss": 1.0,
-    "train/acc": 0.6,
-    "val/loss": 1.1,
-    "val/acc": 0.55,
-    "train_clean/loss": 0.9,
-    "train_clean/acc": 0.65,
-    "epoch_seconds": 10.0,
-    "lr": 0.001,
-}
+DEFAULTS = {"train/loss": 1.0, "train/acc": 0.6, "train_clean/loss": 0.9, "train_clean/acc": 0.65}
+DEFAULTS |= {"val/loss": 1.1, "val/acc": 0.55, "epoch_seconds": 10.0, "lr": 0.001}
+NAMES = {"seconds": "epoch_seconds", "clean_loss": "train_clean/loss", "clean_acc": "train_clean/acc"}
+COMMAND = "python -m cifar_lightning study --config configs/study.yaml"
 
 Course = float | Sequence[float]
 
 
 def curve(epochs: int, **courses: Course) -> list[dict[str, float]]:
     """Return rows as in metrics.csv: `val_acc=0.5`, or (first, last) with a straight line between, or all of them."""
-    names = {"seconds": "epoch_seconds", "clean_loss": "train_clean/loss", "clean_acc": "train_clean/acc"}
-    given = {names.get(name, name.replace("_", "/")): course for name, course in courses.items()}
-    metrics = {name: _values(course, epochs) for name, course in {**DEFAULTS, **given}.items()}
-    rows = [{"epoch": i + 1.0, **{name: values[i] for name, values in metrics.items()}} for i in range(epochs)]
-    for row in rows:
-        row["gap/loss"] = row["val/loss"] - row["train_clean/loss"]
-        row["gap/acc"] = row["train_clean/acc"] - row["val/acc"]
+    rows = [{"epoch": i + 1.0} for i in range(epochs)]
+    given = {NAMES.get(name, name.replace("_", "/")): course for name, course in courses.items()}
+    for name, course in {**DEFAULTS, **given}.items():
+        each = [course] * epochs if isinstance(course, float | int) else course
+        values = each if len(each) == epochs else np.linspace(each[0], each[1], epochs)
+        for row, value in zip(rows, values, strict=True):
+            row[name] = float(value)
     return rows
-
-
-def _values(course: Course, epochs: int) -> list[float]:
-    if isinstance(course, float | int):
-        return [float(course)] * epochs
-    first, last = (course[0], course[-1]) if len(course) == 2 else (0, 0)
-    return list(course) if len(course) == epochs else [float(x) for x in np.linspace(first, last, epochs)]
 
 
 def outcome(acc: float, *, loss: float = 1.0, mistakes: int = 1) -> Test:
     """Return a test of 1,000 images per class, as many recognised in each; the others are taken for the next class."""
-    right = round(1000 * acc)
+    right, file = round(1000 * acc), io.BytesIO()
     matrix = np.eye(10, dtype=int) * right + np.roll(np.eye(10, dtype=int), 1, axis=1) * (1000 - right)
-    shown = [Mistake(image=i, true="cat", predicted="dog", probability=0.99, png=_png()) for i in range(mistakes)]
-    return Test(loss=loss, acc=acc, classes=CLASSES, confusion_matrix=matrix.tolist(), mistakes=shown)
-
-
-@cache
-def _png() -> str:
-    file = io.BytesIO()
     Image.new("RGB", (32, 32), "gray").save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    png = base64.b64encode(file.getvalue()).decode()
+    shown = [Mistake(image=i, true="cat", predicted="dog", probability=0.99, png=png) for i in range(mistakes)]
+    return Test(loss=loss, acc=acc, classes=CLASSES, confusion_matrix=matrix.tolist(), mistakes=shown)
 
 
 def record(
@@ -118,30 +100,28 @@ def study(
     epochs: Mapping[str, int] | None = None,
     pending: Mapping[str, Sequence[int]] | None = None,
 ) -> Study:
-    """Return a study in memory.
+    """Return a study in memory; the same record may stand in several experiments.
 
     Args:
         folder: Its own. Nothing is written there: `write` does that.
-        experiments: The records of each. The same record may stand in several.
+        experiments: The records of each.
         epochs: How many count, of an experiment whose runs went on for longer.
         pending: Seeds of an experiment that were not run.
     """
-    points: list[Point] = []
-    found: dict[str, Record] = {}
+    points, found = list[Point](), dict[str, Record]()
     for experiment, each in ((name, each) for name, those in experiments.items() for each in those):
         length = (epochs or {}).get(experiment, len(each.rows) if each.status == "done" else 50)
         varied = {name: each.settings[name] for name in VARIED.get(experiment, ())}
         words = ",".join(f"{name.rpartition('.')[2]}={json.dumps(value)}" for name, value in varied.items())
-        points.append(_point(experiment, words or experiment, varied, each.seed, length, each.address))
+        points.append(_point(experiment, words or experiment, each.seed, length, each.address, varied))
         name = ",".join(filter(None, (words, f"seed={each.seed}")))
         found.setdefault(each.address, replace(each, folder=f"{experiment}/{name}"))
     for experiment, seeds in (pending or {}).items():
-        points += [_point(experiment, experiment, {}, seed, 50, f"pending-{experiment}-{seed}") for seed in seeds]
-    command = "python -m cifar_lightning study --config configs/study.yaml"
-    return Study(Plan(command=command, points=points), found, folder)
+        points += [_point(experiment, experiment, seed, 50, f"pending-{experiment}-{seed}", {}) for seed in seeds]
+    return Study(Plan(command=COMMAND, points=points), found, folder)
 
 
-def _point(experiment: str, variant: str, varied: dict[str, Any], seed: int, epochs: int, address: str) -> Point:
+def _point(experiment: str, variant: str, seed: int, epochs: int, address: str, varied: dict[str, Any]) -> Point:
     return Point(experiment=experiment, variant=variant, varied=varied, seed=seed, epochs=epochs, address=address)
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,18 @@ import pytest
 from cifar_lightning.errors import InputError
 from cifar_lightning.report.command import report
 from cifar_lightning.results import store
+from cifar_lightning.results.records import Record
 from cifar_lightning.utils import files
 from tests.report import handmade
 from tests.report.handmade import curve, outcome, record
 
 
+def written(folder: Path, *runs: Record) -> Path:
+    return handmade.write(handmade.study(folder, {"other": list(runs or [record(curve(2))])}))
+
+
 def test_it_says_where_the_report_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = handmade.write(handmade.study(tmp_path / "study", {"other": [record(curve(2))]}))
+    made = written(tmp_path / "study")
     assert report([str(made)]) == 0
     assert capsys.readouterr().out == f"written to {made / 'report.html'}\n"
     assert (made / "report.md").is_file()
@@ -29,7 +35,6 @@ def test_it_says_where_the_report_is(tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         ([], "command line: the following arguments are required: FOLDER; `report --help` lists what there is"),
         (["a", "--fast"], "command line: unrecognized arguments: --fast; `report --help` lists what there is"),
-        (["a", "b"], "command line: unrecognized arguments: b; `report --help` lists what there is"),
         (["nowhere"], "nowhere/plan.json: can't be read (No such file or directory); name the folder of a study"),
     ],
 )
@@ -40,8 +45,7 @@ def test_what_cannot_be_used_is_named(args: list[str], words: str, empty_folder:
 
 
 def test_publishing_copies_the_records_and_nothing_else(tmp_path: Path) -> None:
-    runs = {"other": [record(curve(2), seed=0), record(curve(2), seed=1)]}
-    made = handmade.write(handmade.study(tmp_path / "study", runs))
+    made = written(tmp_path / "study", record(curve(2), seed=0), record(curve(2), seed=1))
     (run,) = made.glob("other/*seed=1*")
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "last.ckpt").write_text("large")
@@ -59,14 +63,14 @@ def test_a_study_is_published_again_when_it_has_grown(tmp_path: Path) -> None:
     first, second = record(curve(2), seed=0), record(curve(2), seed=1)
     there = tmp_path / "published"
     for runs in ([first], [first, second]):
-        made = handmade.write(handmade.study(tmp_path / "study", {"other": runs}))
+        made = written(tmp_path / "study", *runs)
         assert report([str(made), f"--output={there}"]) == 0
     assert len(list(there.rglob("result.json"))) == 2
 
 
 def test_what_is_there_is_not_overwritten_by_another_study(tmp_path: Path) -> None:
-    made = handmade.write(handmade.study(tmp_path / "study", {"other": [record(curve(2))]}))
-    another = handmade.write(handmade.study(tmp_path / "another", {"other": [record(curve(3))]}))
+    made = written(tmp_path / "study")
+    another = written(tmp_path / "another", record(curve(3)))
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "report.md").write_text("mine")
     (tmp_path / "file").write_text("mine")
@@ -84,7 +88,7 @@ def test_what_is_there_is_not_overwritten_by_another_study(tmp_path: Path) -> No
 
 
 def test_copies_of_runs_and_files_of_others_are_left_out(tmp_path: Path) -> None:
-    made = handmade.write(handmade.study(tmp_path / "study", {"other": [record(curve(2))]}))
+    made = written(tmp_path / "study")
     report([str(made)])
     before = (made / "report.html").read_bytes()
     (run,) = made.glob("other/seed=0")
@@ -96,11 +100,21 @@ def test_copies_of_runs_and_files_of_others_are_left_out(tmp_path: Path) -> None
 
 
 def test_a_run_on_another_disk_is_read_through_its_link(tmp_path: Path) -> None:
-    made = handmade.write(handmade.study(tmp_path / "study", {"other": [record(curve(2))]}))
+    made = written(tmp_path / "study")
     (run,) = made.glob("other/seed=0")
     run.rename(tmp_path / "disk")
     run.symlink_to(tmp_path / "disk")
     assert len(store.read(made).records) == 1
+
+
+def spoilt(folder: Path, name: str, change: Callable[[Any], object]) -> Path:
+    """A study whose plan or whose only record was changed; returns the file."""
+    made = handmade.write(handmade.study(folder, {"cnn": [record(curve(2), test=outcome(0.5))]}))
+    (path,) = made.rglob(name)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return path
 
 
 @pytest.mark.parametrize(
@@ -120,13 +134,9 @@ def test_a_run_on_another_disk_is_read_through_its_link(tmp_path: Path) -> None:
     ],
 )
 def test_a_record_that_was_changed_is_named_with_the_place(change: Any, words: str, tmp_path: Path) -> None:
-    made = handmade.write(handmade.study(tmp_path, {"cnn": [record(curve(2), test=outcome(0.5))]}))
-    (path,) = made.rglob("result.json")
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
+    path = spoilt(tmp_path, "result.json", change)
     with pytest.raises(InputError, match=re.escape(words)) as caught:
-        report([str(made)])
+        report([str(tmp_path)])
     assert str(caught.value).startswith(f"{path}: ")
 
 
@@ -134,31 +144,22 @@ def test_a_record_that_was_changed_is_named_with_the_place(change: Any, words: s
     ("changed", "words"), [({"epochs": 0}, "epochs: Expected `int` >= 1"), ({"seed": "0"}, "seed: Expected `int`, got")]
 )
 def test_so_is_a_plan(changed: dict[str, Any], words: str, tmp_path: Path) -> None:
-    made = handmade.write(handmade.study(tmp_path, {"cnn": [record(curve(2))]}))
-    path = made / "plan.json"
-    content = json.loads(path.read_text())
-    content["points"][0] |= changed
-    path.write_text(json.dumps(content))
+    path = spoilt(tmp_path, "plan.json", lambda plan: plan["points"][0].update(changed))
     with pytest.raises(InputError, match=re.escape(f"{path}: not a plan of a study (points[0].{words}")):
-        report([str(made)])
+        report([str(tmp_path)])
 
 
 def test_deep_nesting_is_damage(tmp_path: Path) -> None:
-    made = handmade.write(handmade.study(tmp_path, {"cnn": [record(curve(2))]}))
-    (path,) = made.rglob("result.json")
-    path.write_text("[" * 100_000)
+    spoilt(tmp_path, "result.json", len).write_text("[" * 100_000)
     with pytest.raises(InputError, match="damaged"):
-        report([str(made)])
+        report([str(tmp_path)])
 
 
 @pytest.mark.parametrize("folder", ["../../elsewhere/version_0", "/elsewhere/version_0"])
 def test_a_record_stays_in_its_study(folder: str, tmp_path: Path) -> None:
-    made = handmade.write(handmade.study(tmp_path / "study", {"other": [record(curve(2))]}))
-    (path,) = made.rglob("result.json")
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | {"folder": folder}))
+    spoilt(tmp_path / "study", "result.json", lambda record: record.update(folder=folder))
     with pytest.raises(InputError, match="not the record of a run"):
-        report([str(made), f"--output={tmp_path / 'published'}"])
+        report([str(tmp_path / "study"), f"--output={tmp_path / 'published'}"])
     assert [each.name for each in tmp_path.iterdir()] == ["study"]
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -19,33 +20,25 @@ from tests.report import handmade
 from tests.report.handmade import curve, outcome, record
 from tests.report.pages import Page
 
-HOSTILE = "<b>&|_x_*[y](z)`"
+HOSTILE, SCRIPT = "<b>&|_x_*[y](z)`", "<script>alert(1)</script>"
+LIMITED = {"data.batch_size": 10, "trainer.limit_train_batches": 4}
 ROOT = Path(__file__).parents[2]
 REFERENCE, CONSTRAINTS = ROOT / "logs" / "reference", ROOT / ".github" / "constraints.txt"
 
 
 def studied() -> dict[str, list[Record]]:
     """A study in which every section has something to say."""
+    cnn = curve(50, train_loss=(1.5, 0.33), val_acc=(0.4, 0.77), seconds=60.0)
     sizes = {10: 0.75, 100: 0.78, 10_000: 0.5}
     return {
-        "cnn": [
-            record(
-                curve(50, train_loss=(1.5, 0.33), val_acc=(0.4, 0.77), seconds=60.0), test=outcome(0.76, mistakes=2)
-            ),
-            record(failed="NaN in train/loss; try <script>alert(1)</script>", seed=1),
-        ],
+        "cnn": [record(cnn, test=outcome(0.76, mistakes=2)), record(failed=f"NaN in train/loss; try {SCRIPT}", seed=1)],
         "mlp": [
-            record(curve(50, val_acc=(0.4, best)), seed=seed, model="MLP", test=outcome(0.5 + seed / 100))
-            for seed, best in enumerate((0.55, 0.56, 0.57))
+            record(curve(50, val_acc=(0.4, 0.55 + i / 100)), seed=i, model="MLP", test=outcome(0.5 + i / 100))
+            for i in range(3)
         ],
-        "mlp_no_batch_norm": [
-            record(curve(50, val_acc=(0.3, best)), {"model.batch_norm": False}, seed=seed, model="MLP")
-            for seed, best in enumerate((0.50, 0.51, 0.52))
-        ],
+        "mlp_no_batch_norm": [record(curve(50, val_acc=(0.3, 0.5 + i / 100)), seed=i, model="MLP") for i in range(3)],
         "batch_size": [record(curve(20, val_acc=acc), {"data.batch_size": size}) for size, acc in sizes.items()],
-        "batch_size_updates": [
-            record(curve(20, val_acc=0.3), {"data.batch_size": 10, "trainer.limit_train_batches": 4})
-        ],
+        "batch_size_updates": [record(curve(20, val_acc=0.3), LIMITED)],
         "dropout": [record(curve(20, val_acc=0.1), {"model.dropout": 1.0})],
         "learning_rate": [record(curve(20, val_acc=0.45), {"model.lr": 1e-4}, model="MLP")],
         HOSTILE: [replace(record(curve(2, val_acc=0.6666), {"model.width": 7}), command=f"fit --name {HOSTILE}")],
@@ -73,8 +66,8 @@ def markdown(study: Study, text: str) -> str:
     return (study.folder / "report.md").read_text()
 
 
-def report(folder: Path, experiments: dict[str, list[Record]], **more: dict[str, int]) -> Page:
-    return Page(write(handmade.study(folder, experiments, **more)).read_text())  # type: ignore[arg-type]  # as given
+def report(folder: Path, experiments: dict[str, list[Record]], **more: Any) -> Page:
+    return Page(write(handmade.study(folder, experiments, **more)).read_text())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -104,6 +97,8 @@ def test_the_published_report_is_that_of_its_records(tmp_path: Path) -> None:
     # Vega does. Text and tables are the same with any.
     drawn_with = f"vl-convert-python=={version('vl-convert-python')}\n" in CONSTRAINTS.read_text()
     names = contents(REFERENCE).keys() if drawn_with else {"report.md"}
+    shown = re.findall(r"\]\(figures/([^)]*)\)", (tmp_path / "report.md").read_text())
+    assert {*shown, "report.md", "report.html"} == contents(tmp_path).keys()
     assert contents(tmp_path).keys() == contents(REFERENCE).keys()
     for name in names:
         assert contents(tmp_path)[name] == contents(REFERENCE)[name], name
@@ -115,14 +110,9 @@ def test_the_published_report_is_that_of_its_records(tmp_path: Path) -> None:
     ("row", "cells"),
     [
         ("CNN: train loss", ["0.3272", "0.3300", "not reproduced", "1", "+0.0028"]),
-        ("CNN: best validation accuracy", ["77.49%", "77.00%", "reproduced", "1", "\u22120.49"]),
-        ("CNN: test accuracy", ["76.92%", "76.00%", "reproduced", "1", "\u22120.92"]),
         ("CNN: seconds", ["4,871.5", "3,000.0", "\u2013", "1", "\u22121,871.5", "\u2013"]),
         ("MLP: best validation accuracy", ["55.82%", "56.00% ± 1.00 s0 s1 s2", "reproduced", "3"]),
-        ("MLP: test accuracy", ["55.40%", "51.00% ± 1.00 s0 s1 s2", "reproduced", "3", "\u22124.40"]),
-        ("CNN without batch norm: train loss", ["0.5655", "\u2013", "open", "0", "\u2013", "\u2013"]),
         ("CNN without dropout: train loss (digits partly garbled)", ["0.1131", "\u2013", "open", "0"]),
-        ("Batch size, equal epochs: batch size 10", ["75.58%", "75.00%"]),
         ("Dropout rate: dropout 1", ["10.09%", "10.00%"]),
         # 5 points in each seed: sd 0. Two accuracies of 0.56 and 0.51, on 10,000 images each, allow 1.38 points.
         ("batch norm, MLP: validation", ["+5.00", "+3.62 to +6.38", "yes", "0.00", "3", "+2.64"]),
@@ -131,7 +121,6 @@ def test_the_published_report_is_that_of_its_records(tmp_path: Path) -> None:
         ("CNN instead of MLP: validation", ["+22.00", "+18.07 to +25.93 (pooled SD)", "yes", "\u2013", "1", "+21.67"]),
         ("CNN", ["3,000.0", "1", "60.0", "60.00", "667", "4,871.5", "411"]),
         ("command", ["python -m cifar_lightning study --config configs/study.yaml"]),
-        ("torch", ["2.15.0"]),
     ],
 )
 def test_hand_made_numbers_stand_in_the_tables(page: Page, row: str, cells: list[str]) -> None:
@@ -176,9 +165,7 @@ def test_the_page_is_whole_and_needs_nothing_else(text: str, page: Page) -> None
     assert len(pictures) == text.count("<svg ")
     assert all(pictures)
     assert "test image 0: cat, taken for dog" in page.values("alt")
-
-
-def test_every_colour_of_the_charts_has_a_light_and_a_dark_value(text: str) -> None:
+    # Every colour of the charts has a light and a dark value.
     for name in set(re.findall(r"var\(--(\w+)\)", text)):
         assert len(re.findall(rf"--{name}: #", text)) == 2, name
     assert not re.search('(fill|stroke)="#(?!fff)', text)
@@ -187,16 +174,10 @@ def test_every_colour_of_the_charts_has_a_light_and_a_dark_value(text: str) -> N
 def test_names_are_words_and_nothing_else(text: str, page: Page, markdown: str) -> None:
     assert f"{HOSTILE}, seed 0" in page.words
     assert f"fit --name {HOSTILE}" in page.words
-    assert "try <script>alert(1)</script>" in page.words
+    assert f"try {SCRIPT}" in page.words
     assert text.count("<script") == 1  # the page's own
     assert "<b>" not in text + markdown
     assert "<script" not in markdown
-
-
-def test_markdown_shows_the_figures_that_are_there(study: Study, markdown: str) -> None:
-    shown = set(re.findall(r"\]\(figures/([^)]*)\)", markdown))
-    assert shown == {path.name for path in (study.folder / "figures").iterdir()}
-    assert {"ablations.svg", "original_acc.svg", "curves_mlp.svg", "batch_size.svg", "mistake_cnn_0.png"} <= shown
 
 
 def test_figures_that_are_no_longer_shown_go_and_other_files_stay(tmp_path: Path) -> None:
@@ -226,7 +207,7 @@ def test_figures_that_are_no_longer_shown_go_and_other_files_stay(tmp_path: Path
     ],
 )
 def test_what_can_not_be_compared_is_one_line(experiments: dict[str, list[Record]], tmp_path: Path) -> None:
-    page = report(tmp_path, experiments, pending={"dropout": [0]})  # type: ignore[dict-item]  # seeds
+    page = report(tmp_path, experiments, pending={"dropout": [0]})
     assert not page.unclosed
     assert "Not run yet: dropout, seed 0" in page.words.replace("Dropout rate", "dropout")
     done = any(each.status == "done" for those in experiments.values() for each in those)
@@ -242,10 +223,6 @@ def test_failures_are_named_with_their_reason(tmp_path: Path) -> None:
     page = report(tmp_path, {"cnn": [failed, longer]}, epochs={"cnn": 4})
     assert "Failed: CNN, seed 0: cifar10: no test images" in page.words
     assert "nan, later" not in page.words
-
-
-def test_an_empty_plan_has_a_report(tmp_path: Path) -> None:
-    assert "The plan asks for no runs." in report(tmp_path, {}).words
 
 
 def test_synthetic_images_are_named_loudly_and_compared_with_nothing(tmp_path: Path) -> None:
@@ -264,6 +241,10 @@ def test_synthetic_images_are_named_loudly_and_compared_with_nothing(tmp_path: P
 def test_differing_machines_are_counted(tmp_path: Path) -> None:
     runs = [record(curve(2), seed=seed, environment={"torch": torch}) for seed, torch in enumerate(("2", "2", "3"))]
     assert report(tmp_path, {"cnn": runs}).row("torch") == ["torch", "2 (2 runs); 3 (1 run)"]
+
+
+def test_an_empty_plan_has_a_report(tmp_path: Path) -> None:
+    assert "The plan asks for no runs." in report(tmp_path, {}).words
 
 
 def test_one_run_in_two_experiments_is_listed_once(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from cifar_lightning.report.statistics import Estimate, estimate, image_variance, pooled_sd
+from cifar_lightning.report.statistics import Estimate, estimate
 
 T2, T3, T4 = 4.302653, 3.182446, 2.776445  # 97.5 % quantiles of Student's t
 
@@ -23,38 +24,30 @@ def found(*args: pd.DataFrame, metric: str = "val/loss", table: pd.DataFrame | N
     return each
 
 
-def half(each: Estimate) -> float:
-    assert each.low is not None
-    assert each.high is not None
-    assert each.low + each.high == pytest.approx(2 * each.mean)
-    return (each.high - each.low) / 2
-
-
 def test_a_mean_has_the_sample_standard_deviation_and_a_t_interval() -> None:
     each = found(rows([1.0, 2.0, 4.0]))
     assert (each.n, each.mean, each.sd) == pytest.approx((3, 7 / 3, math.sqrt(7 / 3)))
-    assert half(each) == pytest.approx(T2 * math.sqrt(7 / 9))
+    assert each.half == pytest.approx(T2 * math.sqrt(7 / 9))
 
 
 def test_the_pooled_sd_weighs_variances_by_degrees_of_freedom() -> None:
-    # Variances 2 and 4 with 1 and 2 degrees of freedom; a single value and a sweep say nothing.
+    # Variances 2 and 4 with 1 and 2 degrees of freedom; a single value and a sweep tell nothing.
     groups = {"mlp": [1.0, 3.0], "cnn": [7.0], "mlp_no_dropout": [2.0, 4.0, 6.0], "dropout": [0.0, 90.0]}
     table = pd.concat([rows(values, name=name) for name, values in groups.items()])
-    assert pooled_sd(table, "val/loss") == pytest.approx((math.sqrt(10 / 3), 3))
-    assert pooled_sd(table[table.experiment == "cnn"], "val/loss") is None
+    assert found(rows([7.0]), table=table).half == pytest.approx(T3 * math.sqrt(10 / 3))
 
 
 def test_differences_are_paired_by_seed() -> None:
     # 0.2, 0.5, 0.8: standard deviation 0.3; seed 9 has no partner.
     each = found(rows({0: 1.2, 1: 1.5, 2: 1.8}), rows({2: 1.0, 1: 1.0, 0: 1.0, 9: 5.0}))
     assert (each.n, each.pooled, each.excludes_zero) == (3, False, False)
-    assert (each.mean, each.sd, half(each)) == pytest.approx((0.5, 0.3, T2 * 0.3 / math.sqrt(3)))
+    assert (each.mean, each.sd, each.half) == pytest.approx((0.5, 0.3, T2 * 0.3 / math.sqrt(3)))
     assert estimate(rows({0: 1.0}), "val/loss", rows([]), minus=rows({1: 1.0})) is None
 
 
 def test_what_all_seeds_share_cancels_out() -> None:
     each = found(rows([0.5, 0.9, 0.1]), rows([0.4, 0.8, 0.0]))
-    assert half(each) == pytest.approx(0.0, abs=1e-12)
+    assert each.half == pytest.approx(0.0, abs=1e-12)
     assert each.excludes_zero is True
 
 
@@ -62,20 +55,25 @@ def test_what_all_seeds_share_cancels_out() -> None:
 def test_a_single_difference_has_the_pooled_sd_twice(value: float, excludes: bool) -> None:
     each = found(rows([value]), rows([1.0]), table=rows([0.0, 0.5, 1.0, 0.0, 1.0], name="cnn"))
     assert (each.n, each.sd, each.pooled, each.excludes_zero) == (1, None, True, excludes)
-    assert half(each) == pytest.approx(T4 * 0.5 * math.sqrt(2))  # 1.96
+    assert each.half == pytest.approx(T4 * 0.5 * math.sqrt(2))  # 1.96
 
 
 def test_a_single_value_without_a_pooled_sd_has_no_interval() -> None:
     each = found(rows([3.0]), rows([1.0]))
-    assert (each.mean, each.low, each.high, each.pooled, each.excludes_zero) == (2.0, None, None, False, None)
+    assert (each.mean, each.half, each.ends, each.pooled, each.excludes_zero) == (2.0, None, [], False, None)
 
 
-def test_an_accuracy_has_the_binomial_variance_of_its_images() -> None:
-    assert image_variance(rows([0.77], "val/acc"), "val/acc") == pytest.approx(0.77 * 0.23 / 10_000)
-    assert image_variance(rows([0.77], "train/acc"), "train/acc") == pytest.approx(0.77 * 0.23 / 40_000)
-    gap = rows([0.9], "train_clean/acc").assign(**{"val/acc": 0.77})
-    assert image_variance(gap, "gap/acc") == pytest.approx(0.09 / 5000 + 0.77 * 0.23 / 10_000)
-    assert image_variance(rows([0.77]), "val/loss") == 0
+@pytest.mark.parametrize(
+    ("metric", "accuracies", "variance"),
+    [
+        ("val/acc", {"val/acc": 0.77}, 0.77 * 0.23 / 10_000),
+        ("train/acc", {"train/acc": 0.77}, 0.77 * 0.23 / 40_000),
+        ("gap/acc", {"train_clean/acc": 0.9, "val/acc": 0.77, "gap/acc": 0.13}, 0.09 / 5000 + 0.77 * 0.23 / 10_000),
+        ("val/loss", {"val/loss": 0.77}, 0),
+    ],
+)
+def test_an_accuracy_is_known_as_well_as_its_images_allow(metric: str, accuracies: Any, variance: float) -> None:
+    assert found(rows([0.0, 0.0]).assign(**accuracies), metric=metric).half == pytest.approx(1.96 * math.sqrt(variance))
 
 
 # Two seeds that agree have a standard deviation of 0. Of two accuracies near 0.5, on 10,000 images each, 1.96 standard
@@ -85,13 +83,13 @@ def test_seeds_that_agree_prove_nothing(gain: float, excludes: bool) -> None:
     a, b = rows([0.5 + gain] * 2, "best_val/acc"), rows([0.5, 0.5], "best_val/acc")
     each = found(a, b, metric="best_val/acc")
     assert each.sd == 0
-    assert half(each) == pytest.approx(1.96 * math.sqrt(0.5 / 10_000), rel=1e-3)
+    assert each.half == pytest.approx(1.96 * math.sqrt(0.5 / 10_000), rel=1e-3)
     assert each.excludes_zero is excludes
 
 
 def test_seeds_that_differ_more_than_images_allow_have_their_own_interval() -> None:
     each = found(rows([0.50, 0.54], "val/acc"), metric="val/acc")
-    assert half(each) == pytest.approx(12.7062 * 0.02, rel=1e-4)
+    assert each.half == pytest.approx(12.7062 * 0.02, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -109,10 +107,11 @@ def test_one_more_run_is_expected_within_the_prediction_interval(metric: str, ex
     assert each is not None
     seeds, images = T2 * sd * math.sqrt(4 / 3), 1.96 * math.sqrt(2 * 0.1875 / 10_000)
     assert callable(expected)
-    assert half(each) == pytest.approx(expected(seeds, images))
+    assert each.half == pytest.approx(expected(seeds, images))
 
 
 def test_differences_of_different_networks_add_in_quadrature() -> None:
-    each = Estimate(3, 4.0, 0.1, 1.0, 7.0).minus(Estimate(1, 1.0, None, -3.0, 5.0, pooled=True))
-    assert each == Estimate(1, 3.0, None, -2.0, 8.0, pooled=True)
+    each = Estimate(3, 4.0, 0.1, 3.0).minus(Estimate(1, 1.0, None, 4.0, pooled=True))
+    assert each == Estimate(1, 3.0, None, 5.0, pooled=True)
+    assert each.ends == [-2.0, 8.0]
     assert Estimate(3, 4.0).minus(each) == Estimate(1, 1.0, pooled=True)
