@@ -1,4 +1,4 @@
-"""What the tests share: a quiet process, stand-in images made once, and one small trained run."""
+"""Fixtures that all tests share: a quiet process, stand-in images made once, and one small trained run."""
 
 import functools
 import os

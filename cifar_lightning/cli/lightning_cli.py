@@ -42,7 +42,7 @@ class CLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict`; the last three take everything from the checkpoint."""
 
     start: starting_point.StartingPoint | None = None
-    restored: Checkpoint | None = None  # of these
+    restored: Checkpoint | None = None  # the checkpoint of that
     settings_from: Path | None = None  # the checkpoint, where the person gave no settings that could be wrong
     source: Source | None = None
     why_precision = ""
@@ -177,8 +177,8 @@ class CLI(LightningCLI):
             raise InputError("data.val_size", "0 leaves nothing to validate on", "give --data.val_size 10000")
         given = ", ".join(f"{name} {now} (there: {was})" for name, (was, now) in changed.items())
         where = "model and data as there" + (f", but for {given}" if given else "")
-        done = f"after epoch {self.restored.epochs}" + f" and {self.restored.midway} steps" * bool(self.restored.midway)
-        print(f"{self.restored.path}: {type(self.model).__name__} {done}; {where}")
+        midway = f" and {self.restored.midway} steps" if self.restored.midway else ""
+        print(f"{self.restored.path}: {type(self.model).__name__} after epoch {self.restored.epochs}{midway}; {where}")
 
     def fit(self, **given: Any) -> None:
         """Train, in a folder that no other process trains in, repaired first if the run resumes."""

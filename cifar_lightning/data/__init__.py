@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class ImageSet(NamedTuple):
-    """What every source gives: images and their labels."""
+    """Images and their labels, as every source gives them."""
 
     images: Tensor  # uint8, shape (N, 3, 32, 32), RGB, 0 to 255
     labels: Tensor  # int64, shape (N,), 0 to 9

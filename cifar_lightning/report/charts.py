@@ -53,7 +53,7 @@ CONFIG: dict[str, Any] = {
 
 
 class Report:
-    """What the template asks for: tables, the numbers of its sentences, and figures, which it collects."""
+    """The content that the template asks for: tables, the numbers of its sentences, and figures, which it collects."""
 
     def __init__(self, study: Study) -> None:
         self.study, self.figures = study, dict[str, bytes]()

@@ -1,4 +1,4 @@
-"""What the original report states in numbers and in words, and a verdict on each by the rules of report.md.j2."""
+"""The original report's numbers and statements, and a verdict on each by the rules of report.md.j2."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -85,7 +85,7 @@ def comparable(rows: pd.DataFrame) -> pd.Series:
 
 
 class Verdict(NamedTuple):
-    """What the records say to a statement of the original: `why`, with its numbers, and the runs they come from."""
+    """The answer of the records to a statement of the original: `why`, with its numbers, and the runs they come from."""
 
     id: str
     text: str

@@ -123,7 +123,7 @@ def _failure(run: Run, status: int, error: str | None) -> Record:
 
 
 class Progress:
-    """What a study prints while it runs; its bar counts expected seconds (per epoch, by address)."""
+    """The output of a study while it runs; its bar counts expected seconds (per epoch, by address)."""
 
     def __init__(self, runs: Sequence[Run], seconds: Mapping[str, float]) -> None:
         self.runs, self.seconds, self.ends = len(runs), seconds, 0

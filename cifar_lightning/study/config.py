@@ -29,7 +29,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def variants(self) -> list[dict[str, Any]]:
-        """What varies, dotted, variant by variant; nothing in the only one where nothing does."""
+        """The settings that vary, dotted, variant by variant; none in the only one where nothing varies."""
         rows = zip(*self.vary.values(), strict=True) if self.vary else [()]
         return [dict(zip(self.vary, values, strict=True)) for values in rows]
 

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run, read back from the event file."""
+"""The content of TensorBoard for a run, read back from the event file."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a person types, and what comes back."""
+"""Commands as typed, and their output and exit status."""
 
 import signal
 import sys

@@ -7,7 +7,7 @@ Attributes = list[tuple[str, str | None]]
 
 
 class Page(HTMLParser):
-    """What a browser would find."""
+    """A page as a browser would read it."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What hand-made records say to the original's statements."""
+"""Verdicts on the original's statements, on hand-made records."""
 
 from collections.abc import Sequence
 from typing import Any
