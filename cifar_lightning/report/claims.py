@@ -85,7 +85,7 @@ def comparable(rows: pd.DataFrame) -> pd.Series:
 
 
 class Verdict(NamedTuple):
-    """The answer of the records to a statement of the original: `why`, with its numbers, and the runs they come from."""
+    """The records' answer to a statement of the original: `why`, with its numbers, and the runs they come from."""
 
     id: str
     text: str

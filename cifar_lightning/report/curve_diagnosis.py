@@ -28,7 +28,7 @@ LARGER = "a larger network (--model.channels of a CNN, --model.width of an MLP)"
 
 
 class Diagnosis(NamedTuple):
-    """The diagnosis of a run's curves. Gaps are in accuracy, training minus validation images, both in evaluation mode."""
+    """A run's curves, diagnosed. Gaps are in accuracy, training minus validation images, both in evaluation mode."""
 
     verdict: str  # of the first rule of report.md.j2 that holds
     why: str  # what in the curves decides it
