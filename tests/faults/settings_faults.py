@@ -57,7 +57,7 @@ class Hello(Callback):
     def on_fit_start(self, trainer, pl_module): print("hello from mine")
 class Net(MLP): pass
 """
-HELLO = "trainer:\n  callbacks: [{class_path: mine.Hello}]\n"
+HELLO = "trainer:\n  callbacks: [{class_path: own_classes.Hello}]\n"
 
 
 def modules(place: Place) -> None:
@@ -65,7 +65,7 @@ def modules(place: Place) -> None:
     place.patch.syspath_prepend(str(Path.cwd()))
     place.patch.setattr(lightning, "__path__", [*lightning.__path__, str(Path("packages").absolute())])
     place.patch.setattr(sys, "dont_write_bytecode", True)
-    write("mine.py", MINE)  # stays imported: the parser looks up every living subclass by its import path
+    write("own_classes.py", MINE)  # stays imported: the parser looks up every living subclass by its import path
     for name in EVIL:
         write(name, f'open("CANARY", "w").close()\n{MINE}')
         for module in (Path(name).stem, f"lightning.{Path(name).stem}"):
@@ -158,9 +158,9 @@ TABLE = {
     "a class of a person's own: used": [
         Fault(name, command, 0, ("hello from mine",), both(modules, written("a.yaml", HELLO)), NEW_RUN)
         for name, command in (
-            ("*own callback in a flag", f"{FIT} --name=mlp --trainer.callbacks+=mine.Hello"),
+            ("*own callback in a flag", f"{FIT} --name=mlp --trainer.callbacks+=own_classes.Hello"),
             ("own callback in a file", f"{FIT} --name=mlp --config=a.yaml"),
-            ("own model in a flag", f"fit --name=mlp --model=mine.Net {SMALL} --config=a.yaml"),
+            ("own model in a flag", f"fit --name=mlp --model=own_classes.Net {SMALL} --config=a.yaml"),
         )
     ],
 }  # fmt: skip
