@@ -12,7 +12,8 @@ from tqdm import tqdm
 from cifar_lightning.callbacks.checkpoints import Checkpoints
 from cifar_lightning.callbacks.history import History
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.runs.layout import BEST, LAST
+from cifar_lightning.runs.checkpoint import OURS, architecture
+from cifar_lightning.runs.layout import BEST, LAST, RunFolder
 
 
 class ProgressBar(TQDMProgressBar):
@@ -65,5 +66,7 @@ class Console(Callback):
         if accs:
             tqdm.write(f"best val/acc {max(accs):.4f} in {path}")
         logs = Path(str(trainer.log_dir)).parent.parent  # LOGS/NAME/version_N: TensorBoard compares all runs in LOGS
-        tqdm.write(f"next:\n  python -m cifar_lightning test --ckpt_path {shlex.quote(str(path))}")
+        ours = architecture(pl_module).startswith(OURS)  # a checkpoint alone imports no other
+        own = "" if ours else f" --config {shlex.quote(str(RunFolder.of_checkpoint(path).config))}"
+        tqdm.write(f"next:\n  python -m cifar_lightning test --ckpt_path {shlex.quote(str(path))}{own}")
         tqdm.write(f"  tensorboard --logdir {shlex.quote(str(logs))}")

@@ -49,9 +49,12 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 def report_error(error: Exception) -> int:
     """Print one line on what went wrong and return the exit status for it."""
-    from cifar_lightning.cli.error_messages import explain  # imports Lightning, which takes seconds
+    try:
+        from cifar_lightning.cli.error_messages import explain  # imports Lightning, which takes seconds
 
-    text, status = explain(error)
+        text, status = explain(error)
+    except KeyboardInterrupt:
+        text, status = str(Interrupted(signal.SIGINT)), 128 + signal.SIGINT
     print(f"error: {text}", file=sys.stderr)
     return status
 

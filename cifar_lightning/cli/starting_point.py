@@ -15,11 +15,8 @@ from torch import nn
 from cifar_lightning.cli.config_files import flat, load_yaml
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.runs import metrics_csv
-from cifar_lightning.runs.checkpoint import Checkpoint, architecture, newest, read_checkpoint
+from cifar_lightning.runs.checkpoint import OURS, Checkpoint, architecture, newest, read_checkpoint
 from cifar_lightning.runs.layout import RunFolder, versions
-
-# All that a checkpoint may have imported on its own word: it may come from anywhere.
-OURS = "cifar_lightning.models."
 
 # Settings of a Trainer that change nothing in what it computes.
 INDIFFERENT = ("max_epochs", "enable_progress_bar", "logger", "enable_checkpointing", "log_every_n_steps", "profiler")

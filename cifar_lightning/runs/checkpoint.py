@@ -20,6 +20,9 @@ from cifar_lightning.utils import files
 # Settings of a data module that belong to one call or one machine, not to the run.
 NOT_RESTORED = ("images", "num_workers", "seed", "mirrors")
 
+# All that a checkpoint may have imported on its own word: it may come from anywhere.
+OURS = "cifar_lightning.models."
+
 REMEDY = "give a .ckpt file that `fit` of this program wrote"
 
 

@@ -196,8 +196,10 @@ def test_own_classes_work_but_a_checkpoint_alone_imports_none(monkeypatch: pytes
     monkeypatch.syspath_prepend(Path.cwd())
     own = ["--model=my_classes.Net", "--model.width=5", "--trainer.callbacks+=my_classes.Hello"]
     assert main(["fit", *own, "--trainer.callbacks.word=moin", *SMALL, "--trainer.max_epochs=1"]) == 0
-    assert "moin" in capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    assert "moin" in lines
     run = Path("logs/net-synthetic/version_0")
+    assert f"best.ckpt --config {run}/config.yaml" in lines[-2]
     best = f"--ckpt_path={run}/checkpoints/best.ckpt"
     monkeypatch.delitem(sys.modules, "my_classes")
     assert main(["test", best]) == 2
@@ -213,3 +215,12 @@ def test_help_needs_nothing(command: str, capsys: Capture) -> None:
         main([command, "--help"])
     assert stop.value.code == 0
     assert "--ckpt_path" in capsys.readouterr().out
+
+
+def test_ctrl_c_while_an_error_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cifar_lightning.cli.error_messages.explain", interrupt)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == "error: SIGINT: stopped at once; start it again\n"
