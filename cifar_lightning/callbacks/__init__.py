@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ProgressBar
 
 from cifar_lightning.callbacks.checkpoints import Checkpoints, EnvironmentCheck
-from cifar_lightning.callbacks.console import Console, ProgressBar
+from cifar_lightning.callbacks.console import Console, ProgressLine
 from cifar_lightning.callbacks.epoch_seed import EpochSeed
 from cifar_lightning.callbacks.evaluation_results import EvaluationResults
 from cifar_lightning.callbacks.history import History
@@ -32,10 +33,12 @@ def training(trainer_config: Any, precision_reason: str) -> list[Callback]:
     ]
 
 
-def evaluation(trainer_config: Any, run: Path) -> list[Callback]:
-    """Return the callbacks of `validate`, `test` and `predict`; `run` is the folder that results go to."""
-    return [*_progress_bar(trainer_config), EvaluationResults(run)]
+def evaluation(trainer_config: Any, run: Path, epoch: int) -> list[Callback]:
+    """Return the callbacks of `validate`, `test` and `predict`; results go to the folder `run`, for that epoch."""
+    return [*_progress_bar(trainer_config), EvaluationResults(run, epoch)]
 
 
 def _progress_bar(trainer_config: Any) -> list[Callback]:
-    return [ProgressBar()] if trainer_config.enable_progress_bar in (None, True) else []
+    """Return ours, unless it was switched off or a person brings their own."""
+    own = any(isinstance(each, ProgressBar) for each in trainer_config.callbacks or [])
+    return [] if own or trainer_config.enable_progress_bar is False else [ProgressLine()]

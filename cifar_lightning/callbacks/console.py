@@ -1,34 +1,91 @@
-"""Console output of training: a progress bar at a terminal, a line per epoch everywhere."""
+"""Console output of training: progress within an epoch, a line per epoch, and what to do next."""
 
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from tqdm import tqdm
 
 from cifar_lightning.callbacks.checkpoints import Checkpoints
 from cifar_lightning.callbacks.history import History
 from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.models import ImageClassifier
 from cifar_lightning.runs.checkpoint import OURS, architecture
 from cifar_lightning.runs.layout import BEST, LAST, RunFolder
+from cifar_lightning.utils.duration import duration
 
 
-class ProgressBar(TQDMProgressBar):
-    """A bar at a terminal; none in a log file, where each redraw would be a line of its own."""
+class ProgressLine(TQDMProgressBar):
+    """One line on the epoch under way: redrawn at a terminal, gone when the run ends; in a log file a new one a minute.
+
+    It shows the means of the epoch so far, and the time left of the whole run at the speed since training started.
+    """
 
     def __init__(self) -> None:
-        super().__init__(refresh_rate=1 if sys.stdout.isatty() else 0, leave=False)
+        self.redraws = sys.stdout.isatty()
+        super().__init__(refresh_rate=int(self.redraws))
+        self.seconds_between = 0.2 if self.redraws else 60  # reading the means makes the host wait for the device
 
-    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        super().on_train_epoch_start(trainer)
-        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}")  # from 1, as the lines count
+    def init_train_tqdm(self) -> Tqdm:
+        return Tqdm(bar_format="{desc}", disable=self.is_disabled, leave=False, dynamic_ncols=True, file=sys.stdout)
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        # Without Lightning's version number of the run.
-        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+    def init_validation_tqdm(self) -> Tqdm:
+        return Tqdm(disable=True) if self.trainer.state.fn == "fit" else super().init_validation_tqdm()
+
+    def on_train_start(self, *args: Any) -> None:
+        super().on_train_start(*args)
+        self.shown = self.started = time.perf_counter()
+        self.batches = 0  # since then
+
+    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description_str(epoch_of(trainer))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.batches += 1
+        now = time.perf_counter()
+        if now - self.shown < self.seconds_between:
+            return
+        assert isinstance(pl_module, ImageClassifier)
+        self.shown, means = now, pl_module.metrics["train/"].compute()
+        done, in_epoch = batch_idx + 1, int(trainer.num_training_batches)
+        line = f"{epoch_of(trainer)} {done / in_epoch:4.0%}  loss {means['loss']:.4f} acc {means['acc']:.4f}"
+        if epochs := max(trainer.max_epochs or 0, 0):
+            left = (epochs - trainer.current_epoch) * in_epoch - done
+            line += f"  {duration(left * (now - self.started) / self.batches)} left"
+        if self.redraws:
+            self.train_progress_bar.set_description_str(line)
+        else:
+            print(line, flush=True)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_start(trainer, pl_module)
+        if trainer.state.fn == "fit":
+            self.train_progress_bar.set_description_str(f"{epoch_of(trainer)} validation")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.val_progress_bar.close()
+        self.reset_dataloader_idx_tracker()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pass  # the line of `Console` says how it ended
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if trainer.training:
+            self.train_progress_bar.close()
+
+
+def epoch_of(trainer: Trainer) -> str:
+    """Return `epoch 2/50`, counted from 1."""
+    epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+    return f"epoch {trainer.current_epoch + 1}{epochs}"
 
 
 class Console(Callback):
@@ -40,11 +97,10 @@ class Console(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data, model, precision = CIFAR10DataModule.of(trainer), type(pl_module).__name__, trainer.precision
         parameters = sum(p.numel() for p in pl_module.parameters())
-        tqdm.write(f"{model} with {parameters:,} parameters on {pl_module.device}, {precision}")
-        if self.precision_reason:
-            tqdm.write(f"precision {precision}: {self.precision_reason} (--trainer.precision chooses another)")
-        train, val = len(data.train.labels), len(data.val.labels)
-        tqdm.write(f"{train:,} images to train on, {val:,} to validate on: {data.description}")
+        tqdm.write(f"{model} with {parameters:,} parameters on {pl_module.device}")
+        tqdm.write(f"precision {precision}" + (f": {self.precision_reason}" if self.precision_reason else ""))
+        tqdm.write(f"{len(data.train.labels):,} images to train on, {len(data.val.labels):,} to validate on")
+        tqdm.write(data.description)
         if trainer.log_dir and trainer.loggers:
             tqdm.write(f"run folder: {Path(trainer.log_dir)}")
 

@@ -25,15 +25,15 @@ PREDICTIONS_PRINTED = 10
 
 
 class EvaluationResults(Callback):
-    """Print the results, and write those of `test` and `predict` to the folder of a run.
+    """Print the results, and write those of `test` and `predict` to the folder of a run, of its checkpoint of an epoch.
 
     test.json: `loss` in nats; `acc`, `per_class_acc` as fractions, null for a class without images; `confusion_matrix`:
     counts, row = true class, column = predicted class, in the order of `classes`; number and source of the `images`.
     predictions.csv: a row per image with its class, the probability, and the three likeliest classes with theirs.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.run = RunFolder(folder)
+    def __init__(self, folder: Path, epoch: int) -> None:
+        self.run, self.epoch = RunFolder(folder), epoch
         self.predictions: list[list[str]] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,7 +59,9 @@ class EvaluationResults(Callback):
         try:
             files.replace(self.run.test, f"{json.dumps(results, indent=1)}\n".encode())
             if writer := writer_of(trainer):
-                writer.add_figure("test/confusion_matrix", confusion_figure(counts, data.classes))
+                writer.add_figure("test/confusion_matrix", confusion_figure(counts, data.classes), self.epoch)
+                writer.add_scalar("test/loss", loss, self.epoch)
+                writer.add_scalar("test/acc", acc, self.epoch)
         finally:  # even where it can't be written, for it took a while
             width, header = max(map(len, data.classes)), " ".join(f"{name[:5]:>5}" for name in data.classes)
             tqdm.write(f"test set: {data.description}\n  loss {loss:.4f}  accuracy {acc:.4f}  ({images:,} images)\n")

@@ -1,53 +1,102 @@
-"""TensorBoard beyond the curves: overlaid charts, sample images, the graph, hyper-parameters."""
+"""TensorBoard beyond the curves: images with their classes, the graph, hyper-parameters."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure  # torchmetrics imports matplotlib anyway, so this costs no time
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.api_pb2 import DataType, Experiment, MetricName
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
-from torchvision.utils import make_grid
 
-from cifar_lightning.data import ImageSet
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.data.transforms import denormalize
+from cifar_lightning.data.transforms import denormalize, normalize
+from cifar_lightning.runs.logger import CURVES, STAGES, RunLogger
 
-STAGES = ("train", "train_clean", "val")
-CHARTS = {
-    "loss": [f"{stage}/loss" for stage in STAGES],
-    "accuracy": [f"{stage}/acc" for stage in STAGES],
-    "generalization gap": ["gap/loss", "gap/acc"],
-}
 DATA_HPARAMS = ("batch_size", "val_size", "train_size", "augment", "seed")  # those worth comparing runs by
-SAMPLES = 64
+SIDE = 4  # images in a row, and rows
 
 
 class TensorBoardExtras(Callback):
-    """Write, once per run, what the curves alone do not show."""
+    """Write what the curves alone do not show."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         writer, data = writer_of(trainer), CIFAR10DataModule.of(trainer)
         if writer is None or trainer.global_step:  # a resumed run has them already
             return
-        writer.add_custom_scalars({"curves": {title: ["Multiline", tags] for title, tags in CHARTS.items()}})
         writer.add_text("data", data.description)
-        few = ImageSet(data.train.images[:SAMPLES], data.train.labels[:SAMPLES])
+        few = type(data.train)(*(tensor[: SIDE**2] for tensor in data.train))
         # Through the data module's hooks, as any batch: augmented and normalized as in training, on the device.
         images = trainer.strategy.batch_to_device(few).images
-        writer.add_image("samples/train", make_grid(denormalize(images).cpu(), nrow=8))
+        writer.add_figure("samples/train", image_grid(images, [data.classes[label] for label in few.labels]))
         with warnings.catch_warnings():
             # add_graph traces with torch.jit, which is deprecated and has no successor that TensorBoard can draw.
             warnings.simplefilter("ignore")
             writer.add_graph(pl_module.network, images[:2].to(pl_module.dtype))
-        params = {**pl_module.hparams, **{name: data.hparams[name] for name in DATA_HPARAMS}, "source": data.source}
-        plain = {name: x if isinstance(x, bool | int | float | str) else str(x) for name, x in params.items()}
-        file_writer: Any = writer.file_writer  # open, for something was written; torch's types know only its None
-        # Not the writer's add_hparams, which makes a run of its own: the HPARAMS tab shows this run's last points.
-        for summary in hparams(plain, {f"{stage}/{name}": 0.0 for stage in STAGES for name in ("loss", "acc")}):
-            file_writer.add_summary(summary)
+        hparams = {"model": type(pl_module).__name__, "epochs": trainer.max_epochs, "source": data.source}
+        hparams |= {**pl_module.hparams, **{name: data.hparams[name] for name in DATA_HPARAMS}}
+        add_hparams(writer, hparams)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the last epoch, and before its checkpoint, show validation images with the predicted classes."""
+        writer, data = writer_of(trainer), CIFAR10DataModule.of(trainer)
+        epoch, count = trainer.current_epoch + 1, SIDE**2
+        if writer is None or not len(data.val.labels) or not (epoch == trainer.max_epochs or trainer.should_stop):
+            return
+        images = normalize(data.val.images[:count].to(pl_module.device))
+        pl_module.eval()
+        with torch.inference_mode(), trainer.precision_plugin.forward_context():
+            predicted = pl_module(images).argmax(1)
+        pl_module.train()
+        titles = [
+            data.classes[guess] if guess == label else f"{data.classes[guess]} ({data.classes[label]})"
+            for guess, label in zip(predicted.tolist(), data.val.labels[:count].tolist(), strict=True)
+        ]
+        writer.add_figure("predictions/val", image_grid(images, titles), epoch)
 
 
 def writer_of(trainer: Trainer) -> SummaryWriter | None:
     """Return the writer of this run's event file; None where nothing is logged."""
-    return next((each.experiment for each in trainer.loggers if isinstance(each, TensorBoardLogger)), None)
+    return next((each.experiment for each in trainer.loggers if isinstance(each, RunLogger)), None)
+
+
+def image_grid(images: Tensor, titles: Sequence[str]) -> Figure:
+    """Return normalized images, shape (B, 3, 32, 32) with B at most 16, in a square, each below its title."""
+    figure = Figure(figsize=(6, 6.6), layout="constrained")
+    pixels = denormalize(images).permute(0, 2, 3, 1).cpu().numpy()
+    for axes, image, title in zip(figure.subplots(SIDE, SIDE).flat, pixels, titles, strict=False):
+        axes.imshow(image)
+        axes.set_title(title, fontsize=11)
+    for axes in figure.axes:
+        axes.set_axis_off()
+    return figure
+
+
+def add_hparams(writer: SummaryWriter, hparams: dict[str, Any]) -> None:
+    """Describe a run to the HPARAMS tab, which shows the last points of the run and of its stages' folders beside it.
+
+    Not by the writer's own add_hparams, which makes a run of its own, and shows true as 1.
+    """
+    kinds = {bool: ("bool_value", "DATA_TYPE_BOOL"), int: ("number_value", "DATA_TYPE_FLOAT64")}
+    kinds[float], text = kinds[int], ("string_value", "DATA_TYPE_STRING")
+    session, experiment = SessionStartInfo(), Experiment()
+    for name, value in hparams.items():
+        field, kind = kinds.get(type(value), text)
+        setattr(session.hparams[name], field, str(value) if field == text[0] else value)
+        experiment.hparam_infos.add(name=name, type=DataType.Value(kind))
+    for folder, tag in [("", "test"), *((stage, CURVES) for stage in reversed(STAGES))]:
+        for name in ("acc", "loss"):
+            experiment.metric_infos.add(name=MetricName(group=folder, tag=f"{tag}/{name}"))
+    for tag, content in (
+        (metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment)),
+        (metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=session)),
+    ):
+        described = metadata.create_summary_metadata(content)
+        file_writer: Any = writer.file_writer  # open, for something was written; torch's types know only its None
+        value = Summary.Value(tag=tag, metadata=described, tensor=metadata.NULL_TENSOR)
+        file_writer.add_summary(Summary(value=[value]))

@@ -143,8 +143,9 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             ours = callbacks.training(config.trainer, self.why_precision)
         else:
-            assert run is not None, "what evaluates has a checkpoint"
-            ours = callbacks.evaluation(config.trainer, run.path)
+            assert run, "what evaluates has a checkpoint"
+            assert self.restored
+            ours = callbacks.evaluation(config.trainer, run.path, self.restored.epochs)
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *ours]
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])

@@ -1,24 +1,22 @@
-"""The content of TensorBoard for a run, read back from the event file."""
+"""The content of TensorBoard for a run, read back from the event files."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.custom_scalar import layout_pb2, metadata
-from tensorboard.plugins.hparams import plugin_data_pb2
-from torchvision.utils import make_grid
+from tensorboard.plugins.hparams import metadata
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.callbacks.tensorboard import image_grid
 from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.transforms import normalize
 from cifar_lightning.runs import metrics_csv
 from tests.conftest import SMALL, Fit
 
-CURVES = {f"{stage}/{name}" for stage in ("train", "train_clean", "val") for name in ("loss", "acc")}
+STAGES = ("train", "train_clean", "val")
 
 
 def events(run: Path) -> Any:
@@ -27,40 +25,47 @@ def events(run: Path) -> Any:
     return accumulator
 
 
-def test_curves_are_those_of_metrics_csv_against_the_epoch(mlp_run: Path) -> None:
-    written, rows = events(mlp_run), metrics_csv.read(mlp_run / "metrics.csv")
-    assert set(written.Tags()["scalars"]) == CURVES | {"gap/loss", "gap/acc", "lr", "epoch_seconds"}
+def test_curves_are_those_of_metrics_csv_and_the_stages_of_one_share_a_card(mlp_run: Path) -> None:
+    tags = {(mlp_run, tag): tag for tag in ("gap/loss", "gap/acc", "lr", "epoch_seconds")}
+    tags |= {(mlp_run / stage, f"curves/{name}"): f"{stage}/{name}" for stage in STAGES for name in ("loss", "acc")}
+    folders = {folder: events(folder) for folder, _ in tags}
+    assert {(folder, tag) for folder, read in folders.items() for tag in read.Tags()["scalars"]} == set(tags)
+    # The first page opens on the first of these, and shows them in this order.
+    assert sorted({tag.partition("/")[0] for _, tag in tags}) == ["curves", "epoch_seconds", "gap", "lr"]
+    rows = metrics_csv.read(mlp_run / "metrics.csv")
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    for tag in written.Tags()["scalars"]:
-        points = [(event.step, event.value) for event in written.Scalars(tag)]
-        assert points == [(row["epoch"], pytest.approx(row[tag], rel=1e-6)) for row in rows]
+    for (folder, tag), column in tags.items():
+        points = [(event.step, event.value) for event in folders[folder].Scalars(tag)]
+        assert points == [(row["epoch"], pytest.approx(row[column], rel=1e-6)) for row in rows]
 
 
-def test_training_and_validation_share_a_chart(mlp_run: Path) -> None:
-    (event,) = events(mlp_run).Tensors(metadata.CONFIG_SUMMARY_TAG)
-    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
-    charts = {chart.title: set(chart.multiline.tag) for category in layout.category for chart in category.chart}
-    assert charts["loss"] == {"train/loss", "train_clean/loss", "val/loss"}
-    assert charts["accuracy"] == {"train/acc", "train_clean/acc", "val/acc"}
-
-
-def test_sample_images_are_the_training_images(mlp_run: Path) -> None:
-    (event,) = events(mlp_run).Images("samples/train")
-    grid = torch.from_numpy(np.array(Image.open(io.BytesIO(event.encoded_image_string)))).permute(2, 0, 1)
+def test_images_of_a_grid_are_those_of_the_data_each_with_its_title() -> None:
     data = CIFAR10DataModule(source="synthetic", train_size=2000, val_size=1000)
     data.setup("fit")
-    assert (grid.int() - make_grid(data.train.images[:64], nrow=8).int()).abs().max() <= 1
+    images = data.train.images[:7]
+    axes = image_grid(normalize(images), list("abcdefg")).axes
+    assert [each.get_title() for each in axes if each.images] == list("abcdefg")
+    for image, shown in zip(images, axes, strict=False):
+        pixels = torch.from_numpy(np.asarray(shown.images[0].get_array())).permute(2, 0, 1) * 255
+        assert (pixels - image).abs().max() < 0.01
+
+
+def test_samples_at_the_start_and_predictions_after_the_last_epoch(mlp_run: Path) -> None:
+    assert [event.step for event in events(mlp_run).Images("samples/train")] == [0]
+    assert [event.step for event in events(mlp_run).Images("predictions/val")] == [3]
 
 
 def test_hyper_parameters_stand_beside_the_final_metrics(mlp_run: Path) -> None:
     content = events(mlp_run).SummaryMetadata
-    start = plugin_data_pb2.HParamsPluginData.FromString(content("_hparams_/session_start_info").plugin_data.content)
-    values = start.session_start_info.hparams
-    assert (values["dropout"].number_value, values["batch_norm"].number_value) == (0.5, 1)
-    assert values["source"].string_value == "synthetic"
-    assert {"lr", "optimizer", "schedule", "weight_decay", "width", "batch_size", "augment", "seed"} <= set(values)
-    experiment = plugin_data_pb2.HParamsPluginData.FromString(content("_hparams_/experiment").plugin_data.content)
-    assert {metric.name.tag for metric in experiment.experiment.metric_infos} == CURVES
+    start = metadata.parse_session_start_info_plugin_data(content("_hparams_/session_start_info").plugin_data.content)
+    shown = {name: getattr(value, value.WhichOneof("kind")) for name, value in start.hparams.items()}
+    assert (shown["model"], shown["epochs"], shown["batch_norm"], shown["dropout"]) == ("MLP", 3, True, 0.5)
+    assert isinstance(shown["batch_norm"], bool)
+    assert {"lr", "optimizer", "schedule", "weight_decay", "width", "batch_size", "augment", "seed"} <= set(shown)
+    experiment = metadata.parse_experiment_plugin_data(content("_hparams_/experiment").plugin_data.content)
+    assert {info.name for info in experiment.hparam_infos} == set(shown)
+    tags = {(metric.name.group, metric.name.tag) for metric in experiment.metric_infos}
+    assert tags >= {("", "test/acc"), ("val", "curves/acc"), ("train", "curves/loss")}
 
 
 def test_graph_and_origin_of_the_data(mlp_run: Path) -> None:
@@ -69,9 +74,11 @@ def test_graph_and_origin_of_the_data(mlp_run: Path) -> None:
     assert b"SYNTHETIC" in event.tensor_proto.string_val[0]
 
 
-def test_without_validation_there_are_no_empty_curves_and_test_adds_its_matrix(fit: Fit, tmp_path: Path) -> None:
-    run = fit(tmp_path, ["--model=MLP", *SMALL, "--data.val_size=0", "--trainer.max_epochs=1"])
-    assert set(events(run).Tags()["scalars"]) == {"train/loss", "train/acc", "lr", "epoch_seconds"}
+def test_without_validation_there_are_no_empty_curves_and_test_adds_its_results(fit: Fit, tmp_path: Path) -> None:
+    run = fit(tmp_path, ["--model=MLP", *SMALL, "--data.val_size=0", "--trainer.max_epochs=2"])
+    assert {path.parent.name for path in run.rglob("events.*")} == {run.name, "train"}
     assert main(["test", f"--ckpt_path={run / 'checkpoints/last.ckpt'}"]) == 0
-    (event,) = events(run).Images("test/confusion_matrix")
+    written = events(run)
+    (event,) = written.Images("test/confusion_matrix")
+    assert event.step == written.Scalars("test/acc")[0].step == 2  # the epoch of the checkpoint
     assert min(event.width, event.height) >= 500

@@ -12,6 +12,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 
 from cifar_lightning.runs.checkpoint import load
+from cifar_lightning.runs.logger import STAGES
 
 # How long things took is not the same twice.
 SECONDS = ("epoch_seconds", "seconds")
@@ -26,8 +27,18 @@ def differences(run: Path, whole: Path) -> list[str]:
 
 def _content(run: Path) -> dict[str, Any]:
     files = [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()]
-    events = EventAccumulator(str(run), size_guidance={TENSORS: 0}).Reload()
-    shown = {}  # in TensorBoard: the steps of each tag, and hashes of the values
+    return {
+        "files": sorted(name for name in files if "events." not in name and not name.startswith(".lock")),
+        "checkpoints": {path.name: load(path) for path in run.glob("checkpoints/*.ckpt")},
+        "metrics.csv": list(csv.DictReader((run / "metrics.csv").read_text().splitlines())),
+        "config.yaml": (run / "config.yaml").read_text(),
+        "TensorBoard": {name: _shown(run / name) for name in ("", *STAGES) if (run / name).is_dir()},
+    }
+
+
+def _shown(folder: Path) -> dict[str, Any]:
+    """Return the steps of each tag in TensorBoard, and hashes of the values."""
+    events, shown = EventAccumulator(str(folder), size_guidance={TENSORS: 0}).Reload(), {}
     for tag in events.Tags()[TENSORS]:
         plugin = events.summary_metadata[tag].plugin_data
         if plugin.plugin_name in SHOWN_ONCE:
@@ -37,13 +48,7 @@ def _content(run: Path) -> dict[str, Any]:
             continue
         values = [(x.step, b"" if tag in SECONDS else x.tensor_proto.SerializeToString()) for x in events.Tensors(tag)]
         shown[f"tag {tag}"] = sorted((step, hashlib.sha256(value).hexdigest()) for step, value in values)
-    return {
-        "files": sorted(name for name in files if not name.startswith(("events.", ".lock"))),
-        "checkpoints": {path.name: load(path) for path in run.glob("checkpoints/*.ckpt")},
-        "metrics.csv": list(csv.DictReader((run / "metrics.csv").read_text().splitlines())),
-        "config.yaml": (run / "config.yaml").read_text(),
-        "TensorBoard": shown,
-    }
+    return shown
 
 
 def unequal(a: Any, b: Any, where: str = "") -> Iterator[str]:

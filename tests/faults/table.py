@@ -21,7 +21,9 @@ RUN, NEW = "logs/mlp-synthetic/version_0", "logs/mlp-synthetic/version_1"
 RESUME: Final = f"fit --resume={RUN}"
 BEST, LAST = f"{RUN}/checkpoints/best.ckpt", f"{RUN}/checkpoints/last.ckpt"
 # What training writes into an old and into a new run's folder.
-OLD_RUN: Final = tuple(f"{RUN}/{name}" for name in ("config.yaml", "metrics.csv", "events.*", "checkpoints/*"))
+OLD_RUN: Final = tuple(
+    f"{RUN}/{name}" for name in ("config.yaml", "metrics.csv", "events.*", "*/events.*", "checkpoints/*")
+)
 NEW_RUN: Final = (NEW, f"{NEW}/*")
 # Beside the folder with a finished run that each row works in: what no payload may create, and the run to read only.
 CANARY, WHOLE = Path("../canary"), Path("../whole")

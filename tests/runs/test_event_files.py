@@ -32,7 +32,7 @@ def write(run: RunFolder, rows: list[dict[str, float]], purge: int | None = None
     logger = RunLogger(run.path.parent, run.path, purge)
     for row in rows:
         metrics_csv.write(run.metrics, [*metrics_csv.read(run.metrics), row])
-        logger.log_metrics({"val/acc": row["val/acc"]}, step=int(row["epoch"]))
+        logger.log_metrics({"val/acc": row["val/acc"], "lr": row["val/acc"]}, step=int(row["epoch"]))
         logger.save()
     logger.finalize("aborted")
 
@@ -42,10 +42,10 @@ def resumed(folder: Path, *, cut: int) -> RunFolder:
     run = RunFolder(folder / "version_0")
     run.path.mkdir(parents=True)
     write(run, ROWS)
-    (first,) = run.path.glob(EVENTS)
-    if cut:
-        first.write_bytes(first.read_bytes()[:-cut])
-    first.rename(first.with_name("events.out.tfevents.0000000001.host.1.0"))  # earlier than what follows
+    for first in [*run.path.rglob(EVENTS)]:
+        if cut:
+            first.write_bytes(first.read_bytes()[:-cut])
+        first.rename(first.with_name("events.out.tfevents.0000000001.host.1.0"))  # earlier than what follows
     purge = purge_step(run, checkpoint(run, 2))
     assert purge == 3
     metrics_csv.write(run.metrics, ROWS[:2])
@@ -56,9 +56,10 @@ def resumed(folder: Path, *, cut: int) -> RunFolder:
 @pytest.mark.parametrize("cut", [0, 1, 7])
 def test_what_was_superseded_is_hidden(cut: int, tmp_path: Path) -> None:
     run = resumed(tmp_path, cut=cut)
-    reader = EventAccumulator(str(run.path))
-    reader.Reload()
-    assert [(point.step, point.value) for point in reader.Scalars("val/acc")] == EXPECTED
+    for folder, tag in ((run.path, "lr"), (run.path / "val", "curves/acc")):
+        reader = EventAccumulator(str(folder))
+        reader.Reload()
+        assert [(point.step, point.value) for point in reader.Scalars(tag)] == EXPECTED
 
 
 def test_nothing_is_hidden_without_need(tmp_path: Path) -> None:
@@ -83,9 +84,9 @@ def test_tensorboard_itself_shows_no_superseded_point(cut: int, tmp_path: Path) 
             line = next(line for line in server.stderr if "http://" in line)
             url = next(word for word in line.split() if word.startswith("http://"))
             deadline = time.monotonic() + 30  # until it has read the files
-            while not ask(url, "tags").get("version_0") and time.monotonic() < deadline:
+            while not ask(url, "tags").get("version_0/val") and time.monotonic() < deadline:
                 time.sleep(0.5)
-            points = ask(url, "scalars?run=version_0&tag=val%2Facc")
+            points = ask(url, "scalars?run=version_0%2Fval&tag=curves%2Facc")
             assert [(step, value) for _, step, value in points] == EXPECTED
         finally:
             server.terminate()

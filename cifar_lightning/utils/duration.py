@@ -1,0 +1,9 @@
+"""Durations for people."""
+
+
+def duration(seconds: float) -> str:
+    """Return `42 s`, `17 min` or `5 h 4 min`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
