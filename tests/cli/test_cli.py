@@ -169,7 +169,7 @@ def test_a_signal_ends_with_its_own_status(
     monkeypatch.setattr(f"cifar_lightning.{method}", interrupted)
     assert main(["fit", "--model=MLP", *SMALL]) == status
     name = signal.Signals(status - 128).name
-    assert capsys.readouterr().err == f"error: {name}: stopped at once; start it again\n"
+    assert capsys.readouterr().err == f"{name}: stopped at once; start it again\n"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
 
 
@@ -223,4 +223,4 @@ def test_ctrl_c_while_an_error_is_reported(monkeypatch: pytest.MonkeyPatch, caps
 
     monkeypatch.setattr("cifar_lightning.cli.error_messages.explain", interrupt)
     assert main(["train"]) == 130
-    assert capsys.readouterr().err == "error: SIGINT: stopped at once; start it again\n"
+    assert capsys.readouterr().err == "SIGINT: stopped at once; start it again\n"

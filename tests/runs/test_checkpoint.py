@@ -18,7 +18,6 @@ from cifar_lightning.runs.layout import RunFolder
 from tests.conftest import SMALL, Fit
 from tests.faults.compare import unequal
 
-NOTHING, _ = starting_point.read_arguments([])
 Capture = pytest.CaptureFixture[str]
 
 
@@ -77,18 +76,18 @@ def test_code_in_a_checkpoint_does_not_run(
 
 def test_the_newest_whole_one_is_taken(run: Path, capsys: Capture) -> None:
     last = run / "checkpoints/last.ckpt"
-    found, broken = newest(RunFolder(run))
+    found = newest(RunFolder(run))
     assert found
-    assert (found.path, found.epochs, found.midway, broken) == (last, 3, 0, [])
+    assert (found.path, found.epochs, found.midway) == (last, 3, 0)
     last.write_bytes(last.read_bytes()[:-1000])
-    found = starting_point.from_run(RunFolder(run), NOTHING).checkpoint
+    found = newest(RunFolder(run))
     assert found
     assert (found.path.name, found.epochs) == ("previous.ckpt", 2)
     assert f"not using {last}: damaged" in capsys.readouterr().err
     for path in run.glob("checkpoints/*.ckpt"):
         path.write_bytes(b"")
     with pytest.raises(InputError, match=r"no checkpoint in .* is whole"):
-        starting_point.from_run(RunFolder(run), NOTHING)
+        newest(RunFolder(run))
 
 
 RESUME, BACK = "--resume={run}", "--ckpt_path={run}/checkpoints/previous.ckpt"
