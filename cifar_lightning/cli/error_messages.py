@@ -41,20 +41,17 @@ def explain(error: BaseException) -> tuple[str, int]:
         if isinstance(each, ReportedError):
             full = next((name for name in _settings() if name.rpartition(".")[2] == each.field), each.field)
             return f"{full}: {each.cause}; {each.remedy}", each.status
+    text = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, ArgumentError):  # jsonargparse has no types to tell its errors apart, so the text decides
         for pattern, reword in RULES.items():
             if found := re.search(pattern, str(error)):
-                return found.expand(reword) if isinstance(reword, str) else reword(found), InputError.status
-        return f"command line: {' '.join(str(error).split())}; `fit --help` lists what there is", InputError.status
-    text = " ".join(str(error).split()).rstrip(".")
+                return found.expand(reword) if isinstance(reword, str) else reword(found), 2
+        return f"command line: {text}; `fit --help` lists what there is", 2
     raised_in = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)[-1:]]
     by_lightning = any(Path(lightning.__file__).parent in file.parents for file in raised_in)
     if by_lightning and isinstance(error, ValueError | ImportError | MisconfigurationException):
-        mentioned = [f"trainer.{word}" for word in re.findall(r"\w+", text) if word in signature(Trainer).parameters]
-        return (
-            f"{mentioned[0] if mentioned else 'trainer'}: {text}; `fit --help` lists what it takes",
-            InputError.status,
-        )
+        mentioned = [f".{word}" for word in re.findall(r"\w+", text) if word in signature(Trainer).parameters]
+        return f"trainer{mentioned[0] if mentioned else ''}: {text}; `fit --help` lists what it takes", 2
     if isinstance(error, OSError) and (error.filename or error.errno in FULL):
         remedy = REMEDIES.get(error.errno or 0, "fix that, and start again")
         return f"{error.filename or 'disk'}: {error.strerror}; {remedy}", 1

@@ -23,7 +23,7 @@ from cifar_lightning.data.loader import steps_per_epoch
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.base import check_batch_norm
-from cifar_lightning.runs.checkpoint import Checkpoint, DurableCheckpoints, architecture
+from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture
 from cifar_lightning.runs.layout import RunFolder, tagged
 from cifar_lightning.runs.logger import RunLogger
 from cifar_lightning.runs.recovery import purge_step, repair
@@ -91,10 +91,8 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Put the checkpoint's configuration before what was given, so that what was given wins."""
-        command, commands = args[0], ", ".join(self.subcommands())
-        check(not command.startswith("-"), "command", command, f"one of {commands}, before its flags")
-        if command not in self.subcommands():
-            raise InputError(command, "no such command", f"use one of {commands}, benchmark, study, report")
+        command, commands = args[0], [*self.subcommands(), "benchmark", "study", "report"]
+        check(command in self.subcommands(), "command", command, f"one of {', '.join(commands)}, before its flags")
         given, rest = starting_point.read_arguments(args[1:])
         for file in given.config:
             if "experiments" in load_yaml(Path(file)):  # which raises what is wrong with it, by line
@@ -180,6 +178,8 @@ class CLI(LightningCLI):
         now = flat(yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[str(self.subcommand)])
         now["model.class_path"] = architecture(self.model)  # a person may have written CNN
         changed = self.start.check(now, fits=self.subcommand == "fit")
+        if {name: tensor.shape for name, tensor in self.model.state_dict().items()} != self.restored.shapes:
+            raise InputError(str(self.restored.path), "its weights are not those of its model", REMEDY)
         if self.subcommand == "fit":
             self.start.check_epochs(now)
         if self.subcommand == "validate" and not now["data.val_size"]:
@@ -198,14 +198,14 @@ class CLI(LightningCLI):
         folder = Path(logger.log_dir)
         try:
             with files.locked(folder):
-                if self.start is None:
-                    return self._run("fit", **given)
-                if self.restored and self.restored.is_done(self.trainer.max_epochs):
-                    repair(self.start.run, self.restored)
-                    return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
-                # To disk: that points of the event files are stale must be known after the repair, too.
-                logger.save()
-                return self._run("fit", **given | {"ckpt_path": repair(self.start.run, self.restored)})
+                if self.start:
+                    done = self.restored is not None and self.restored.is_done(self.trainer.max_epochs)
+                    if not done:
+                        logger.save()  # to disk: that points of it are stale must be known after the repair, too
+                    given["ckpt_path"] = repair(self.start.run, self.restored)
+                    if done:
+                        return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
+                return self._run("fit", **given)
         except BlockingIOError:
             raise InputError(str(folder), "another process is training here", "wait for it, or stop it") from None
         except Exception as error:

@@ -135,18 +135,20 @@ def last_run(runs: Path) -> RunFolder | None:
 def _start(run: RunFolder, checkpoint: Checkpoint | None, given: Namespace, *, fits: bool) -> StartingPoint:
     """Gather what a run's config.yaml and its checkpoint say of its settings."""
     settings = flat(load_yaml(run.config)) if fits and run.config.is_file() else {}
-    # Where the run is named by a checkpoint, or as the last, all flags are given again.
-    arguments = [f"--config={run.config}"] if settings and given.resume else []
-    if checkpoint:
-        # The Trainer's settings may have changed since, the number of epochs for one, which config.yaml knows.
-        own = {section: x for section, x in checkpoint.config.items() if section != "trainer" or not arguments}
-        if not checkpoint.architecture.startswith(OURS):
-            if not (arguments or given.model or given.config):
-                cause = f"its model {checkpoint.architecture} is not of this project"
+    arguments: list[str] = []
+    if settings and given.resume:
+        arguments, root = [f"--config={run.config}"], settings.get("data.root")
+        if isinstance(root, str) and not Path(root).is_dir():
+            arguments.append("--data.root=null")  # it is gone, or the run came from another machine
+    elif checkpoint:
+        own = dict(checkpoint.config)
+        if not (model := own["model"]["class_path"]).startswith(OURS):
+            if not (given.model or given.config):
                 remedy = "name it with --model or --config RUN/config.yaml, if you trust it"
-                raise InputError(str(checkpoint.path), cause, remedy)
+                raise InputError(str(checkpoint.path), f"its model {model} is not of this project", remedy)
             del own["model"]
-        settings, arguments = settings | flat(checkpoint.config), [*arguments, f"--config={json.dumps(own)}"]
+        arguments = [f"--config={json.dumps(own)}"]
+    settings |= flat(checkpoint.config) if checkpoint else {}
     return StartingPoint(run, checkpoint, arguments, settings, fits and given.ckpt_path in (None, "last"))
 
 

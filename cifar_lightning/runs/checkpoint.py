@@ -33,23 +33,14 @@ class Checkpoint:
 
     path: Path
     config: dict[str, Any]  # seed, model, data, precision and epochs, in the form of a configuration file
+    shapes: dict[str, torch.Size]  # of the model's weights
+    max_epochs: int | None  # that the run was to last; None where that was left open
     epochs: int  # done when it was saved
     steps: int  # training steps done
     midway: int  # of these, steps of an epoch that is not done; 0 if it was saved at the end of one
     rows: list[metrics_csv.Row]  # the curves so far, as in metrics.csv
     stopped: bool  # whether it was stopped before its last epoch, by early stopping for instance
     resumable: bool  # whether it holds all that a run needs to resume; one of an older version may not
-
-    @property
-    def architecture(self) -> str:
-        """The import path of the model's class."""
-        return str(self.config["model"]["class_path"])
-
-    @property
-    def max_epochs(self) -> int | None:
-        """The epochs that the run was to last; None where that was left open."""
-        epochs: int | None = self.config["trainer"].get("max_epochs")
-        return epochs
 
     def is_done(self, max_epochs: int | None) -> bool:
         """Return whether a run of so many epochs has nothing left to do after it."""
@@ -105,7 +96,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         loop, history = content["loops"]["fit_loop"], content["callbacks"]["History"]
         epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]["current"]
         [float(x) for row in history["rows"] for x in row.values()]  # raises unless all are numbers
-        [tensor.shape for tensor in content["state_dict"].values()]
         resumable = stopped = False
         with contextlib.suppress(KeyError, IndexError, TypeError, RuntimeError):  # an older version wrote less
             content["optimizer_states"][0]["param_groups"]
@@ -115,6 +105,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(
             path=path,
             config=_config(content),
+            shapes={name: tensor.shape for name, tensor in content["state_dict"].items()},
+            max_epochs=content.get("max_epochs"),
             epochs=epochs["processed"],
             steps=content["global_step"],
             midway=batches["processed"] * (epochs["processed"] < epochs["ready"]),
