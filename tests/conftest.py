@@ -59,6 +59,11 @@ def run_folder(logs: Path) -> Path:
     return folder
 
 
+def curves(run: Path) -> list[str]:
+    """The lines of a run's metrics.csv without the seconds."""
+    return [line.rpartition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()]
+
+
 Fit = Callable[[Path, Sequence[str]], Path]
 
 

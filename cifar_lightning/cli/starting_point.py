@@ -106,9 +106,8 @@ def find(command: str, given: Namespace, runs: Callable[[], Path]) -> StartingPo
         return None
     if path is not None:
         run = RunFolder(Path(path))
-        checkpoint = read_checkpoint(run.checkpoint(BEST) if run.exists() and not fits else run.path)
-        if fits and not checkpoint.resumable:
-            raise InputError(path, "written by an older version, it holds too little to resume from", "start a new run")
+        of_run = run.exists() and not fits
+        checkpoint = read_checkpoint(run.checkpoint(BEST) if of_run else run.path, to_resume=fits)
         return _start(RunFolder.of_checkpoint(checkpoint.path), checkpoint, given, fits=fits)
     if not fits:
         raise InputError(

@@ -1,6 +1,5 @@
 """Checkpoints: written durably, read only if whole, and nothing in them can run code."""
 
-import contextlib
 import io
 import json
 import sys
@@ -40,7 +39,6 @@ class Checkpoint:
     midway: int  # of these, steps of an epoch that is not done; 0 if it was saved at the end of one
     rows: list[metrics_csv.Row]  # the curves so far, as in metrics.csv
     stopped: bool  # whether it was stopped before its last epoch, by early stopping for instance
-    resumable: bool  # whether it holds all that a run needs to resume; one of an older version may not
 
     def is_done(self, max_epochs: int | None) -> bool:
         """Return whether a run of so many epochs has nothing left to do after it."""
@@ -58,8 +56,8 @@ def newest(run: RunFolder) -> Checkpoint | None:
     # Sorted by name, and the last of equals: last.ckpt, not the best.ckpt of the same epoch.
     for path in sorted(run.checkpoints.glob("*.ckpt")):
         try:
-            found = read_checkpoint(path)
-            if found.resumable and (best is None or found.steps >= best.steps):
+            found = read_checkpoint(path, to_resume=True)
+            if best is None or found.steps >= best.steps:
                 best = found
         except InputError as error:
             broken = True
@@ -87,22 +85,16 @@ def load(path: Path) -> dict[str, Any]:
         raise InputError(str(path), "damaged, or not a checkpoint of this program", REMEDY) from error
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; an `InputError` unless it is there, whole, and one of this project."""
+def read_checkpoint(path: Path, *, to_resume: bool = False) -> Checkpoint:
+    """Read a checkpoint; an `InputError` unless it is there, whole, one of this project, and can be used."""
     if not path.is_file():
         raise InputError(str(path), "there is no such checkpoint", "a run leaves its own in RUN/checkpoints/best.ckpt")
-    content = load(path)
+    content, lacks = load(path), "not a checkpoint of this program"
     try:
         loop, history = content["loops"]["fit_loop"], content["callbacks"]["History"]
         epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]["current"]
         [float(x) for row in history["rows"] for x in row.values()]  # raises unless all are numbers
-        resumable = stopped = False
-        with contextlib.suppress(KeyError, IndexError, TypeError, RuntimeError):  # an older version wrote less
-            content["optimizer_states"][0]["param_groups"]
-            history["validation"]
-            torch.Generator().set_state(content["callbacks"]["EpochSeed"]["cpu"])
-            resumable, stopped = True, content["callbacks"]["Checkpoints"]["stopped"]
-        return Checkpoint(
+        checkpoint = Checkpoint(
             path=path,
             config=_config(content),
             shapes={name: tensor.shape for name, tensor in content["state_dict"].items()},
@@ -111,11 +103,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
             steps=content["global_step"],
             midway=batches["processed"] * (epochs["processed"] < epochs["ready"]),
             rows=[dict(row) for row in history["rows"]],
-            stopped=stopped,
-            resumable=resumable,
+            stopped=content["callbacks"].get("Checkpoints", {}).get("stopped", False),
         )
+        if to_resume:
+            lacks = "of an older version, or damaged: it holds too little to resume from"
+            content["optimizer_states"][0]["param_groups"], history["validation"], content["callbacks"]["Checkpoints"]
+            torch.Generator().set_state(content["callbacks"]["EpochSeed"]["cpu"])
+        return checkpoint
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        raise InputError(str(path), "not a checkpoint of this program", REMEDY) from error
+        raise InputError(str(path), lacks, REMEDY) from error
 
 
 def _config(content: dict[str, Any]) -> dict[str, Any]:

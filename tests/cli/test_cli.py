@@ -11,7 +11,8 @@ from cifar_lightning.errors import Interrupted
 from cifar_lightning.runs.checkpoint import load
 from tests.conftest import CONFIGS, SMALL
 
-Capture, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
 CNN = f"--config={CONFIGS / 'cnn.yaml'}"
@@ -119,10 +120,11 @@ def test_flags_win_over_files_and_later_files_over_earlier() -> None:
     assert (settings["width"], settings["dropout"], settings["depth"]) == (16, 0.1, 2)
 
 
-def test_without_validation_nothing_is_best(capsys: Capture) -> None:
-    assert fit("--name=all", "--data.val_size=0") == 0
+def test_without_validation_nothing_is_best_but_the_last_epoch_is_kept(capsys: Capture) -> None:
+    assert fit("--name=all", "--data.val_size=0", epochs=2) == 0
     run = Path("logs/all-synthetic/version_0")
-    assert [p.name for p in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["last.ckpt", "previous.ckpt"]
+    assert load(run / "checkpoints/last.ckpt")["epoch"] == 1  # saved at the end of the second, not after the run
     assert (run / "metrics.csv").read_text().splitlines()[0] == "epoch,train/loss,train/acc,lr,epoch_seconds"
     assert f"test --ckpt_path {run / 'checkpoints/last.ckpt'}" in capsys.readouterr().out
 
