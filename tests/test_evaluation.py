@@ -92,7 +92,6 @@ def test_flags_win_over_the_best_checkpoint_of_a_run_and_are_reported(
     [
         *[("test", flag, r"model\.\w+: .*, but the checkpoint has .*; leave it out") for flag in OTHER_MODELS],
         ("test", "--data.source=cifar10", "data.source: 'cifar10', but the checkpoint has 'synthetic'; leave it out"),
-        ("test", "--ckpt_path=nowhere.ckpt", "nowhere.ckpt: there is no such checkpoint"),  # the last one counts
         ("validate", "--data.val_size=0", "data.val_size: 0 leaves nothing to validate on"),
         ("predict", "--data.images=nowhere", "nowhere: "),
         ("predict", "--data.images=empty", "empty: "),

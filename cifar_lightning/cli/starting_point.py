@@ -94,35 +94,30 @@ def find(command: str, given: Namespace, runs: Callable[[], Path]) -> StartingPo
     check(path != "", "ckpt_path", path, "a path")
     check(path is None or folder is None, "resume", folder, "either this or --ckpt_path")
     check(fits or folder is None, "resume", folder, "--ckpt_path: only `fit` resumes a run")
+    if path is None and folder is None:
+        if not fits:
+            raise InputError("ckpt_path", f"{command} needs a checkpoint", "give --ckpt_path RUN, for its best one")
+        return None
     if folder is not None:
         for name in ("logs", "name"):
             check(getattr(given, name) is None, name, getattr(given, name), "none: a run resumes in its folder")
-        run = _run(Path(folder))
-        return _start(run, newest(run), given, fits=True)
-    if fits and path == "last":
-        if found := last_run(runs()):
-            return _start(found, newest(found), given, fits=True)
-        print("nothing to resume: starts a new run")
-        return None
-    if path is not None:
+        run = RunFolder(Path(folder))
+        if not run.exists():
+            parents, inside = run.path.parents[:2], sorted(versions(run.path), reverse=True)
+            near = (path for path in (*parents, *(path for _, path in inside)) if RunFolder(path).exists())
+            remedy = f"name one: --resume {next(near, 'logs/cnn/version_0, say')}"
+            raise InputError("resume", f"{folder} is not the folder of a run", remedy)
+    elif fits and path == "last":
+        if (found := last_run(runs())) is None:
+            print("nothing to resume: starts a new run")
+            return None
+        run = found
+    else:
         run = RunFolder(Path(path))
         of_run = run.exists() and not fits
         checkpoint = read_checkpoint(run.checkpoint(BEST) if of_run else run.path, to_resume=fits)
         return _start(RunFolder.of_checkpoint(checkpoint.path), checkpoint, given, fits=fits)
-    if not fits:
-        raise InputError(
-            "ckpt_path", f"{command} needs a checkpoint", "give --ckpt_path RUN, for the best one of a run"
-        )
-    return None
-
-
-def _run(folder: Path) -> RunFolder:
-    run = RunFolder(folder)
-    if not run.exists():
-        near = [folder.parent, folder.parent.parent, *(path for _, path in sorted(versions(folder), reverse=True))]
-        named = next((path for path in near if RunFolder(path).exists()), "logs/cnn/version_0, say")
-        raise InputError("resume", f"{folder} is not the folder of a run", f"name one: --resume {named}")
-    return run
+    return _start(run, newest(run), given, fits=True)
 
 
 def last_run(runs: Path) -> RunFolder | None:

@@ -107,6 +107,7 @@ def read_checkpoint(path: Path, *, to_resume: bool = False) -> Checkpoint:
         )
         if to_resume:
             lacks = "of an older version, or damaged: it holds too little to resume from"
+            # Each raises unless it is there.
             content["optimizer_states"][0]["param_groups"], history["validation"], content["callbacks"]["Checkpoints"]
             torch.Generator().set_state(content["callbacks"]["EpochSeed"]["cpu"])
         return checkpoint

@@ -169,15 +169,8 @@ def test_a_signal_ends_with_its_own_status(
 
 
 OWN = """
-from lightning.pytorch import Callback
 from torch import nn
 from cifar_lightning.models import ImageClassifier
-
-class Hello(Callback):
-    def __init__(self, word: str = "hello"):
-        self.word = word
-    def on_fit_start(self, trainer, pl_module):
-        print(self.word)
 
 class Net(ImageClassifier):
     def __init__(self, *, width: int = 4, **optimization):
@@ -186,21 +179,17 @@ class Net(ImageClassifier):
 """
 
 
-def test_own_classes_work_but_a_checkpoint_alone_imports_none(monkeypatch: Patch, capsys: Capture) -> None:
-    Path("my_classes.py").write_text(OWN)
+def test_an_own_model_works_but_a_checkpoint_alone_imports_none(monkeypatch: Patch, capsys: Capture) -> None:
+    Path("my_models.py").write_text(OWN)
     monkeypatch.syspath_prepend(Path.cwd())
-    own = ["--model=my_classes.Net", "--model.width=5", "--trainer.callbacks+=my_classes.Hello"]
-    assert main(["fit", *own, "--trainer.callbacks.word=moin", *SMALL, "--trainer.max_epochs=1"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert "moin" in lines
+    assert main(["fit", "--model=my_models.Net", "--model.width=5", *SMALL, "--trainer.max_epochs=1"]) == 0
     run = Path("logs/net-synthetic/version_0")
-    assert f"best.ckpt --config {run}/config.yaml" in lines[-2]
-    best = f"--ckpt_path={run}/checkpoints/best.ckpt"
-    monkeypatch.delitem(sys.modules, "my_classes")
-    assert main(["test", best]) == 2
-    assert "its model my_classes.Net is not of this project; name it with --model" in capsys.readouterr().err
-    assert "my_classes" not in sys.modules
-    assert main(["test", best, f"--config={run}/config.yaml"]) == 0
+    assert f"best.ckpt --config {run}/config.yaml" in capsys.readouterr().out
+    monkeypatch.delitem(sys.modules, "my_models")
+    assert main(["test", f"--ckpt_path={run}"]) == 2
+    assert "its model my_models.Net is not of this project; name it with --model" in capsys.readouterr().err
+    assert "my_models" not in sys.modules
+    assert main(["test", f"--ckpt_path={run}", f"--config={run}/config.yaml"]) == 0
     assert main(["fit", f"--resume={run}", "--trainer.max_epochs=2"]) == 0
 
 
