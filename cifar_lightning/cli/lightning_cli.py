@@ -97,10 +97,10 @@ class CLI(LightningCLI):
         for file in given.config:
             if "experiments" in load_yaml(Path(file)):  # which raises what is wrong with it, by line
                 raise InputError(file, "is the configuration of a study", f"use it for that: study --config {file}")
+        last = given.ckpt_path == "last" and command == "fit"
+        runs = self._runs(parser.parse_args([command, *rest])[command]) if last else None
         if not {"-h", "--help"} & set(rest):
-            self.start = starting_point.find(
-                command, given, lambda: self._runs(parser.parse_args(["fit", *rest])["fit"])
-            )
+            self.start = starting_point.find(command, given, runs)
         self.restored = self.start.checkpoint if self.start else None
         self.settings_from = self.restored.path if self.restored and not rest else None
         with naming_settings_of(self.settings_from):

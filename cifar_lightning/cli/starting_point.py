@@ -4,7 +4,7 @@ import json
 import os
 import re
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -88,8 +88,8 @@ class StartingPoint:
             raise InputError("trainer.max_epochs", cause, "leave it at that, or start a new run")
 
 
-def find(command: str, given: Namespace, runs: Callable[[], Path]) -> StartingPoint | None:
-    """Find the checkpoint or the run that was asked for; `runs` returns the folder of all runs of the name given."""
+def find(command: str, given: Namespace, runs: Path | None) -> StartingPoint | None:
+    """Find the checkpoint or the run that was asked for; the last one of a name in the folder `runs`."""
     path, folder, fits = given.ckpt_path, given.resume, command == "fit"
     check(path != "", "ckpt_path", path, "a path")
     check(path is None or folder is None, "resume", folder, "either this or --ckpt_path")
@@ -106,9 +106,9 @@ def find(command: str, given: Namespace, runs: Callable[[], Path]) -> StartingPo
             parents, inside = run.path.parents[:2], sorted(versions(run.path), reverse=True)
             near = (path for path in (*parents, *(path for _, path in inside)) if RunFolder(path).exists())
             remedy = f"name one: --resume {next(near, 'logs/cnn/version_0, say')}"
-            raise InputError("resume", f"{folder} is not the folder of a run", remedy)
-    elif fits and path == "last":
-        if (found := last_run(runs())) is None:
+            raise InputError("resume", f"{run.path} is not the folder of a run", remedy)
+    elif runs:
+        if (found := last_run(runs)) is None:
             print("nothing to resume: starts a new run")
             return None
         run = found
@@ -143,7 +143,7 @@ def _start(run: RunFolder, checkpoint: Checkpoint | None, given: Namespace, *, f
             del own["model"]
         arguments = [f"--config={json.dumps(own)}"]
     settings |= flat(checkpoint.config) if checkpoint else {}
-    return StartingPoint(run, checkpoint, arguments, settings, fits and given.ckpt_path in (None, "last"))
+    return StartingPoint(run, checkpoint, arguments, settings, given.ckpt_path in (None, "last"))
 
 
 def check_logs(folder: Path) -> None:
