@@ -111,15 +111,6 @@ def test_a_log_file_gets_one_line_per_epoch(capsys: Capture) -> None:
     assert [",,,,,," in row for row in rows] == [True, False, True]
 
 
-def test_flags_win_over_files_and_later_files_over_earlier() -> None:
-    Path("a.yaml").write_text("model: {class_path: MLP, init_args: {width: 8, dropout: 0.1}}\n")
-    Path("b.yaml").write_text("model: {init_args: {width: 16}}\n")
-    files = ["--config=a.yaml", "--config=b.yaml"]
-    assert main(["fit", *files, "--model.depth=2", *SMALL, "--trainer.max_epochs=1"]) == 0
-    settings = load(Path("logs/a-b-synthetic/version_0/checkpoints/last.ckpt"))["hyper_parameters"]
-    assert (settings["width"], settings["dropout"], settings["depth"]) == (16, 0.1, 2)
-
-
 def test_without_validation_nothing_is_best_but_the_last_epoch_is_kept(capsys: Capture) -> None:
     assert fit("--name=all", "--data.val_size=0", epochs=2) == 0
     run = Path("logs/all-synthetic/version_0")
