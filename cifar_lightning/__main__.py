@@ -1,5 +1,6 @@
 """`python -m cifar_lightning`, and the script `cifar-lightning`."""
 
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -10,9 +11,9 @@ An MLP and a CNN on CIFAR-10. Commands:
 
   python -m cifar_lightning fit --config configs/cnn.yaml        train (configs/mlp.yaml: the MLP)
   python -m cifar_lightning fit --resume RUN                     resume a run that was stopped
-  python -m cifar_lightning test --ckpt_path RUN/checkpoints/best.ckpt
-  python -m cifar_lightning predict --ckpt_path RUN/checkpoints/best.ckpt --data.images my_images/
-  python -m cifar_lightning validate --ckpt_path RUN/checkpoints/best.ckpt
+  python -m cifar_lightning test --ckpt_path RUN                 measure its best epoch on the test set
+  python -m cifar_lightning predict --ckpt_path RUN --data.images my_images/
+  python -m cifar_lightning validate --ckpt_path RUN
   python -m cifar_lightning benchmark                            measure the speed of `fit` on this machine
   python -m cifar_lightning study --config configs/study.yaml    run all experiments and write a report
   python -m cifar_lightning report logs/study                    write that report again from its records
@@ -28,23 +29,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(args: Sequence[str]) -> int:
-    # Each imports only what it needs: Lightning alone takes seconds.
     match args:
         case [] | ["-h" | "--help", *_]:
             print(HELP, flush=True)
             return 0
-        case ["benchmark", *flags]:
-            from cifar_lightning.benchmark.command import benchmark
-
-            return benchmark(flags)
-        case ["study", *flags]:
-            from cifar_lightning.study.command import study
-
-            return study(flags)
-        case ["report", *flags]:
-            from cifar_lightning.report.command import report
-
-            return report(flags)
+        case ["benchmark" | "study" | "report" as name, *flags]:
+            # Each imports only what it needs: Lightning alone takes seconds.
+            status: int = getattr(importlib.import_module(f"cifar_lightning.{name}.command"), name)(flags)
+            return status
     return app.lightning(args)
 
 

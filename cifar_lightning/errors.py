@@ -1,11 +1,7 @@
 """Exceptions that end a command: each becomes one line on stderr and an exit status."""
 
-import re
 import signal
 from collections.abc import Iterator
-
-# The words of PyTorch on CPU, CUDA and MPS, which have no exception in common.
-NO_MEMORY = "(?i)out of memory|can't allocate memory|not enough memory"
 
 
 class ReportedError(Exception):
@@ -20,12 +16,11 @@ class ReportedError(Exception):
     status = 1
 
     def __init__(self, field: str, cause: str, remedy: str) -> None:
-        super().__init__(f"{field}: {cause}; {remedy}")
+        super().__init__(field, cause, remedy)  # what pickle makes it anew from, in another process
         self.field, self.cause, self.remedy = field, cause, remedy
 
-    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
-        """Pickle the arguments, to send it to another process."""
-        return type(self), (self.field, self.cause, self.remedy)
+    def __str__(self) -> str:
+        return f"{self.field}: {self.cause}; {self.remedy}"
 
 
 class InputError(ReportedError, ValueError):
@@ -51,11 +46,6 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
     while error:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception says that memory ran out."""
-    return isinstance(error, MemoryError) or bool(re.search(NO_MEMORY, str(error)))
 
 
 def check(holds: bool, field: str, value: object, allowed: str) -> None:

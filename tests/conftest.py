@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.cli.warning_filters import be_quiet
+from cifar_lightning.cli.app import be_quiet
 from cifar_lightning.data import synthetic
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -57,6 +57,11 @@ def run_folder(logs: Path) -> Path:
     """The one run below a folder of runs."""
     (folder,) = logs.glob("*/version_*")
     return folder
+
+
+def curves(run: Path) -> list[str]:
+    """The lines of a run's metrics.csv without the seconds."""
+    return [line.rpartition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()]
 
 
 Fit = Callable[[Path, Sequence[str]], Path]

@@ -79,18 +79,19 @@ def test_the_test_set_is_read_by_test_alone(best: str, monkeypatch: pytest.Monke
     assert make.mock_calls[2:] == [call(train=False)]
 
 
-def test_flags_win_over_the_checkpoint_and_are_reported(best: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["validate", best, "--data.val_size=500"]) == 0
-    text = capsys.readouterr().out
-    assert re.search(r"MLP after epoch .*but for data.val_size 500 \(there: 1000\)\n", text), text
+def test_flags_win_over_the_best_checkpoint_of_a_run_and_are_reported(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["validate", f"--ckpt_path={run}", "--data.val_size=500"]) == 0
+    pattern = rf"{run}/checkpoints/best.ckpt: MLP after epoch .*, but for data.val_size 500 \(there: 1000\)\n"
+    assert re.match(pattern, capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
     ("command", "flag", "error"),
     [
-        *[("test", flag, "model: .*best.ckpt knows its own") for flag in OTHER_MODELS],
-        ("test", "--data.source=cifar10", "data.source: cifar10, but the checkpoint was trained on synthetic"),
-        ("test", "--ckpt_path=nowhere.ckpt", "nowhere.ckpt: there is no such checkpoint"),  # the last one counts
+        *[("test", flag, r"model\.\w+: .*, but the checkpoint has .*; leave it out") for flag in OTHER_MODELS],
+        ("test", "--data.source=cifar10", "data.source: 'cifar10', but the checkpoint has 'synthetic'; leave it out"),
         ("validate", "--data.val_size=0", "data.val_size: 0 leaves nothing to validate on"),
         ("predict", "--data.images=nowhere", "nowhere: "),
         ("predict", "--data.images=empty", "empty: "),

@@ -1,20 +1,30 @@
 """Run a command and turn whatever ends it into an exit status: the engine behind `python -m cifar_lightning`."""
 
 import contextlib
+import logging
 import os
 import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from types import FrameType
 
 from cifar_lightning.errors import Interrupted, causes
 
-
-def run(args: Sequence[str]) -> int:
-    """Run `fit`, `validate`, `test` or `predict` in this process and return the exit status, as `guarded`."""
-    return guarded(lightning, args)
+# Warnings that are no news here, each with the reason.
+IGNORED = (
+    r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch.utils._pytree, as of 2.6.6 with torch 2.15
+    # Lightning 2.6.6 calls jsonargparse by names that are deprecated since 4.49 and leave in 5 (see the bound on it).
+    r"(?s).*(only one JsonargparseDeprecationWarning|was deprecated in v4\.49)",
+    r".*Checkpoint directory .* exists and is not empty",  # a run resumes in its own folder
+    r".*callbacks used to create the checkpoint",  # `test` needs none of those that wrote it
+    r".*smaller than the logging interval",  # curves are logged once per epoch, whatever the interval in steps
+    r"Total length of `list` across ranks is zero",  # val_size 0 asks for just that
+    r".*does not have many workers",  # a batch is one slice of a tensor in memory: workers would only slow it down
+    r".*GPU available but not used",  # the CPU was asked for
+)
 
 
 def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:
@@ -26,43 +36,47 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
         with contextlib.ExitStack() as stack:
             if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
                 stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
-            return command([arg for arg in args if arg != "--debug"])
-    except BrokenPipeError:  # the reader of our output, `head` say, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+            try:
+                return command([arg for arg in args if arg != "--debug"])
+            except BrokenPipeError:  # the reader of our output, `head` say, has closed it
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
+            except Exception as error:
+                if _interruption(error):
+                    raise
+                if "--debug" in args:
+                    traceback.print_exc()
+                return report_error(error)
     except BaseException as error:
-        for each in causes(error):  # Lightning and extension modules turn the exception of a signal into others
-            if isinstance(each, KeyboardInterrupt | Interrupted):
-                interrupted = each if isinstance(each, Interrupted) else Interrupted(signal.SIGINT)
-                print(f"error: {interrupted}", file=sys.stderr)
-                return interrupted.status
-        if not isinstance(error, Exception):
-            raise
-        if "--debug" in args:
-            traceback.print_exc()
-        return report_error(error)
+        if interrupted := _interruption(error):
+            print(interrupted, file=sys.stderr)
+            return interrupted.status
+        raise
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise Interrupted(signum)  # SIGTERM ends the program as Ctrl-C does: through every `finally`
 
 
+def _interruption(error: BaseException) -> Interrupted | None:
+    for each in causes(error):  # Lightning and extension modules turn the exception of a signal into others
+        if isinstance(each, KeyboardInterrupt | Interrupted):
+            return each if isinstance(each, Interrupted) else Interrupted(signal.SIGINT)
+    return None
+
+
 def report_error(error: Exception) -> int:
     """Print one line on what went wrong and return the exit status for it."""
-    try:
-        from cifar_lightning.cli.error_messages import explain  # imports Lightning, which takes seconds
+    from cifar_lightning.cli.error_messages import explain  # imports Lightning, which takes seconds
 
-        text, status = explain(error)
-    except KeyboardInterrupt:
-        text, status = str(Interrupted(signal.SIGINT)), 128 + signal.SIGINT
+    text, status = explain(error)
     print(f"error: {text}", file=sys.stderr)
     return status
 
 
 def lightning(args: Sequence[str]) -> int:
-    """Run a command of the LightningCLI; raises what goes wrong."""
+    """Run `fit`, `validate`, `test` or `predict` and return the exit status; raises what goes wrong."""
     from cifar_lightning.cli.lightning_cli import CLI
-    from cifar_lightning.cli.warning_filters import be_quiet
     from cifar_lightning.utils import performance
 
     be_quiet()
@@ -71,3 +85,18 @@ def lightning(args: Sequence[str]) -> int:
     for error in refused:
         print(f"error: {error}", file=sys.stderr)
     return 1 if refused else 0
+
+
+def be_quiet() -> None:
+    """Silence messages of Lightning and others that are no news here."""
+    for pattern in IGNORED:
+        warnings.filterwarnings("ignore", pattern)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    threading.excepthook = _unless_raised_again
+
+
+def _unless_raised_again(args: threading.ExceptHookArgs) -> None:
+    """Print what ended a thread, but for TensorBoard's writer: its next call raises a full disk again."""
+    if not (isinstance(args.exc_value, OSError) and type(args.thread).__name__ == "_AsyncWriterThread"):
+        threading.__excepthook__(args)

@@ -16,11 +16,10 @@ class _Loader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         assert isinstance(node, yaml.MappingNode)
-        known = set()
-        for key, _ in node.value:
-            if key.value in known and isinstance(key.value, str):  # PyYAML would drop the first without a word
+        keys = [key.value for key, _ in node.value]
+        for i, (key, _) in enumerate(node.value):
+            if key.value in keys[:i]:  # PyYAML would drop the first without a word
                 raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands there twice", problem_mark=key.start_mark)
-            known.add(str(key.value))
         return node
 
 

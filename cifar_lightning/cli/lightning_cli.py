@@ -9,24 +9,32 @@ from typing import Any
 
 import yaml
 from jsonargparse import set_parsing_settings
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from cifar_lightning import callbacks
 from cifar_lightning.cli import starting_point
-from cifar_lightning.cli.config_files import load_yaml
-from cifar_lightning.cli.error_messages import naming_settings_of, naming_what_failed
+from cifar_lightning.cli.config_files import flat, load_yaml
+from cifar_lightning.cli.error_messages import explain, naming_settings_of, naming_what_failed
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
+from cifar_lightning.data.loader import steps_per_epoch
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.base import check_batch_norm
-from cifar_lightning.runs.checkpoint import Checkpoint, DurableCheckpoints
+from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture
 from cifar_lightning.runs.layout import RunFolder, tagged
 from cifar_lightning.runs.logger import RunLogger
 from cifar_lightning.runs.recovery import purge_step, repair
 from cifar_lightning.utils import files, performance
+
+
+def accelerators() -> list[str]:
+    """Return what `trainer.accelerator` can be on this machine."""
+    known = AcceleratorRegistry.available_accelerators()
+    here = sorted(name for name in known if AcceleratorRegistry[name]["accelerator"].is_available())
+    return ["auto", *here, *(["gpu"] if {"cuda", "mps"} & set(here) else [])]
 
 
 class SaveConfig(SaveConfigCallback):
@@ -50,7 +58,7 @@ class CLI(LightningCLI):
     def __init__(self, args: Sequence[str]) -> None:
         # A person may name any class of their own; jsonargparse's list of what runs code by itself is enforced.
         set_parsing_settings(import_path_denylist=[])
-        raising = {name: {"exit_on_error": False} for name in self.subcommands()}
+        strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             ImageClassifier,
             CIFAR10DataModule,
@@ -61,7 +69,7 @@ class CLI(LightningCLI):
             auto_configure_optimizers=False,  # flags for an optimizer would silently replace the model's own
             load_from_checkpoint_support=False,  # its way of saving arguments names code to run on loading
             trainer_defaults={"max_epochs": 50, "devices": 1, "num_sanity_val_steps": 0, "enable_model_summary": False},
-            parser_kwargs={"prog": "python -m cifar_lightning", "exit_on_error": False, **raising},
+            parser_kwargs={"prog": "python -m cifar_lightning", **strict, **dict.fromkeys(self.subcommands(), strict)},
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -83,21 +91,20 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Put the checkpoint's configuration before what was given, so that what was given wins."""
-        command, commands = args[0], ", ".join(self.subcommands())
-        check(not command.startswith("-"), "command", command, f"one of {commands}, before its flags")
-        if command not in self.subcommands():
-            raise InputError(command, "no such command", f"use one of {commands}, benchmark, study, report")
+        command, commands = args[0], [*self.subcommands(), "benchmark", "study", "report"]
+        check(command in self.subcommands(), "command", command, f"one of {', '.join(commands)}, before its flags")
         given, rest = starting_point.read_arguments(args[1:])
         for file in given.config:
-            load_yaml(Path(file))  # raises what is wrong with it, by line
+            if "experiments" in load_yaml(Path(file)):  # which raises what is wrong with it, by line
+                raise InputError(file, "is the configuration of a study", f"use it for that: study --config {file}")
+        last = given.ckpt_path == "last" and command == "fit"
+        runs = self._runs(parser.parse_args([command, *rest])[command]) if last else None
         if not {"-h", "--help"} & set(rest):
-            self.start = starting_point.find(
-                command, given, lambda: self._runs(parser.parse_args(["fit", *rest])["fit"])
-            )
+            self.start = starting_point.find(command, given, runs)
         self.restored = self.start.checkpoint if self.start else None
         self.settings_from = self.restored.path if self.restored and not rest else None
         with naming_settings_of(self.settings_from):
-            self.config = parser.parse_args([command, *(self.start.settings if self.start else []), *rest])
+            self.config = parser.parse_args([command, *(self.start.arguments if self.start else []), *rest])
         config = self.config[command]
         for name in ("ckpt_path", "resume"):  # their flags were taken out above
             if config[name] is not None:
@@ -120,13 +127,21 @@ class CLI(LightningCLI):
         self.runs = self._runs(config)
         if self.start is None:
             starting_point.check_logs(self.runs)
-        steps, resumes = config.trainer.accumulate_grad_batches, bool(self.start and self.subcommand == "fit")
-        check(steps >= 1, "trainer.accumulate_grad_batches", steps, "1 or more")
-        check(not (resumes and config.trainer.fast_dev_run), "trainer.fast_dev_run", True, "false: this run resumes")
-        allowed = not resumes or config.trainer.logger in (None, True, False)
-        check(allowed, "trainer.logger", "another logger", "this program's own: this run resumes")
-        if config.trainer.precision is None and config.trainer.plugins is None:
-            config.trainer.precision, self.why_precision = performance.best_precision(config.trainer.accelerator)
+        trainer, fits = config.trainer, self.subcommand == "fit"
+        new, resumes = fits and self.restored is None, fits and self.start is not None
+        usable = accelerators() if isinstance(trainer.accelerator, str) else [trainer.accelerator]
+        for name, holds, allowed in (
+            ("accelerator", trainer.accelerator in usable, " or ".join(usable)),
+            ("accumulate_grad_batches", trainer.accumulate_grad_batches >= 1, "1 or more"),
+            ("max_epochs", not (new and trainer.max_epochs == 0), "1 or more: 0 trains nothing"),
+            ("max_steps", not (new and trainer.max_steps == 0), "1 or more: 0 trains nothing"),
+            ("limit_train_batches", not (new and trainer.limit_train_batches == 0), "more: 0 trains nothing"),
+            ("fast_dev_run", not (resumes and trainer.fast_dev_run), "false: this run resumes"),
+            ("logger", not resumes or trainer.logger in (None, True, False), "the default: this run resumes"),
+        ):
+            check(holds, f"trainer.{name}", trainer[name], allowed)
+        if trainer.precision is None and trainer.plugins is None:
+            trainer.precision, self.why_precision = performance.best_precision(trainer.accelerator)
 
     def instantiate_classes(self) -> None:
         with naming_settings_of(self.settings_from):
@@ -151,10 +166,7 @@ class CLI(LightningCLI):
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
         plugins = config.trainer.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), DurableCheckpoints()]
-        try:
-            trainer = super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
-            raise InputError("trainer", str(error).rstrip("."), "`fit --help` lists what it takes") from error
+        trainer = super().instantiate_trainer(**kwargs)
         check(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1: batches are cut for one device")
         return trainer
 
@@ -164,20 +176,17 @@ class CLI(LightningCLI):
             check_batch_norm(self.model, self.datamodule.batch_size)
         if self.start is None or self.restored is None:
             return
-        config = self.config[str(self.subcommand)].as_dict()
-        starting_point.check_fits(self.restored, self.model)
-        changed = starting_point.changes(self.restored, config)
+        now = flat(yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[str(self.subcommand)])
+        now["model.class_path"] = architecture(self.model)  # a person may have written CNN
+        changed = self.start.check(now, fits=self.subcommand == "fit")
+        if {name: tensor.shape for name, tensor in self.model.state_dict().items()} != self.restored.shapes:
+            raise InputError(str(self.restored.path), "its weights are not those of its model", REMEDY)
         if self.subcommand == "fit":
-            starting_point.check_resumes(self.restored, config, changed, may_be_done=self.start.may_be_done)
-            dumped = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))["fit"]
-            changed |= starting_point.trainer_changes(self.start.run, dumped["trainer"])
-        elif "data.source" in changed:
-            there, now = changed["data.source"]
-            raise InputError("data.source", f"{now}, but the checkpoint was trained on {there}", "leave it out")
-        elif self.subcommand == "validate" and not config["data"]["val_size"]:
+            self.start.check_epochs(now)
+        if self.subcommand == "validate" and not now["data.val_size"]:
             raise InputError("data.val_size", "0 leaves nothing to validate on", "give --data.val_size 10000")
-        given = ", ".join(f"{name} {now} (there: {was})" for name, (was, now) in changed.items())
-        where = "model and data as there" + (f", but for {given}" if given else "")
+        others = ", ".join(f"{name} {value} (there: {there})" for name, (there, value) in changed.items())
+        where = "model and data as there" + (f", but for {others}" if others else "")
         midway = f" and {self.restored.midway} steps" if self.restored.midway else ""
         print(f"{self.restored.path}: {type(self.model).__name__} after epoch {self.restored.epochs}{midway}; {where}")
 
@@ -190,18 +199,19 @@ class CLI(LightningCLI):
         folder = Path(logger.log_dir)
         try:
             with files.locked(folder):
-                if self.start is None:
-                    return self._run("fit", **given)
-                if self.restored and self.restored.is_done(self.trainer.max_epochs):
-                    repair(self.start.run, self.restored)
-                    return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
-                # To disk: that points of the event files are stale must be known after the repair, too.
-                logger.save()
-                return self._run("fit", **given | {"ckpt_path": repair(self.start.run, self.restored)})
+                if self.start:
+                    done = self.restored is not None and self.restored.is_done(self.trainer.max_epochs)
+                    if not done:
+                        logger.save()  # to disk: that points of it are stale must be known after the repair, too
+                    given["ckpt_path"] = repair(self.start.run, self.restored)
+                    if done:
+                        return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
+                return self._run("fit", **given)
         except BlockingIOError:
             raise InputError(str(folder), "another process is training here", "wait for it, or stop it") from None
-        except InputError:
-            if self.start is None and not self.trainer.global_step:  # refused before it has trained a step
+        except Exception as error:
+            refused = explain(error)[1] == InputError.status
+            if refused and self.start is None and not self.trainer.global_step:  # before it has trained a step
                 shutil.rmtree(folder, ignore_errors=True)
                 with contextlib.suppress(OSError):  # there are other runs
                     folder.parent.rmdir()
@@ -215,3 +225,27 @@ class CLI(LightningCLI):
     validate = partialmethod(_run, "validate", verbose=False)
     test = partialmethod(_run, "test", verbose=False)
     predict = partialmethod(_run, "predict", return_predictions=False)
+
+
+class DryRun(CLI):
+    """Everything that `fit` would run with, made by the same code, and not run; how much it trains on in an epoch."""
+
+    def fit(self, **_: Any) -> None:
+        """Note what there would be to do, and do nothing of it."""
+        data, self.device = self.datamodule, self.trainer.strategy.root_device
+        images: int = data.train_size or 50_000 - data.val_size
+        self.steps_per_epoch = steps_per_epoch(images, data.batch_size, self.trainer.limit_train_batches)
+        self.images_per_epoch: int = min(images, self.steps_per_epoch * data.batch_size)
+
+    def load(self) -> None:
+        """Read the images, and move the model to its device."""
+        self.trainer.training = True
+        self.datamodule.trainer = self.trainer  # it augments only what a Trainer trains on
+        self.datamodule.prepare_data()
+        self.datamodule.setup("fit")
+        self.place()
+
+    def place(self) -> None:
+        self.trainer.precision_plugin.convert_module(self.model.to(self.device))
+        self.model.trainer = self.trainer  # tells `setup` the device
+        self.model.setup("fit")

@@ -1,8 +1,8 @@
 """Checkpoints: written durably, read only if whole, and nothing in them can run code."""
 
-import contextlib
 import io
 import json
+import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from torch import Tensor, nn
+from torch import nn
 
 from cifar_lightning.errors import InputError
+from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.layout import RunFolder
-from cifar_lightning.runs.metrics_csv import Row
 from cifar_lightning.utils import files
 
 # Settings of a data module that belong to one call or one machine, not to the run.
@@ -31,16 +31,14 @@ class Checkpoint:
     """A checkpoint of this project, read and checked."""
 
     path: Path
-    architecture: str  # the import path of the model's class
-    config: dict[str, Any]  # seed, model, data and precision, in the form of a configuration file
-    weights: dict[str, Tensor]  # the model's state dict
+    config: dict[str, Any]  # seed, model, data, precision and epochs, in the form of a configuration file
+    shapes: dict[str, torch.Size]  # of the model's weights
+    max_epochs: int | None  # that the run was to last; None where that was left open
     epochs: int  # done when it was saved
     steps: int  # training steps done
     midway: int  # of these, steps of an epoch that is not done; 0 if it was saved at the end of one
-    rows: list[Row]  # the curves so far, as in metrics.csv
-    max_epochs: int | None  # that the run was to last; None where that was left open
-    stopped: bool  # whether it was stopped before that, by early stopping for instance
-    resumable: bool  # whether it holds all that a run needs to resume; one of an older version may not
+    rows: list[metrics_csv.Row]  # the curves so far, as in metrics.csv
+    stopped: bool  # whether it was stopped before its last epoch, by early stopping for instance
 
     def is_done(self, max_epochs: int | None) -> bool:
         """Return whether a run of so many epochs has nothing left to do after it."""
@@ -52,18 +50,25 @@ def architecture(model: nn.Module) -> str:
     return f"{type(model).__module__}.{type(model).__qualname__}"
 
 
-def newest(run: RunFolder) -> tuple[Checkpoint | None, list[InputError]]:
-    """Return the whole checkpoint of a run that is furthest on, if any, and what is wrong with the damaged ones."""
-    best, broken = None, []
+def newest(run: RunFolder) -> Checkpoint | None:
+    """Return the whole checkpoint of a run that is furthest on; None if it was stopped in its first epoch."""
+    best, broken = None, False
     # Sorted by name, and the last of equals: last.ckpt, not the best.ckpt of the same epoch.
     for path in sorted(run.checkpoints.glob("*.ckpt")):
         try:
-            found = read_checkpoint(path)
-            if found.resumable and (best is None or found.steps >= best.steps):
+            found = read_checkpoint(path, to_resume=True)
+            if best is None or found.steps >= best.steps:
                 best = found
         except InputError as error:
-            broken.append(error)
-    return best, broken
+            broken = True
+            print(f"not using {error.field}: {error.cause}", file=sys.stderr)
+    if best is None:
+        if broken:
+            raise InputError("resume", f"no checkpoint in {run.path} is whole", "start a new run")
+        if len(metrics_csv.read(run.metrics)) > 1:  # so its checkpoints were not to be kept
+            raise InputError("resume", f"{run.path} has no checkpoint, only curves", "start a new run")
+        print(f"{run.path}: no epoch was finished; starts from the beginning")
+    return best
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -80,36 +85,34 @@ def load(path: Path) -> dict[str, Any]:
         raise InputError(str(path), "damaged, or not a checkpoint of this program", REMEDY) from error
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; an `InputError` unless it is there, whole, and one of this project."""
+def read_checkpoint(path: Path, *, to_resume: bool = False) -> Checkpoint:
+    """Read a checkpoint; an `InputError` unless it is there, whole, one of this project, and can be used."""
     if not path.is_file():
         raise InputError(str(path), "there is no such checkpoint", "a run leaves its own in RUN/checkpoints/best.ckpt")
-    content = load(path)
+    content, lacks = load(path), "not a checkpoint of this program"
     try:
         loop, history = content["loops"]["fit_loop"], content["callbacks"]["History"]
         epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]["current"]
         [float(x) for row in history["rows"] for x in row.values()]  # raises unless all are numbers
-        resumable = stopped = False
-        with contextlib.suppress(KeyError, IndexError, TypeError, RuntimeError):  # an older version wrote less
-            content["optimizer_states"][0]["param_groups"]
-            history["validation"]
-            torch.Generator().set_state(content["callbacks"]["EpochSeed"]["cpu"])
-            resumable, stopped = True, content["callbacks"]["Checkpoints"]["stopped"]
-        return Checkpoint(
+        checkpoint = Checkpoint(
             path=path,
-            architecture=str(content["architecture"]),
             config=_config(content),
-            weights={name: tensor.detach() for name, tensor in content["state_dict"].items()},
+            shapes={name: tensor.shape for name, tensor in content["state_dict"].items()},
+            max_epochs=content.get("max_epochs"),
             epochs=epochs["processed"],
             steps=content["global_step"],
             midway=batches["processed"] * (epochs["processed"] < epochs["ready"]),
             rows=[dict(row) for row in history["rows"]],
-            max_epochs=content.get("max_epochs"),
-            stopped=stopped,
-            resumable=resumable,
+            stopped=content["callbacks"].get("Checkpoints", {}).get("stopped", False),
         )
+        if to_resume:
+            lacks = "of an older version, or damaged: it holds too little to resume from"
+            # Each raises unless it is there.
+            content["optimizer_states"][0]["param_groups"], history["validation"], content["callbacks"]["Checkpoints"]
+            torch.Generator().set_state(content["callbacks"]["EpochSeed"]["cpu"])
+        return checkpoint
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        raise InputError(str(path), "not a checkpoint of this program", REMEDY) from error
+        raise InputError(str(path), lacks, REMEDY) from error
 
 
 def _config(content: dict[str, Any]) -> dict[str, Any]:
@@ -119,12 +122,12 @@ def _config(content: dict[str, Any]) -> dict[str, Any]:
     epochs = {"max_epochs": content["max_epochs"]} if content.get("max_epochs") else {}
     config = {
         "seed_everything": content["datamodule_hyper_parameters"]["seed"],
-        "model": {"class_path": content["architecture"], "init_args": dict(content["hyper_parameters"])},
+        "model": {"class_path": str(content["architecture"]), "init_args": dict(content["hyper_parameters"])},
         "data": data,
         "trainer": {"precision": content["precision"], **epochs},
     }
-    json.dumps(config)  # raises unless all are plain values
-    return config
+    plain: dict[str, Any] = json.loads(json.dumps(config))  # raises unless all are plain values
+    return plain
 
 
 class DurableCheckpoints(TorchCheckpointIO):

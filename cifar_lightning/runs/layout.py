@@ -28,6 +28,10 @@ class RunFolder:
         """Return the run that a checkpoint belongs to: the folder it lies in, if it was copied elsewhere."""
         return cls(path.parent.parent if path.parent.name == "checkpoints" else path.parent)
 
+    def exists(self) -> bool:
+        """Return whether there is what a run leaves first."""
+        return self.config.is_file() or self.checkpoints.is_dir()
+
     def checkpoint(self, name: str) -> Path:
         """Return the path of BEST, LAST, PREVIOUS, INTERRUPTED or NEW."""
         return self.checkpoints / name

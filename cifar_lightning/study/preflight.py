@@ -31,7 +31,7 @@ def preflight(runs: Sequence[Run]) -> dict[str, float]:
 
 def seconds_per_epoch(runs: Sequence[Run]) -> Iterator[float]:
     """Yield what `preflight` returns, run by run, computed in this process."""
-    from cifar_lightning.cli.dry_run import DryRun
+    from cifar_lightning.cli.lightning_cli import DryRun
 
     known: dict[tuple[Any, ...], tuple[float, float]] = {}  # steps like those of a run before are not timed again
     for run in runs:

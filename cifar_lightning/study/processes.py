@@ -86,7 +86,7 @@ def answers(target: Callable[[Any], Iterator[Any]], questions: Sequence[Any]) ->
 
 
 def _answer(pipe: Pipe, target: Callable[[Any], Iterator[Any]], questions: Sequence[Any]) -> None:
-    from cifar_lightning.cli.warning_filters import be_quiet
+    from cifar_lightning.cli.app import be_quiet
     from cifar_lightning.utils.performance import prepare
 
     be_quiet()

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from PIL import Image
 
 from cifar_lightning.cli import app
-from cifar_lightning.cli.dry_run import DryRun
+from cifar_lightning.cli.lightning_cli import DryRun
 from cifar_lightning.data import cifar10, synthetic
 from cifar_lightning.results.records import Mistake, Test
 from cifar_lightning.results.store import write
@@ -45,7 +45,7 @@ def execute(run: Run) -> int:
                     arguments = ["fit", "--resume", str(made.path)]
                 else:  # it was killed before there was anything to resume
                     shutil.rmtree(made.path)
-        if status := app.run(arguments):
+        if status := app.guarded(app.lightning, arguments):
             return status
         dry, content = DryRun([*run.arguments, "--trainer.logger", "false"]), load(made.checkpoint(LAST))
         conditions = {**content["callbacks"]["Conditions"], "precision": content["precision"]}
@@ -61,7 +61,7 @@ def execute(run: Run) -> int:
         if not run.test:
             return 0
         for command in ("test", "predict"):
-            if status := app.run([command, "--ckpt_path", str(made.checkpoint(BEST))]):
+            if status := app.guarded(app.lightning, [command, "--ckpt_path", str(made.checkpoint(BEST))]):
                 return status
         write(run.study / run.folder, replace(record, test=_test(run, dry.datamodule.root)))
         return 0

@@ -144,7 +144,7 @@ def test_a_whole_benchmark(
 
 def check_one_line(error: str, words: Sequence[str]) -> None:
     (line,) = error.splitlines()
-    assert line.startswith("error: ")
+    assert line.startswith(("error: ", "SIGINT: "))
     assert [word for word in words if word not in line] == []
 
 

@@ -54,7 +54,7 @@ class Fault:
     says: tuple[str, ...] = ()  # what the error lines must contain; with status 0, what the output must
     make: Step = nothing  # brings the fault about
     changes: tuple[str, ...] = ()  # patterns of what may appear or change
-    errors: int | None = None  # error lines; by default one, or none with status 0 or if a signal killed
+    errors: int | None = None  # error lines; by default one, or none with status 0 or after a signal
     then: Step = nothing  # asserts what must hold afterwards
     child: Before | None = None  # called first in a process of its own; without it the command runs in this process
 

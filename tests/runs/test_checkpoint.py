@@ -1,11 +1,9 @@
 """A checkpoint is read as it was written, or not at all."""
 
-import pickle
 import random
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,8 +15,8 @@ from cifar_lightning.runs.checkpoint import load, newest, read_checkpoint
 from cifar_lightning.runs.layout import RunFolder
 from tests.conftest import SMALL, Fit
 from tests.faults.compare import unequal
+from tests.faults.table import CANARY, Payload
 
-NOTHING, _ = starting_point.read_arguments([])
 Capture = pytest.CaptureFixture[str]
 
 
@@ -47,48 +45,21 @@ def test_a_flipped_bit_changes_nothing_unseen(mlp_run: Path, tmp_path: Path) -> 
     assert refused >= 30
 
 
-@pytest.mark.parametrize("kept", [0, 1, 100, -100_000, -1])
-def test_a_truncated_one_is_refused(kept: int, run: Path) -> None:
-    path = run / "checkpoints/last.ckpt"
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(InputError, match="damaged, or not a checkpoint"):
-        read_checkpoint(path)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_code_in_a_checkpoint_does_not_run(
-    zipped: bool, mlp_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_code_does_not_run_even_where_pytorch_is_told_to_run_it(
+    run: Path, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Payload:
-        def __reduce__(self) -> Any:
-            return Path.touch, (canary,)
-
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # PyTorch's own way to switch the safety off
-    content, path, canary = load(mlp_run / "checkpoints/last.ckpt"), tmp_path / "evil.ckpt", tmp_path / "canary"
-    content["state_dict"]["evil"] = Payload()
-    if zipped:
-        torch.save(content, path)
-    else:
-        path.write_bytes(pickle.dumps(content))
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    path = run / "checkpoints/last.ckpt"
+    torch.save({**load(path), "extra": Payload()}, path)
     with pytest.raises(InputError, match="damaged, or not a checkpoint"):
         read_checkpoint(path)
-    assert not canary.exists()
+    assert not CANARY.exists()
 
 
-def test_the_newest_whole_one_is_taken(run: Path, capsys: Capture) -> None:
-    last = run / "checkpoints/last.ckpt"
-    found, broken = newest(RunFolder(run))
+def test_of_the_checkpoints_of_one_epoch_the_last_is_the_newest(mlp_run: Path) -> None:
+    found = newest(RunFolder(mlp_run))
     assert found
-    assert (found.path, found.epochs, found.midway, broken) == (last, 3, 0, [])
-    last.write_bytes(last.read_bytes()[:-1000])
-    found = starting_point.from_run(RunFolder(run), NOTHING).checkpoint
-    assert found
-    assert (found.path.name, found.epochs) == ("previous.ckpt", 2)
-    assert f"not using {last}: damaged" in capsys.readouterr().err
-    for path in run.glob("checkpoints/*.ckpt"):
-        path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"no checkpoint in .* is whole"):
-        starting_point.from_run(RunFolder(run), NOTHING)
+    assert (found.path.name, found.epochs, found.midway) == ("last.ckpt", 3, 0)
 
 
 RESUME, BACK = "--resume={run}", "--ckpt_path={run}/checkpoints/previous.ckpt"
@@ -109,7 +80,7 @@ def test_an_epoch_that_is_done_again_is_the_same(
     assert read_checkpoint(run / "checkpoints/previous.ckpt").epochs == 2
 
 
-def test_versions_are_counted_as_numbers(tmp_path: Path) -> None:
+def test_last_is_the_newest_version_and_only_that(tmp_path: Path) -> None:
     for name in ("version_9", "version_10", "version_x"):
         (tmp_path / name / "checkpoints").mkdir(parents=True)
         (tmp_path / name / "checkpoints/last.ckpt").touch()
@@ -119,6 +90,12 @@ def test_versions_are_counted_as_numbers(tmp_path: Path) -> None:
     (tmp_path / "version_11").mkdir()  # killed before its first checkpoint: nothing to resume from
     assert starting_point.last_run(tmp_path) is None
     assert starting_point.last_run(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("name", ["", "version_0/checkpoints", "version_0/checkpoints/last.ckpt"])
+def test_what_is_near_a_run_tells_its_folder(name: str, mlp_run: Path, capsys: Capture) -> None:
+    assert main(["fit", f"--resume={mlp_run.parent / name}"]) == 2
+    assert f"is not the folder of a run; name one: --resume {mlp_run}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("lacking", ["EpochSeed", "Checkpoints"])

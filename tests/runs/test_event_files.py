@@ -23,8 +23,7 @@ EXPECTED = [(1, pytest.approx(0.1)), (2, pytest.approx(0.2)), (3, REDONE)]
 
 
 def checkpoint(run: RunFolder, epochs: int) -> Checkpoint:
-    rows = ROWS[:epochs]
-    return Checkpoint(run.checkpoint(LAST), "", {}, {}, epochs, 10 * epochs, 0, rows, 3, stopped=False, resumable=True)
+    return Checkpoint(run.checkpoint(LAST), {}, {}, 3, epochs, 10 * epochs, 0, ROWS[:epochs], stopped=False)
 
 
 def write(run: RunFolder, rows: list[dict[str, float]], purge: int | None = None) -> None:

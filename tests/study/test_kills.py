@@ -144,7 +144,7 @@ def test_stopped_while_it_starts(seconds: float, tmp_path: Path) -> None:
     time.sleep(seconds)
     os.killpg(study.pid, signal.SIGINT)
     _, err = end(study, 130)
-    assert err.splitlines()[-1].startswith("error: SIGINT: ")
+    assert err.splitlines()[-1].startswith("SIGINT: ")
 
 
 def test_a_run_repeated_by_hand_has_the_same_curves(undisturbed: Path) -> None:
