@@ -85,7 +85,7 @@ def mlp_run(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("CIFAR10_ROOT", raising=False)
         torch.manual_seed(0)
         logs = tmp_path_factory.mktemp("logs")
-        return fit(logs, [f"--config={CONFIGS / 'mlp.yaml'}", *SMALL, "--trainer.max_epochs=3"])
+        return fit(logs, [f"--config={CONFIGS / 'mlp.yaml'}", *SMALL, "--name=mlp", "--trainer.max_epochs=3"])
 
 
 @pytest.fixture(scope="session")

@@ -147,7 +147,7 @@ def test_predict_takes_a_persons_images(run: Path, best: str, capsys: pytest.Cap
 def test_the_real_set_from_training_to_test(cifar10_root: Path, fit: Fit, tmp_path: Path) -> None:
     flags = ["--model=MLP", f"--data.root={cifar10_root}", "--data.train_size=5000", "--trainer.max_epochs=2"]
     run = fit(tmp_path, flags)
-    assert run.parent.name == "mlp"  # no tag: this is CIFAR-10
+    assert run.parent.name == "mlp-train_size=5000"  # no tag: this is CIFAR-10
     assert main(["test", f"--ckpt_path={run / 'checkpoints/best.ckpt'}"]) == 0
     results = json.loads((run / "test.json").read_text())
     assert (results["source"], results["classes"][:3]) == ("cifar10", ["airplane", "automobile", "bird"])

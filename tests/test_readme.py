@@ -87,6 +87,8 @@ def test_the_examples_run(commands: str, empty_folder: Path, monkeypatch: pytest
     for command, *flags in EXAMPLES:
         epochs = f"--trainer.max_epochs={1 + ('--resume' in flags) + 2 * ('--ckpt_path' in flags)}"
         fewer = {"fit": [epochs, *tiny * ("--resume" not in flags)], "benchmark": ["--model=MLP", "--rounds=1", *tiny]}
+        if "configs/cnn.yaml" in flags:  # which would be named by these flags, too
+            fewer["fit"].append("--name=cnn")
         here = [flag.replace("logs/cnn/", "logs/cnn-synthetic/") for flag in flags]
         if command in commands:
             assert main([command, *here, *fewer.get(command, [])]) == 0, flags
@@ -116,6 +118,6 @@ def test_the_architecture_of_the_contributing_guide_trains(empty_folder: Path) -
     shutil.copytree(ROOT / "cifar_lightning", "cifar_lightning")
     for language, file in {"python": "cifar_lightning/models/linear.py", "yaml": "linear.yaml"}.items():
         Path(file).write_text(GUIDE.partition(f"```{language}\n")[2].partition("```")[0])
-    fit = ["fit", "--config=linear.yaml", *SMALL, "--trainer.max_epochs=1"]
+    fit = ["fit", "--config=linear.yaml", "--name=linear", *SMALL, "--trainer.max_epochs=1"]
     for words in (fit, ["test", "--ckpt_path=logs/linear-synthetic/version_0/checkpoints/best.ckpt"]):
         subprocess.run([sys.executable, "-m", "cifar_lightning", *words], check=True, capture_output=True)

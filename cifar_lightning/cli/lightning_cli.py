@@ -54,6 +54,7 @@ class CLI(LightningCLI):
     settings_from: Path | None = None  # the checkpoint, where the person gave no settings that could be wrong
     source: Source | None = None
     why_precision = ""
+    given: Sequence[str] = ()  # what was typed
 
     def __init__(self, args: Sequence[str]) -> None:
         # A person may name any class of their own; jsonargparse's list of what runs code by itself is enforced.
@@ -75,7 +76,7 @@ class CLI(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--seed_everything", type=int, default=0, help="Seed of weights, order, masks; 0 or more.")
         parser.add_argument("--logs", type=str, default="logs", help="Folder of all runs.")
-        help_name = "The run goes to LOGS/NAME/version_N; null is the name of the configuration file."
+        help_name = "The run goes to LOGS/NAME/version_N; null: the configuration files' names, and flags that depart."
         parser.add_argument("--name", type=str | None, default=None, help=help_name)
         help_resume = "Folder of a run that `fit` resumes, from its newest whole checkpoint; needs no config."
         parser.add_argument("--resume", type=str | None, default=None, help=help_resume)
@@ -94,6 +95,7 @@ class CLI(LightningCLI):
         command, commands = args[0], [*self.subcommands(), "benchmark", "study", "report"]
         check(command in self.subcommands(), "command", command, f"one of {', '.join(commands)}, before its flags")
         given, rest = starting_point.read_arguments(args[1:])
+        self.given = rest
         for file in given.config:
             if "experiments" in load_yaml(Path(file)):  # which raises what is wrong with it, by line
                 raise InputError(file, "is the configuration of a study", f"use it for that: study --config {file}")
@@ -117,8 +119,11 @@ class CLI(LightningCLI):
         data.source = self.source = self.source or resolve_source(data.source, data_root(data.root), data.mirrors)
         check(config.name != "", "name", config.name, "a name, or leave --name out")
         there = self.start.run.path.resolve().parent.name.removesuffix("-synthetic") if self.start else ""
-        stems = "-".join(Path(str(file)).stem for file in config.config or [])
-        config.name = config.name or there or stems or config.model.class_path.rsplit(".", 1)[-1].lower()
+        files = [Path(str(file)) for file in config.config or []]
+        stems = [file.stem for file in files] or [config.model.class_path.rpartition(".")[2].lower()]
+        if not (config.name or there):
+            there = "-".join([*stems, *starting_point.departures(self.given, config.as_dict(), files)])
+        config.name = config.name or there
         return Path(config.logs) / tagged(config.name, self.source)
 
     def before_instantiate_classes(self) -> None:

@@ -22,6 +22,8 @@ INDIFFERENT = {
     *(f"trainer.{name}" for name in ("max_epochs", "logger", "log_every_n_steps", "profiler")),
     *(f"trainer.{name}" for name in ("enable_progress_bar", "enable_checkpointing")),
 }
+# Settings whose flags are part of a run's name.
+NAMING, UNNAMED = ("seed_everything", "model.", "data."), {*INDIFFERENT, "data.source"}
 
 
 def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
@@ -144,6 +146,20 @@ def _start(run: RunFolder, checkpoint: Checkpoint | None, given: Namespace, *, f
         arguments = [f"--config={json.dumps(own)}"]
     settings |= flat(checkpoint.config) if checkpoint else {}
     return StartingPoint(run, checkpoint, arguments, settings, given.ckpt_path in (None, "last"))
+
+
+def departures(arguments: Sequence[str], now: Mapping[str, Any], files: Sequence[Path]) -> list[str]:
+    """Return `dropout=0.2` for each flag on seed, model or data that departs from the configuration files."""
+    there, found = dict[str, Any](), dict[str, str]()
+    for file in files:
+        there |= flat(load_yaml(file))
+    for name, value in flat(now).items():
+        typed = any(re.match(rf"--{name}(=|$)", argument.replace(".init_args.", ".")) for argument in arguments)
+        if typed and name.startswith(NAMING) and name not in UNNAMED and there.get(name) != value:
+            found[name.rpartition(".")[2].removesuffix("_everything")] = re.sub(r"[^\w.+-]+", "_", str(value)).strip(
+                "_"
+            )
+    return [f"{name}={text}" for name, text in found.items()]
 
 
 def check_logs(folder: Path) -> None:

@@ -12,7 +12,14 @@ from tests.conftest import SMALL
 
 
 def test_other_threads_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.accelerator=cpu", f"--logs={tmp_path / 'my logs'}"]
+    flags = [
+        "--name=mlp",
+        "--model=MLP",
+        "--model.width=8",
+        *SMALL,
+        "--trainer.accelerator=cpu",
+        f"--logs={tmp_path / 'my logs'}",
+    ]
     assert main(["fit", *flags, "--trainer.max_epochs=1"]) == 0
     assert capsys.readouterr().out.endswith(f"\n  tensorboard --logdir '{tmp_path / 'my logs'}'\n")
     run = tmp_path / "my logs/mlp-synthetic/version_0"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.cli.lightning_cli import DryRun
 from cifar_lightning.errors import Interrupted
 from cifar_lightning.runs.checkpoint import load
 from tests.conftest import CONFIGS, SMALL
@@ -73,7 +74,7 @@ def test_debug_shows_the_traceback(capsys: Capture) -> None:
 
 def fit(*more: str, epochs: int = 1) -> int:
     """Train a small network, into the working directory."""
-    return main(["fit", "--model=MLP", *SMALL, f"--trainer.max_epochs={epochs}", *more])
+    return main(["fit", "--name=mlp", "--model=MLP", *SMALL, f"--trainer.max_epochs={epochs}", *more])
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,22 @@ def test_without_validation_nothing_is_best_but_the_last_epoch_is_kept(capsys: C
     assert load(run / "checkpoints/last.ckpt")["epoch"] == 1  # saved at the end of the second, not after the run
     assert (run / "metrics.csv").read_text().splitlines()[0] == "epoch,train/loss,train/acc,lr,epoch_seconds"
     assert f"test --ckpt_path {run / 'checkpoints/last.ckpt'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ("", "mlp"),
+        ("--config=configs/no_dropout.yaml --trainer.max_epochs=3", "mlp-no_dropout"),
+        ("--model.dropout=0.5 --data.batch_size 100", "mlp"),  # what the file says
+        ("--seed_everything 3 --model.dropout 0 --data.num_workers=0", "mlp-seed=3-dropout=0.0"),
+        ("--model.init_args.width=8 --name ours", "ours"),
+    ],
+)
+def test_runs_are_named_by_what_differs(flags: str, name: str) -> None:
+    Path("configs").symlink_to(CONFIGS)
+    args = ["fit", "--config=configs/mlp.yaml", *flags.split(), "--data.source=synthetic"]
+    assert DryRun(args).runs == Path(f"logs/{name}-synthetic")
 
 
 def test_the_stand_in_is_never_silent(mlp_run: Path, capsys: Capture) -> None:
@@ -173,7 +190,7 @@ class Net(ImageClassifier):
 def test_an_own_model_works_but_a_checkpoint_alone_imports_none(monkeypatch: Patch, capsys: Capture) -> None:
     Path("my_models.py").write_text(OWN)
     monkeypatch.syspath_prepend(Path.cwd())
-    assert main(["fit", "--model=my_models.Net", "--model.width=5", *SMALL, "--trainer.max_epochs=1"]) == 0
+    assert main(["fit", "--name=net", "--model=my_models.Net", *SMALL, "--trainer.max_epochs=1"]) == 0
     run = Path("logs/net-synthetic/version_0")
     assert f"best.ckpt --config {run}/config.yaml" in capsys.readouterr().out
     monkeypatch.delitem(sys.modules, "my_models")

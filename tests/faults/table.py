@@ -16,7 +16,7 @@ SMALL: Final = (
     "--data.source=synthetic --data.train_size=200 --data.val_size=100 --data.train_clean_size=50 "
     "--data.batch_size=50 --trainer.accelerator=cpu --trainer.max_epochs=2"
 )
-FIT: Final = f"fit --model=MLP --model.width=8 {SMALL}"
+FIT: Final = f"fit --name=mlp --model=MLP --model.width=8 {SMALL}"
 RUN, NEW = "logs/mlp-synthetic/version_0", "logs/mlp-synthetic/version_1"
 RESUME: Final = f"fit --resume={RUN}"
 BEST, LAST = f"{RUN}/checkpoints/best.ckpt", f"{RUN}/checkpoints/last.ckpt"
