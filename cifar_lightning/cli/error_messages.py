@@ -78,7 +78,7 @@ def naming_settings_of(checkpoint: Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming_what_failed(trainer: Trainer, checkpoint: Path | None) -> Iterator[None]:
-    """Name the batch size, the checkpoint or the Trainer's settings where these end a command."""
+    """Name the batch size or the checkpoint where one of these ends a command."""
     try:
         yield
     except (ReportedError, OSError):

@@ -88,7 +88,7 @@ def load(path: Path) -> dict[str, Any]:
 def read_checkpoint(path: Path, *, to_resume: bool = False) -> Checkpoint:
     """Read a checkpoint; an `InputError` unless it is there, whole, one of this project, and can be used."""
     if not path.is_file():
-        raise InputError(str(path), "there is no such checkpoint", "a run leaves its own in RUN/checkpoints/best.ckpt")
+        raise InputError(str(path), "there is no such checkpoint", "a run keeps its own in RUN/checkpoints")
     content, lacks = load(path), "not a checkpoint of this program"
     try:
         loop, history = content["loops"]["fit_loop"], content["callbacks"]["History"]

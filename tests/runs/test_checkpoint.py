@@ -4,6 +4,7 @@ import random
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from cifar_lightning.runs.checkpoint import load, newest, read_checkpoint
 from cifar_lightning.runs.layout import RunFolder
 from tests.conftest import SMALL, Fit
 from tests.faults.compare import unequal
-from tests.faults.table import CANARY, Payload
 
 Capture = pytest.CaptureFixture[str]
 
@@ -45,15 +45,17 @@ def test_a_flipped_bit_changes_nothing_unseen(mlp_run: Path, tmp_path: Path) -> 
     assert refused >= 30
 
 
-def test_code_does_not_run_even_where_pytorch_is_told_to_run_it(
-    run: Path, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_does_not_run_even_where_pytorch_is_told_to_run_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Payload:
+        def __reduce__(self) -> Any:
+            return Path.touch, (run / "canary",)
+
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     path = run / "checkpoints/last.ckpt"
     torch.save({**load(path), "extra": Payload()}, path)
     with pytest.raises(InputError, match="damaged, or not a checkpoint"):
         read_checkpoint(path)
-    assert not CANARY.exists()
+    assert not (run / "canary").exists()
 
 
 def test_of_the_checkpoints_of_one_epoch_the_last_is_the_newest(mlp_run: Path) -> None:
