@@ -146,9 +146,6 @@ def batches(epochs: float, updates: float | None) -> Experiments:
     [
         (0.5, 0.5, "not supported", "the fall is there. At an equal number of updates they are ahead by 20.00 points"),
         (0.5, 0.5, "not supported", "the cause is fewer updates, not memory or processing speed"),
-        (0.5, 0.5, "not supported", "brings back 10.00 points"),
-        (0.5, 0.5, "not supported", "Batches of 1,000 lose 10.00 points"),
-        (0.5, 0.5, "not supported", "An epoch takes 20.0 s with large batches and 20.0 s with small ones."),
         (0.5, 0.2, "open", "At an equal number of updates they still lose 10.00 points"),
         (0.5, 0.2, "open", "fewer updates are not all of it, and what else it is these runs do not tell."),
         (0.8, 0.5, "not supported", "there is no fall"),
@@ -163,6 +160,10 @@ def test_large_batches(epochs: float, updates: float | None, expected: str, word
     found = verdict("large-batch-hurts", batches(epochs, updates))
     assert found.verdict == expected
     assert words in found.why
+    if epochs == updates:
+        assert "brings back 10.00 points" in found.why
+        assert "An epoch takes 20.0 s with large batches and 20.0 s with small ones." in found.why
+        assert "Batches of 1,000 lose 10.00 points" in found.why
 
 
 RATES = {0.0: 0.70, 0.2: 0.77, 0.4: 0.76, 0.6: 0.70, 0.8: 0.52, 1.0: 0.1}
@@ -230,15 +231,11 @@ def test_the_two_modes(whole: Sequence[float], without: Sequence[float], expecte
 
 
 SETTLED: dict[str, Any] = {"val_loss": 0.8, "clean_loss": 0.4, "train_loss": 0.4, "clean_acc": 0.9}
-TURNING: dict[str, Any] = {
-    "val_loss": (0.8, 1.6),
-    "clean_loss": (1.2, 0.1),
-    "train_loss": (1.2, 0.1),
-    "clean_acc": 0.99,
-}
+TURNING: dict[str, Any] = dict.fromkeys(("train_loss", "clean_loss"), (1.2, 0.1))
+TURNING |= {"val_loss": (0.8, 1.6), "clean_acc": 0.99}
 JUMPING: dict[str, Any] = {"train_loss": [1.5, 2.0] * 10, "clean_loss": 1.9, "val_loss": 1.9}
 SINKING: dict[str, Any] = dict.fromkeys(("train_loss", "clean_loss", "val_loss"), (2.2, 1.6)) | {"clean_acc": 0.44}
-HIGH: dict[str, Any] = {"train_loss": 2.3, "clean_loss": 2.3, "val_loss": 2.3}
+HIGH: dict[str, Any] = dict.fromkeys(("train_loss", "clean_loss", "val_loss"), 2.3)
 LR = "model.lr"
 
 
@@ -263,8 +260,8 @@ def test_four_signs_of_four_causes() -> None:
         "3 of 6 main runs and ablations overfit by the rule; without dropout, which is to prevent it, the gap is wider "
         "by 14.00 points (12.51 to 15.49, n = 3) (CNN). 1 of 8 runs underfit or don't learn; both losses are higher "
         "than the best run's in all of them. At a learning rate of 0.1 it is: learning rate too high (1 of 1); the "
-        "accuracy is 30.00% (54.00% at 0.001). At a learning rate of 0.0001 it is: still learning (1 of 1); the "
-        "accuracy is 43.00% (54.00% at 0.001)."
+        "accuracy is 30% (54% at 0.001). At a learning rate of 0.0001 it is: still learning (1 of 1); the "
+        "accuracy is 43% (54% at 0.001)."
     )
 
 
@@ -335,19 +332,13 @@ def test_with_no_run_every_statement_is_open_and_says_what_is_missing(experiment
     assert all((each.verdict, len(each.runs)) == ("open", 0) and "Missing: " in each.why for each in found)
 
 
-@pytest.mark.parametrize(
-    ("epochs", "source", "words"),
-    [
-        (5, "cifar10", "Runs with other numbers of epochs or images than the original's don't count."),
-        (50, "synthetic", "NOT CIFAR-10"),
-    ],
-)
-def test_other_runs_than_the_originals_decide_nothing(epochs: int, source: str, words: str) -> None:
+@pytest.mark.parametrize(("epochs", "source"), [(5, "cifar10"), (50, "synthetic")])
+def test_other_runs_than_the_originals_decide_nothing(epochs: int, source: str) -> None:
     others = {
         name: [record(each.rows[:epochs], each.settings, seed=each.seed, source=source) for each in those]
         for name, those in everything().items()
     }
-    assert all(each.verdict == "open" and words in each.why for each in verdicts(others).values())
+    assert all(each.verdict == "open" and "Missing: " in each.why for each in verdicts(others).values())
 
 
 def test_every_verdict_names_the_runs_it_comes_from() -> None:
