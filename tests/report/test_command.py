@@ -22,14 +22,6 @@ def written(folder: Path, *runs: Record) -> Path:
     return handmade.write(handmade.study(folder, {"other": list(runs or [record(curve(2))])}))
 
 
-def test_it_says_where_the_report_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = written(tmp_path / "study")
-    assert report([str(made)]) == 0
-    assert capsys.readouterr().out == f"written to {made / 'report.html'}\n"
-    assert (made / "report.md").is_file()
-    assert not list(made.rglob("*.tmp"))
-
-
 @pytest.mark.parametrize(
     ("args", "words"),
     [

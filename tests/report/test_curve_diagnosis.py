@@ -40,17 +40,18 @@ def turning(epochs: int, low: float, at: int, end: float) -> list[float]:
     return down + [low + (end - low) * (i + 1) / (epochs - at) for i in range(epochs - at)]
 
 
-def alike(losses: Course, **more: Course) -> Rows:
-    return curve(20, train_loss=losses, clean_loss=losses, val_loss=losses, **more)
+def made(epochs: int, train: Course, clean: Course, val: Course, **accuracies: Course) -> Rows:
+    """Curves with these losses."""
+    return curve(epochs, train_loss=train, clean_loss=clean, val_loss=val, **accuracies)
 
 
-def settled(epochs: int, clean: list[float], val: list[float], **more: Course) -> Rows:
-    return curve(epochs, clean_loss=clean, val_loss=val, **more)
+def alike(losses: Course, **accuracies: Course) -> Rows:
+    return made(20, losses, losses, losses, **accuracies)
 
 
 def restless(losses: list[float]) -> Rows:
     """Nothing but the training loss moves."""
-    return curve(len(losses), train_loss=losses, clean_loss=1.5, clean_acc=0.5, val_loss=1.6, val_acc=0.45)
+    return made(len(losses), losses, 1.5, 1.6, clean_acc=0.5, val_acc=0.45)
 
 
 def jumping(jumps: int) -> Rows:
@@ -70,13 +71,18 @@ def taking_back(rise: float) -> Rows:
 
 
 def rising_at_last(rise: float) -> Rows:
-    return curve(20, clean_loss=(1.5, 0.5), clean_acc=0.9, val_loss=[2.0] + [1.0] * 18 + [1 + rise])
+    return made(20, 1.0, (1.5, 0.5), [2.0] + [1.0] * 18 + [1 + rise], clean_acc=0.9)
 
 
 def from_zero(end: float) -> Rows:
-    return curve(4, clean_loss=(0.5, 0.1), clean_acc=0.99, val_loss=[0.0, 0.0, 0.0, end], val_acc=0.99)
+    return made(4, 1.0, (0.5, 0.1), [0.0, 0.0, 0.0, end], clean_acc=0.99, val_acc=0.99)
 
 
+SINKING = [2.5, 2.8, 2.2, 2.3, *wavy(settling(16, 2.0, 1.6, 6), 0.02)]
+FAR = [*settling(12, 77, 2.2, 2), 2.15, 2.10, 2.05, 2.06, 2.01, 2.03, 2.0, 1.98]
+HIGH = [wavy(settling(50, start, end, 5), 0.003) for start, end in ((2.2, 1.7), (2.1, 1.6))]
+TOGETHER = [wavy(settling(50, start, end, 10), 0.012) for start, end in ((1.4, 0.39), (1.5, 0.73))]
+BAD = [[*settling(49, 1.5, end, 6), end + 0.04] for end in (0.4, 0.7)]
 KINDS: dict[str, dict[str, Rows]] = {
     "not learning": {
         "guessing": alike(2.31, val_acc=0.1),
@@ -86,85 +92,46 @@ KINDS: dict[str, dict[str, Rows]] = {
     "learning rate too high": {
         "up and down": alike(wavy([1.9] * 20, 0.1), val_acc=0.3),
         # As the MLP at a rate of 0.1: the mean over an epoch hides the jumps, evaluation after it shows them.
-        "after the epochs only": curve(
-            20, train_loss=2.03, clean_loss=wavy([1.9] * 20, 0.02), val_loss=1.92, val_acc=0.3
-        ),
-        "down, but with jumps": curve(
-            20, train_loss=wavy(settling(20, 2.0, 0.6, 8), 0.2), clean_loss=(2.0, 0.6), val_loss=1.0, val_acc=0.6
-        ),
+        "after the epochs only": made(20, 2.03, wavy([1.9] * 20, 0.02), 1.92, val_acc=0.3),
+        "down, but with jumps": made(20, wavy(settling(20, 2.0, 0.6, 8), 0.2), (2.0, 0.6), 1.0, val_acc=0.6),
         "a quarter of jumps": jumping(5),
         "rises of half the falls": taking_back(0.0201),
     },
     "overfitting": {
-        "validation turns": curve(
-            50, train_loss=(1.7, 0.4), clean_loss=(1.5, 0.2), clean_acc=0.95, val_loss=turning(50, 1.1, 15, 1.9)
-        ),
+        "validation turns": made(50, (1.7, 0.4), (1.5, 0.2), turning(50, 1.1, 15, 1.9), clean_acc=0.95),
         # As the MLP in 50 epochs: by a twentieth only, but for long.
-        "validation turns a little": curve(
-            50, train_loss=(1.7, 0.87), clean_loss=(1.5, 0.57), clean_acc=0.83, val_loss=turning(50, 1.32, 24, 1.39)
-        ),
+        "turns a little": made(50, (1.7, 0.87), (1.5, 0.57), turning(50, 1.32, 24, 1.39), clean_acc=0.83),
         "over three per cent": rising_at_last(0.031),
         "from a validation loss of zero": from_zero(0.1),
     },
     "still learning": {
         "four epochs": curve(4, val_loss=(1.6, 1.1)),
         # As the CNN with batches of 10,000: it starts with jumps, and sinks all the same.
-        "down in spite of jumps": curve(
-            20,
-            train_loss=(2.3, 1.7),
-            clean_loss=[2.5, 2.8, 2.2, 2.3, *wavy(settling(16, 2.0, 1.6, 6), 0.02)],
-            val_loss=(2.3, 1.7),
-            val_acc=0.4,
-        ),
+        "down in spite of jumps": made(20, (2.3, 1.7), SINKING, (2.3, 1.7), val_acc=0.4),
         # As the CNN with batches of 10,000 at a rate of 0.01: most of its fall is above what guessing has.
-        "down from far above": curve(
-            20,
-            train_loss=[55, 88, *settling(18, 54, 1.8, 3)],
-            clean_loss=settling(20, 78, 1.96, 2),
-            val_loss=[*settling(12, 77, 2.2, 2), 2.15, 2.10, 2.05, 2.06, 2.01, 2.03, 2.0, 1.98],
-            val_acc=0.3,
+        "down from far above": made(
+            20, [55, 88, *settling(18, 54, 1.8, 3)], settling(20, 78, 1.96, 2), FAR, val_acc=0.3
         ),
         "sinking steadily": alike((2.2, 1.7), clean_acc=0.4, val_acc=0.39),
-        "not yet settled": curve(
-            20, train_loss=(1.7, 0.5), clean_loss=(1.5, 0.6), clean_acc=0.86, val_loss=settling(20, 1.5, 0.8, 8)
-        ),
+        "not yet settled": made(20, (1.7, 0.5), (1.5, 0.6), settling(20, 1.5, 0.8, 8), clean_acc=0.86),
     },
     "overfitting begins": {
         # As the CNN in 50 epochs: validation and training go up and down together, by a few hundredths.
-        "settled with a wide gap": curve(
-            50,
-            train_loss=settling(50, 1.7, 0.32, 10),
-            clean_loss=wavy(settling(50, 1.4, 0.39, 10), 0.012),
-            clean_acc=0.93,
-            val_loss=wavy(settling(50, 1.5, 0.73, 10), 0.012),
-            val_acc=0.76,
-        ),
+        "settled with a wide gap": made(50, settling(50, 1.7, 0.32, 10), *TOGETHER, clean_acc=0.93, val_acc=0.76),
         "under three per cent": rising_at_last(0.029),
         # Weights of one bad moment: worse on both kinds of images.
-        "a bad last epoch": settled(
-            50, [*settling(49, 1.5, 0.4, 6), 0.44], [*settling(49, 1.5, 0.7, 6), 0.74], clean_acc=0.93
-        ),
+        "a bad last epoch": made(50, 1.0, *BAD, clean_acc=0.93),
     },
     "underfitting": {
-        "settled high": curve(
-            50,
-            train_loss=wavy(settling(50, 2.2, 1.7, 5), 0.003),
-            train_acc=0.43,
-            clean_loss=wavy(settling(50, 2.1, 1.6, 5), 0.003),
-            clean_acc=0.45,
-            val_loss=settling(50, 2.1, 1.62, 5),
-            val_acc=0.44,
-        ),
+        "settled high": made(50, *HIGH, settling(50, 2.1, 1.62, 5), train_acc=0.43, clean_acc=0.45, val_acc=0.44),
         "a fifth of jumps": jumping(4),
         "rises of less than half the falls": taking_back(0.0199),
         "one jump, however short the run": restless([1.0, 1.5, 0.9, 0.9]),
     },
     "balanced": {
-        "settled low": settled(40, settling(40, 1.5, 0.3, 5), settling(40, 1.5, 0.4, 5), clean_acc=0.9, val_acc=0.88),
+        "settled low": made(40, 1.0, settling(40, 1.5, 0.3, 5), settling(40, 1.5, 0.4, 5), clean_acc=0.9, val_acc=0.88),
         # Converged: it rises in every other epoch, by a third of its height, which is little of what was learnt.
-        "settled low, restless": curve(
-            50, train_loss=wavy([0.1] * 50, 0.015), clean_loss=0.05, clean_acc=0.99, val_loss=0.3, val_acc=0.92
-        ),
+        "settled low, restless": made(50, wavy([0.1] * 50, 0.015), 0.05, 0.3, clean_acc=0.99, val_acc=0.92),
         "a validation loss of zero": from_zero(0.0),
     },
 }

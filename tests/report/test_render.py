@@ -166,7 +166,7 @@ def test_the_page_is_whole_and_needs_nothing_else(text: str, page: Page) -> None
 def test_names_are_words_and_nothing_else(text: str, page: Page, markdown: str) -> None:
     assert f"{HOSTILE}, seed 0" in page.words
     assert f"fit --name {HOSTILE}" in page.words
-    assert f"try {SCRIPT}" in page.words
+    assert f"Failed: CNN, seed 1: NaN in train/loss; try {SCRIPT}" in page.words
     assert text.count("<script") == 1  # the page's own
     assert "<b>" not in text + markdown
     assert "<script" not in markdown
@@ -207,14 +207,6 @@ def test_what_can_not_be_compared_is_one_line(experiments: dict[str, list[Record
     assert wanted in page.words
     assert "expected within" not in page.words
     assert "What each part is worth" not in page.words
-
-
-def test_failures_are_named_with_their_reason(tmp_path: Path) -> None:
-    failed = replace(record(curve(4), {"trainer.max_epochs": 4}), status="failed", reason="cifar10: no test images")
-    longer = replace(record(curve(4), {"trainer.max_epochs": 9}, seed=1), status="failed", reason="nan, later")
-    page = report(tmp_path, {"cnn": [failed, longer]}, epochs={"cnn": 4})
-    assert "Failed: CNN, seed 0: cifar10: no test images" in page.words
-    assert "nan, later" not in page.words
 
 
 def test_synthetic_images_are_named_loudly_and_compared_with_nothing(tmp_path: Path) -> None:
