@@ -36,28 +36,19 @@ def test_what_cannot_be_used_is_named(args: list[str], words: str, empty_folder:
     assert str(caught.value) == words
 
 
-def test_publishing_copies_the_records_and_nothing_else(tmp_path: Path) -> None:
-    made = written(tmp_path / "study", record(curve(2), seed=0), record(curve(2), seed=1))
-    (run,) = made.glob("other/*seed=1*")
-    (run / "checkpoints").mkdir(parents=True)
-    (run / "checkpoints" / "last.ckpt").write_text("large")
-    report([str(made)])
-    report([str(made), f"--output={tmp_path / 'published'}"])
-
+def test_publishing_copies_the_records_as_they_grow_and_nothing_else(tmp_path: Path) -> None:
     def content(folder: Path) -> dict[str, bytes]:
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
-    checkpoint = str((run / "checkpoints" / "last.ckpt").relative_to(made))
-    assert content(tmp_path / "published") == {k: v for k, v in content(made).items() if k != checkpoint}
-
-
-def test_a_study_is_published_again_when_it_has_grown(tmp_path: Path) -> None:
-    first, second = record(curve(2), seed=0), record(curve(2), seed=1)
-    there = tmp_path / "published"
-    for runs in ([first], [first, second]):
-        made = written(tmp_path / "study", *runs)
-        assert report([str(made), f"--output={there}"]) == 0
-    assert len(list(there.rglob("result.json"))) == 2
+    runs = [record(curve(2), seed=seed) for seed in (0, 1)]
+    for so_far in (runs[:1], runs):
+        made = written(tmp_path / "study", *so_far)
+        report([str(made)])
+        before = content(made)
+        (made / "other/seed=0/checkpoints").mkdir(parents=True, exist_ok=True)
+        (made / "other/seed=0/checkpoints/last.ckpt").write_text("large")
+        assert report([str(made), f"--output={tmp_path / 'published'}"]) == 0
+        assert content(tmp_path / "published") == {k: v for k, v in before.items() if not k.endswith("last.ckpt")}
 
 
 def test_what_is_there_is_not_overwritten_by_another_study(tmp_path: Path) -> None:
