@@ -115,7 +115,8 @@ class Report:
     def original_chart(self, kind: str, axis: str) -> Markup:
         shown = [claim for claim in self.claims if claim.metric.endswith(kind)]
         rows = [row(label(claim), claim.ours, claim.value, kind, claim.verdict) for claim in shown]
-        return self.figure(f"original_{kind}", forest(rows, axis), f"The original's numbers beside ours: {axis}")
+        chart = forest(rows, axis).properties(title="The original's numbers beside ours")
+        return self.figure(f"original_{kind}", chart, f"The original's numbers beside ours: {axis}")
 
     def ablation_chart(self) -> Markup | None:
         """Return what batch norm and dropout gain; None if nothing can be compared."""
@@ -157,13 +158,14 @@ class Report:
     def sweep_chart(self, setting: str) -> Markup:
         """Return best validation accuracy against a setting, a line per experiment, beside the original's."""
         ways, name = SWEEPS[setting], next(iter(SWEEPS[setting]))
+        heading = title(name).partition(",")[0]
         found = [(ways[each] or "ours", x, estimate(rows, ACC, self.table)) for each, x, rows in self.sweep(setting)]
         theirs = [claim for claim in self.claims if claim.experiment == name and not self.synthetic]
         found += [("original", claim.varied[setting], Estimate(1, claim.value)) for claim in theirs]
         rows = pd.DataFrame([{"x": x, **row(f"{way}, {x:g}", each, math.nan, ACC, way)} for way, x, each in found])
         scale = alt.Scale(type="linear" if setting == "model.dropout" else "log", nice=False, padding=14)
         axis = alt.Axis(values=sorted(set(rows.x)), format="," if max(rows.x) > 1 else "~g", grid=False)
-        x = alt.X("x:Q", title=title(name).partition(",")[0].lower(), scale=scale, axis=axis)
+        x = alt.X("x:Q", title=heading.lower(), scale=scale, axis=axis)
         base = alt.Chart(rows, width=300, height=210).encode(x, _colour("colour", rows.colour))
         y = alt.Y("value:Q", title="best validation accuracy, %", scale=alt.Scale(zero=False))
         shape = alt.condition("datum.colour === 'original'", alt.value("diamond"), alt.value("circle"))
@@ -171,6 +173,7 @@ class Report:
             base.mark_rule(strokeWidth=1.5, aria=False).encode(alt.Y("low:Q"), alt.Y2("high:Q")),
             base.mark_line(strokeWidth=2, aria=False).encode(y),
             base.mark_point(size=55, opacity=1, fill="white").encode(y, shape=shape, description="tip:N"),
+            title=heading,
         )
         return self.figure(name, chart, f"Best validation accuracy against {setting}. {'; '.join(rows.tip)}")
 
@@ -182,6 +185,7 @@ class Report:
         rows = rows.assign(line=rows["model.lr"].map("{:g}".format), value=loss)
         ends = "; ".join(f"{line}: {those.value.iloc[-1]:.2f}" for line, those in rows.groupby("line", sort=False))
         chart = lines(rows, "training loss, evaluation mode", loss_top(rows[["value"]]), (300, 210))
+        chart = chart.properties(title="Learning rate: loss")
         return self.figure("learning_rate_loss", chart, f"Training loss over the epochs. At the end: {ends}")
 
     def confusion_chart(self, model: str) -> Markup:
@@ -259,7 +263,7 @@ def lines(
     """Draw `value` over the epochs, of each `line` the mean over seeds, and faint the seeds."""
     rows = rows.assign(tip=rows.line + ", seed " + rows.seed.astype(str))
     scale = alt.Scale(domain=[1, max(2, int(rows.epoch.max()))], nice=False)
-    across = alt.X("epoch:Q", scale=scale).axis(tickCount=5, grid=False)
+    across = alt.X("epoch:Q", scale=scale).axis(tickCount=5, tickMinStep=1, format="d", grid=False)
     base = alt.Chart(rows, width=size[0], height=size[1]).encode(across, _colour("line", rows.line))
     value = alt.Y("value:Q", title=y, scale=alt.Scale(domain=[0, top], clamp=True, nice=False))
     value = value.axis(format="%" if y == "accuracy" else "")

@@ -123,7 +123,9 @@ KINDS: dict[str, dict[str, Rows]] = {
         "a bad last epoch": made(50, 1.0, *BAD, clean_acc=0.93),
     },
     "underfitting": {
-        "settled high": made(50, *HIGH, settling(50, 2.1, 1.62, 5), train_acc=0.43, clean_acc=0.45, val_acc=0.44),
+        "settled high": made(
+            50, HIGH[0], HIGH[1], settling(50, 2.1, 1.62, 5), train_acc=0.43, clean_acc=0.45, val_acc=0.44
+        ),
         "a fifth of jumps": jumping(4),
         "rises of less than half the falls": taking_back(0.0199),
         "one jump, however short the run": restless([1.0, 1.5, 0.9, 0.9]),
