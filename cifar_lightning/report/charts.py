@@ -96,14 +96,14 @@ class Report:
         tests = [self.study.records[address].test for address in self.rows(model).dropna(subset="test/acc").address]
         return [test for test in tests if test and tests[0] and test.classes == tests[0].classes]
 
-    def figure(self, name: str, content: alt.TopLevelMixin | str, words: str) -> Markup:
+    def figure(self, name: str, content: alt.TopLevelMixin | str, words: str, heading: str = "") -> Markup:
         """Put a chart, or a PNG in Base64, into figures/ and return the Markdown that shows it."""
         if isinstance(content, str):
             name, drawn = f"{name}.png", base64.b64decode(content)
         else:
-            chart = content.to_dict() | {"config": CONFIG, "background": "white"}
+            chart = content.to_dict() | {"config": CONFIG, "background": "white", "title": heading}
             if self.synthetic:
-                words, chart["title"] = f"{SYNTHETIC}: {words}", {"text": chart.get("title", ""), "subtitle": SYNTHETIC}
+                words, chart["title"] = f"{SYNTHETIC}: {words}", {"text": heading, "subtitle": SYNTHETIC}
             vl_convert.register_font_directory(str(Path(matplotlib.get_data_path(), "fonts", "ttf")))
             svg = vl_convert.vegalite_to_svg(chart)
             # Coordinates have two decimals, which hides what libraries of other machines differ in.
@@ -115,8 +115,8 @@ class Report:
     def original_chart(self, kind: str, axis: str) -> Markup:
         shown = [claim for claim in self.claims if claim.metric.endswith(kind)]
         rows = [row(label(claim), claim.ours, claim.value, kind, claim.verdict) for claim in shown]
-        chart = forest(rows, axis).properties(title="The original's numbers beside ours")
-        return self.figure(f"original_{kind}", chart, f"The original's numbers beside ours: {axis}")
+        heading = "The original's numbers beside ours"
+        return self.figure(f"original_{kind}", forest(rows, axis), f"{heading}: {axis}", heading)
 
     def ablation_chart(self) -> Markup | None:
         """Return what batch norm and dropout gain; None if nothing can be compared."""
@@ -128,9 +128,9 @@ class Report:
         ]
         if not rows:
             return None
-        chart = forest(rows, "gain in best validation accuracy, points").properties(title="What each part gains")
         words = f"Gain in best validation accuracy. {'; '.join(row['tip'] for row in rows)}"
-        return self.figure("ablations", chart, words)
+        chart = forest(rows, "gain in best validation accuracy, points")
+        return self.figure("ablations", chart, words, "What each part gains")
 
     def curve_chart(self, experiment: str, *metrics: str) -> Markup:
         """Return the learning curves of an experiment: gap shaded, best epoch marked; nothing without runs."""
@@ -152,8 +152,8 @@ class Report:
             panels.append(alt.layer(*([gap] if clean in names else []), *shown))
             ends += [f"{name} {means[name].iloc[0]:.2f} to {means[name].iloc[-1]:.2f}" for name in names]
         words = "; ".join([f"{title(experiment)}, n = {rows.seed.nunique()}, first to last epoch", *ends])
-        name, chart = "curves" if len(metrics) > 1 else metrics[0], alt.vconcat(*panels, spacing=8)
-        return self.figure(f"{name}_{experiment}", chart.properties(title=title(experiment)), words)
+        name = "curves" if len(metrics) > 1 else metrics[0]
+        return self.figure(f"{name}_{experiment}", alt.vconcat(*panels, spacing=8), words, title(experiment))
 
     def sweep_chart(self, setting: str) -> Markup:
         """Return best validation accuracy against a setting, a line per experiment, beside the original's."""
@@ -173,9 +173,8 @@ class Report:
             base.mark_rule(strokeWidth=1.5, aria=False).encode(alt.Y("low:Q"), alt.Y2("high:Q")),
             base.mark_line(strokeWidth=2, aria=False).encode(y),
             base.mark_point(size=55, opacity=1, fill="white").encode(y, shape=shape, description="tip:N"),
-            title=heading,
         )
-        return self.figure(name, chart, f"Best validation accuracy against {setting}. {'; '.join(rows.tip)}")
+        return self.figure(name, chart, f"Best validation accuracy against {setting}. {'; '.join(rows.tip)}", heading)
 
     def rate_chart(self) -> Markup:
         """Return the training losses of the learning-rate sweep, by which a rate is judged too high or too low."""
@@ -185,8 +184,8 @@ class Report:
         rows = rows.assign(line=rows["model.lr"].map("{:g}".format), value=loss)
         ends = "; ".join(f"{line}: {those.value.iloc[-1]:.2f}" for line, those in rows.groupby("line", sort=False))
         chart = lines(rows, "training loss, evaluation mode", loss_top(rows[["value"]]), (300, 210))
-        chart = chart.properties(title="Learning rate: loss")
-        return self.figure("learning_rate_loss", chart, f"Training loss over the epochs. At the end: {ends}")
+        words = f"Training loss over the epochs. At the end: {ends}"
+        return self.figure("learning_rate_loss", chart, words, "Learning rate: loss")
 
     def confusion_chart(self, model: str) -> Markup:
         """Return a network's confusion matrix, all seeds together: blue what is recognised, orange what is mistaken."""
@@ -208,7 +207,7 @@ class Report:
         name = f"{model.upper()}, n = {len(tests)}"
         words = f"{np.trace(summed) / summed.sum():.1%} are recognised; "
         words += f"most often {true} is taken for {other} ({mistaken.max():.1%})."
-        return self.figure(f"confusion_{model}", chart.properties(title=name), f"Confusion matrix, {name}: {words}")
+        return self.figure(f"confusion_{model}", chart, f"Confusion matrix, {name}: {words}", name)
 
     def spark(self, experiment: str, variant: str) -> Markup:
         """Return the loss curves of one setting without axes: blue training, orange validation images."""
