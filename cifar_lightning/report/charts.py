@@ -1,13 +1,15 @@
 """The report's charts: Vega-Lite, drawn to SVG by vl-convert, offline and with the same bytes each time.
 
 A chart is drawn once: for report.md as it is, and for report.html inline, where its colours become CSS variables and
-the descriptions of its marks are what a pointer shows.
+the descriptions of its marks are what a pointer shows. None is wider than a phone can show.
 """
 
 import base64
 import math
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +28,33 @@ from cifar_lightning.results.records import Study, Test
 
 FIGURES = "figures"
 SYNTHETIC = "NOT CIFAR-10: synthetic images"
+# What sweeps vary, and how their experiments do.
 BATCHES = {"batch_size": "equal epochs", "batch_size_updates": "equal updates", "batch_size_scaled": "scaled rate"}
-TITLES = {name: f"Batch size, {way}" for name, way in BATCHES.items()}
+SWEEPS = {"data.batch_size": BATCHES, "model.dropout": {"dropout": ""}, "model.lr": {"learning_rate": ""}}
+TITLES = {name: f"{name[:3].upper()}{name[3:].replace('_no_', ' without ').replace('_', ' ')}" for name in MAIN}
+TITLES |= {name: f"Batch size, {way}" for name, way in BATCHES.items()}
 TITLES |= {"dropout": "Dropout rate", "learning_rate": "Learning rate"}
-Chart = alt.LayerChart | alt.FacetChart
 WORDS = {"val": "validation", "best_val": "best validation", "acc": "accuracy"}
+STAGES = {"train": "as trained", "train_clean": "evaluation mode", "val": "validation"}
 # What a part gains is the first experiment minus the second.
-PARTS = {f"batch norm, {model.upper()}": (model, f"{model}_no_batch_norm") for model in ("cnn", "mlp")}
-PARTS |= {f"dropout, {model.upper()}": (model, f"{model}_no_dropout") for model in ("cnn", "mlp")}
+PARTS = {f"batch norm: {model.upper()}": (model, f"{model}_no_batch_norm") for model in ("cnn", "mlp")}
+PARTS |= {f"dropout: {model.upper()}": (model, f"{model}_no_dropout") for model in ("cnn", "mlp")}
 # Of Okabe and Ito (https://jfly.uni-koeln.de/color/), told apart however one sees colours. report.css names them too.
 COLOURS = {"ink": "#1f2328", "grey": "#6e7781", "blue": "#0072b2", "orange": "#d55e00", "green": "#009e73"}
 INK, GREY, BLUE, ORANGE, GREEN = COLOURS.values()
-VERDICTS = {"reproduced": GREEN, "not reproduced": ORANGE, "open": GREY}
-LINES = {"equal epochs": BLUE, "equal updates": GREEN, "scaled rate": ORANGE, "ours": BLUE, "original": INK}
-STAGES = {"train": ("as trained", GREEN), "train_clean": ("evaluation mode", BLUE), "val": ("validation", ORANGE)}
+SHADES = {"reproduced": GREEN, "not reproduced": ORANGE, "open": GREY, "gain": BLUE, "ours": BLUE, "original": INK}
+SHADES |= {"equal epochs": BLUE, "equal updates": GREEN, "scaled rate": ORANGE}
+SHADES |= {"as trained": GREEN, "evaluation mode": BLUE, "validation": ORANGE}
 DIVERGED = 4.0  # nats; guessing costs 2.3, so what is higher has diverged, and would flatten all else
 TEXT = {"labelColor": INK, "titleColor": INK, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal"}
 CONFIG: dict[str, Any] = {
     # Comes with matplotlib, so that text is measured alike everywhere; it is wider than what browsers have.
     "font": "DejaVu Sans",
     "view": {"stroke": None},
-    "axis": {**TEXT, "gridColor": GREY, "gridOpacity": 0.2, "domainColor": GREY, "tickColor": GREY, "labelLimit": 340},
+    "axis": {**TEXT, "gridColor": GREY, "gridOpacity": 0.2, "domainColor": GREY, "tickColor": GREY},
+    "header": {"labelColor": INK, "labelAnchor": "start", "labelOrient": "top", "labelPadding": 2, "title": None},
     "legend": {**TEXT, "orient": "top", "title": None, "symbolStrokeWidth": 2.5},
-    "title": {"color": INK, "fontSize": 12, "anchor": "start"},
+    "title": {"color": INK, "fontSize": 12, "anchor": "start", "subtitleColor": ORANGE},
 }
 
 
@@ -80,20 +86,26 @@ class Report:
     def gain(self, whole: str, without: str, metric: str = ACC) -> Estimate | None:
         return estimate(self.rows(whole), metric, self.table, minus=self.rows(without))
 
+    def sweep(self, setting: str) -> list[tuple[str, float, pd.DataFrame]]:
+        """Return the runs that vary a setting: by experiment, then by value."""
+        steps = {experiment: by_value(self.rows(experiment), setting) for experiment in SWEEPS[setting]}
+        return [(experiment, x, rows) for experiment, values in steps.items() for x, rows in values.items()]
+
     def tests(self, model: str) -> list[Test]:
         """Return the tests of a network's runs that have the classes of the first."""
         tests = [self.study.records[address].test for address in self.rows(model).dropna(subset="test/acc").address]
         return [test for test in tests if test and tests[0] and test.classes == tests[0].classes]
 
-    def figure(self, name: str, content: alt.TopLevelMixin | str, words: str) -> Markup:
+    def figure(self, name: str, content: alt.TopLevelMixin | str, words: str, heading: str = "") -> Markup:
         """Put a chart, or a PNG in Base64, into figures/ and return the Markdown that shows it."""
         if isinstance(content, str):
             name, drawn = f"{name}.png", base64.b64decode(content)
         else:
+            chart = content.to_dict() | {"config": CONFIG, "background": "white", "title": heading}
             if self.synthetic:
-                words, content = f"{SYNTHETIC}: {words}", content.properties(title=SYNTHETIC)
+                words, chart["title"] = f"{SYNTHETIC}: {words}", {"text": heading, "subtitle": SYNTHETIC}
             vl_convert.register_font_directory(str(Path(matplotlib.get_data_path(), "fonts", "ttf")))
-            svg = vl_convert.vegalite_to_svg(content.to_dict() | {"config": CONFIG, "background": "white"})
+            svg = vl_convert.vegalite_to_svg(chart)
             # Coordinates have two decimals, which hides what libraries of other machines differ in.
             short = re.sub(r'(aria-label="[^"]*"|>[^<]*<)|(\d\.\d\d)\d+', lambda match: match[1] or match[2], svg)
             name, drawn = f"{name}.svg", short.encode()
@@ -103,65 +115,58 @@ class Report:
     def original_chart(self, kind: str, axis: str) -> Markup:
         shown = [claim for claim in self.claims if claim.metric.endswith(kind)]
         rows = [row(label(claim), claim.ours, claim.value, kind, claim.verdict) for claim in shown]
-        chart = forest(rows, axis, VERDICTS)
-        return self.figure(f"original_{kind}", chart, f"The original's numbers beside ours: {axis}")
+        heading = "The original's numbers beside ours"
+        return self.figure(f"original_{kind}", forest(rows, axis), f"{heading}: {axis}", heading)
 
     def ablation_chart(self) -> Markup | None:
         """Return what batch norm and dropout gain; None if nothing can be compared."""
-        rows = []
-        for name, (whole, without) in PARTS.items():
-            if gain := self.gain(whole, without):
-                theirs = self.theirs[whole, ACC] - self.theirs[without, ACC]
-                rows.append(row(name, gain, theirs, ACC, "gain", sign=True))
+        gains = [(*pair, name, self.gain(*pair)) for name, pair in PARTS.items()]
+        rows = [
+            row(name, gain, self.theirs[whole, ACC] - self.theirs[without, ACC], ACC, "gain", sign=True)
+            for whole, without, name, gain in gains
+            if gain
+        ]
+        if not rows:
+            return None
         words = f"Gain in best validation accuracy. {'; '.join(row['tip'] for row in rows)}"
-        chart = rows and forest(rows, "gain in best validation accuracy, points", {"gain": BLUE}, 28)
-        return self.figure("ablations", chart.properties(title="What each part gains"), words) if chart else None
+        chart = forest(rows, "gain in best validation accuracy, points")
+        return self.figure("ablations", chart, words, "What each part gains")
 
     def curve_chart(self, experiment: str, *metrics: str) -> Markup:
         """Return the learning curves of an experiment: gap shaded, best epoch marked; nothing without runs."""
         rows = self.curves.merge(self.rows(experiment, experiment)[POINT]).dropna(subset=["val/loss", "val/acc"])
         if rows.empty:
             return Markup("")
-        means, panels = rows.groupby("epoch").mean(numeric_only=True), []
+        means, panels, ends = rows.groupby("epoch", as_index=False).mean(numeric_only=True), [], list[str]()
+        best, x = means.loc[[means["val/acc"].idxmax()]], alt.X("epoch:Q")
         for metric in metrics:
-            names = {f"{stage}/{metric}": name for stage, (name, _) in STAGES.items() if f"{stage}/{metric}" in rows}
+            names = {f"{stage}/{metric}": name for stage, name in STAGES.items() if f"{stage}/{metric}" in rows}
             long = rows.melt(["seed", "epoch"], list(names), "line", "value").dropna().replace({"line": names})
-            long["value"] *= 1 if metric == "loss" else 100
-            mean = long.pivot_table("value", "epoch", "line", sort=False).reset_index()
-            best = mean[mean.epoch == means["val/acc"].idxmax()]
-            best = best.assign(tip=f"best epoch: {best.epoch.iloc[0]:.0f}, validation {best.validation.iloc[0]:.4g}")
             everyone = self.curves[self.curves.experiment.isin(MAIN)].filter(regex=r"^(train|train_clean|val)/loss$")
-            axis, top = ("loss, nats", loss_top(everyone)) if metric == "loss" else ("accuracy, %", 100)
-            drawn = lines(long, dict(STAGES.values()), axis, top, (260, 130))
-            x, y, low = alt.X("epoch:Q"), alt.Y("validation:Q"), alt.Y2("evaluation mode:Q")
-            dot = alt.Chart(best).mark_point(filled=True, size=60, color=ORANGE, opacity=1)
-            gap = alt.Chart(mean).mark_area(color=ORANGE, opacity=0.12, aria=False).encode(x, y, low)
-            dot = dot.encode(x, y, description="tip:N")
-            panels.append(alt.layer(*([gap] if "evaluation mode" in mean else []), drawn, dot))
-        shown = [f"{stage}/{metric}" for stage in STAGES for metric in metrics if f"{stage}/{metric}" in means]
-        parts = [f"{column} {means[column].iloc[0]:.2f} to {means[column].iloc[-1]:.2f}" for column in shown]
-        words = "; ".join([f"{title(experiment)}, n = {rows.seed.nunique()}, first to last epoch", *parts])
-        name, chart = "curves" if len(metrics) > 1 else metrics[0], alt.vconcat(*panels, spacing=8)
-        return self.figure(f"{name}_{experiment}", chart.properties(title=title(experiment)), words)
+            y, top = ("accuracy", 1.0) if metric == "acc" else ("loss, nats", loss_top(everyone))
+            val, clean = alt.Y(f"val/{metric}:Q"), f"train_clean/{metric}"
+            tip = f"best epoch: {best.epoch.item()}, validation {number(best[f'val/{metric}'].item(), metric)}"
+            dot = alt.Chart(best.assign(tip=tip)).mark_point(filled=True, size=60, color=ORANGE, opacity=1)
+            gap = alt.Chart(means).mark_area(color=ORANGE, opacity=0.12, aria=False).encode(x, val, alt.Y2(clean))
+            shown = [lines(long, y, top), dot.encode(x, val, description="tip:N")]
+            panels.append(alt.layer(*([gap] if clean in names else []), *shown))
+            ends += [f"{name} {means[name].iloc[0]:.2f} to {means[name].iloc[-1]:.2f}" for name in names]
+        words = "; ".join([f"{title(experiment)}, n = {rows.seed.nunique()}, first to last epoch", *ends])
+        name = "curves" if len(metrics) > 1 else metrics[0]
+        return self.figure(f"{name}_{experiment}", alt.vconcat(*panels, spacing=8), words, title(experiment))
 
-    def sweep_chart(self, name: str, setting: str, ways: dict[str, str], *, log: bool = True) -> Markup:
+    def sweep_chart(self, setting: str) -> Markup:
         """Return best validation accuracy against a setting, a line per experiment, beside the original's."""
-        found = [
-            (way, x, estimate(rows, ACC, self.table))
-            for experiment, way in ways.items()
-            for x, rows in by_value(self.rows(experiment), setting).items()
-        ]
+        ways, name = SWEEPS[setting], next(iter(SWEEPS[setting]))
+        heading = title(name).partition(",")[0]
+        found = [(ways[each] or "ours", x, estimate(rows, ACC, self.table)) for each, x, rows in self.sweep(setting)]
         theirs = [claim for claim in self.claims if claim.experiment == name and not self.synthetic]
         found += [("original", claim.varied[setting], Estimate(1, claim.value)) for claim in theirs]
-        if not found:
-            return Markup("")
-        rows = [{"x": x, **row(f"{way}, {x:g}", each, math.nan, ACC, way)} for way, x, each in found]
-        values = sorted({x for _, x, _ in found})
-        axis = alt.Axis(values=values, format="," if max(values) > 1 else "~g", grid=False)
-        scale = alt.Scale(type="log" if log else "linear", nice=False, padding=14)
-        x = alt.X("x:Q", title=title(name).partition(",")[0].lower(), scale=scale, axis=axis)
-        colour = _colour("colour", {way: LINES[way] for way, _, _ in found})
-        base = alt.Chart(pd.DataFrame(rows), width=330, height=230).encode(x, colour)
+        rows = pd.DataFrame([{"x": x, **row(f"{way}, {x:g}", each, math.nan, ACC, way)} for way, x, each in found])
+        scale = alt.Scale(type="linear" if setting == "model.dropout" else "log", nice=False, padding=14)
+        axis = alt.Axis(values=sorted(set(rows.x)), format="," if max(rows.x) > 1 else "~g", grid=False)
+        x = alt.X("x:Q", title=heading.lower(), scale=scale, axis=axis)
+        base = alt.Chart(rows, width=300, height=210).encode(x, _colour("colour", rows.colour))
         y = alt.Y("value:Q", title="best validation accuracy, %", scale=alt.Scale(zero=False))
         shape = alt.condition("datum.colour === 'original'", alt.value("diamond"), alt.value("circle"))
         chart = alt.layer(
@@ -169,21 +174,18 @@ class Report:
             base.mark_line(strokeWidth=2, aria=False).encode(y),
             base.mark_point(size=55, opacity=1, fill="white").encode(y, shape=shape, description="tip:N"),
         )
-        words = f"Best validation accuracy against {setting}. {'; '.join(row['tip'] for row in rows)}"
-        return self.figure(name, chart, words)
+        return self.figure(name, chart, f"Best validation accuracy against {setting}. {'; '.join(rows.tip)}", heading)
 
     def rate_chart(self) -> Markup:
         """Return the training losses of the learning-rate sweep, by which a rate is judged too high or too low."""
-        runs = self.rows("learning_rate")
-        if runs.empty or "model.lr" not in runs:
-            return Markup("")
-        rows = self.curves.merge(runs[[*POINT, "model.lr"]]).sort_values(["model.lr", "seed", "epoch"])
+        runs = self.rows("learning_rate")[[*POINT, "model.lr"]]
+        rows = self.curves.merge(runs).sort_values(["model.lr", "seed", "epoch"])
         loss = rows.get("train_clean/loss", rows["train/loss"]).fillna(rows["train/loss"])
         rows = rows.assign(line=rows["model.lr"].map("{:g}".format), value=loss)
-        colours = dict(zip(rows.line.unique(), [*COLOURS.values()] * 9, strict=False))
         ends = "; ".join(f"{line}: {those.value.iloc[-1]:.2f}" for line, those in rows.groupby("line", sort=False))
-        chart = lines(rows, colours, "training loss, evaluation mode", loss_top(rows[["value"]]), (330, 230))
-        return self.figure("learning_rate_loss", chart, f"Training loss over the epochs. At the end: {ends}")
+        chart = lines(rows, "training loss, evaluation mode", loss_top(rows[["value"]]), (300, 210))
+        words = f"Training loss over the epochs. At the end: {ends}"
+        return self.figure("learning_rate_loss", chart, words, "Learning rate: loss")
 
     def confusion_chart(self, model: str) -> Markup:
         """Return a network's confusion matrix, all seeds together: blue what is recognised, orange what is mistaken."""
@@ -205,18 +207,19 @@ class Report:
         name = f"{model.upper()}, n = {len(tests)}"
         words = f"{np.trace(summed) / summed.sum():.1%} are recognised; "
         words += f"most often {true} is taken for {other} ({mistaken.max():.1%})."
-        return self.figure(f"confusion_{model}", chart.properties(title=name), f"Confusion matrix, {name}: {words}")
+        return self.figure(f"confusion_{model}", chart, f"Confusion matrix, {name}: {words}", name)
 
     def spark(self, experiment: str, variant: str) -> Markup:
         """Return the loss curves of one setting without axes: blue training, orange validation images."""
         rows = self.curves.merge(self.rows(experiment, variant)[POINT])
         clean = "train_clean/loss" if "train_clean/loss" in rows else "train/loss"
-        long = rows.groupby("epoch", as_index=False)[[clean, "val/loss"]].mean().melt("epoch", var_name="line")
-        colour = alt.Color("line:N", legend=None, scale=alt.Scale(domain=[clean, "val/loss"], range=[BLUE, ORANGE]))
-        x, y = alt.X("epoch:Q", axis=None), alt.Y("value:Q", axis=None, scale=alt.Scale(zero=False))
-        line = alt.Chart(long, width=96, height=26).mark_line(strokeWidth=1.6, aria=False).encode(x, y, colour)
+        names = {clean: "evaluation mode", "val/loss": "validation"}
+        long = rows.melt("epoch", list(names), "line", "value").replace({"line": names})
+        x, y = alt.X("epoch:Q", axis=None), alt.Y("mean(value):Q", axis=None, scale=alt.Scale(zero=False))
+        line = alt.Chart(long, width=96, height=26).mark_line(strokeWidth=1.6, aria=False)
+        chart = alt.layer(line.encode(x, y, _colour("line", long.line).legend(None)))
         stem = re.sub(r"\W+", "_", f"spark_{experiment}" if variant == experiment else f"spark_{experiment}_{variant}")
-        return self.figure(stem, alt.layer(line), f"loss of {title(experiment, variant)}")
+        return self.figure(stem, chart, f"loss of {title(experiment, variant)}")
 
 
 def row(
@@ -229,33 +232,43 @@ def row(
     low, high = (found.ends if found else []) or [math.nan] * 2
     shown = {"value": found.mean if found else math.nan, "low": low, "high": high, "original": original}
     scaled = {key: value * (100 if metric.endswith("acc") else 1) for key, value in shown.items()}
-    return {"row": name, "colour": colour, "tip": words, "pooled": bool(found and found.pooled), **scaled}
+    return {"name": name, "colour": colour, "tip": words, "pooled": bool(found and found.pooled), **scaled}
 
 
-def forest(rows: list[dict[str, Any]], x: str, colours: dict[str, str], step: int = 17) -> Chart:
-    """Draw dots with intervals (dashed: pooled SD), and the original as hollow diamonds; the axis is named `x`."""
-    base = alt.Chart(pd.DataFrame(rows), width=300, height=alt.Step(step))
-    base = base.encode(alt.Y("row:N", sort=None, title=None), _colour("colour", colours))
-    low, dash = alt.X("low:Q", title=x), alt.condition("datum.pooled", alt.value([4, 3]), alt.value([1, 0]))
-    return alt.layer(
+def forest(rows: list[dict[str, Any]], x: str) -> alt.FacetChart:
+    """Draw dots with intervals (dashed: pooled SD), and the original as hollow diamonds; the axis is named `x`.
+
+    Rows are named `GROUP: NAME`, and stand below their group.
+    """
+    table = pd.DataFrame(rows)
+    table[["group", "row"]] = table.name.str.split(": ", n=1).tolist()
+    table["row"] = table.row.str.replace(r" (accuracy|loss)$", "", regex=True)  # the axis has it
+    base = alt.Chart(width=260, height=alt.Step(17)).encode(alt.Y("row:N", sort=None, title=None))
+    base = base.encode(_colour("colour", sorted(table.colour, key=[*SHADES].index)))
+    low, dash = alt.X("low:Q", title=x).axis(tickCount=5), alt.when("datum.pooled").then(alt.value([4, 3]))
+    chart = alt.layer(
         base.mark_rule(strokeWidth=2.5, aria=False).encode(low, alt.X2("high:Q"), strokeDash=dash),
         base.mark_point(filled=True, size=55, opacity=1).encode(x="value:Q", description="tip:N"),
         base.mark_point(shape="diamond", size=75, strokeWidth=1.6).encode(x="original:Q", description="tip:N"),
+        data=table,
     )
+    groups = alt.Row("group:N", sort=list(table.group.unique()), title=None)
+    return chart.facet(row=groups, spacing=8).properties(resolve={"scale": {"y": "independent"}})
 
 
-def lines(rows: pd.DataFrame, colours: dict[str, str], y: str, top: float, size: tuple[int, int]) -> Chart:
+def lines(
+    rows: pd.DataFrame, y: str, top: float, size: tuple[int, int] = (260, 130)
+) -> alt.LayerChart | alt.FacetChart:
     """Draw `value` over the epochs, of each `line` the mean over seeds, and faint the seeds."""
-    seeds = rows.assign(tip=rows.line + ", seed " + rows.seed.astype(str))
-    mean = rows.groupby(["line", "epoch"], as_index=False, sort=False).value.mean()
-    axis, x = alt.Axis(tickCount=5, grid=False), alt.Scale(domain=[1, max(2, int(rows.epoch.max()))], nice=False)
-    colour = _colour("line", {name: colours[name] for name in rows.line.unique()})
+    rows = rows.assign(tip=rows.line + ", seed " + rows.seed.astype(str))
+    scale = alt.Scale(domain=[1, max(2, int(rows.epoch.max()))], nice=False)
+    across = alt.X("epoch:Q", scale=scale).axis(tickCount=5, tickMinStep=1, format="d", grid=False)
+    base = alt.Chart(rows, width=size[0], height=size[1]).encode(across, _colour("line", rows.line))
     value = alt.Y("value:Q", title=y, scale=alt.Scale(domain=[0, top], clamp=True, nice=False))
-    layers, across = [], alt.X("epoch:Q", axis=axis, scale=x)
-    for each, width in ((seeds, 0.8), (mean.assign(tip=mean.line), 2.2))[rows.seed.nunique() == 1 :]:
-        line = alt.Chart(each, width=size[0], height=size[1]).mark_line(strokeWidth=width)
-        layers.append(line.encode(across, value, colour, detail="tip:N", description="tip:N"))
-    return alt.layer(*layers)
+    value = value.axis(format="%" if y == "accuracy" else "")
+    mean = base.mark_line(strokeWidth=2.2).encode(value.aggregate("mean"), description="line:N")
+    seeds = base.mark_line(strokeWidth=0.8).encode(value, detail="tip:N", description="tip:N")
+    return alt.layer(*([seeds] if rows.seed.nunique() > 1 else []), mean)
 
 
 def loss_top(losses: pd.DataFrame) -> float:
@@ -267,21 +280,19 @@ def loss_top(losses: pd.DataFrame) -> float:
 def title(experiment: str, variant: str = "") -> str:
     """Return `CNN without dropout`, `Dropout rate: dropout=0.2`; of an experiment that is not known its name."""
     name = TITLES.get(experiment, experiment)
-    if experiment in MAIN:
-        name = experiment[:3].upper() + experiment[3:].replace("_no_", " without ").replace("_", " ")
     # Numbers of many digits are shortened, and a line may break behind a comma.
     short = re.sub(r"\d*\.\d{5,}", lambda match: f"{float(match[0]):.4g}", variant).replace(",", ", ")
     return f"{name}: {short}" if variant not in ("", experiment) else name
 
 
 def label(claim: Claim) -> str:
-    """Return `CNN: best validation accuracy`, `Dropout rate: dropout 0.2`."""
-    name = " ".join(WORDS.get(part, part) for part in claim.metric.split("/"))
-    for setting, value in claim.varied.items():
-        name = f"{setting.rpartition('.')[2].replace('_', ' ')} {value:g}"
-    return f"{title(claim.experiment)}: {name}"
+    """Return `CNN: best validation accuracy`, `Dropout rate: 0.2`."""
+    metric = " ".join(WORDS.get(part, part) for part in claim.metric.split("/"))
+    return f"{title(claim.experiment)}: {', '.join(f'{value:g}' for value in claim.varied.values()) or metric}"
 
 
-def _colour(field: str, colours: dict[str, str]) -> alt.Color:
-    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    return alt.Color(f"{field}:N", scale=scale, legend=alt.Legend() if len(colours) > 1 else None)
+def _colour(field: str, names: Iterable[str]) -> alt.Color:
+    """Return the encoding of what has these names, with a legend for several."""
+    shades = {name: SHADES.get(name, other) for name, other in zip(dict.fromkeys(names), cycle(COLOURS.values()))}
+    colour = alt.Color(f"{field}:N", scale=alt.Scale(domain=list(shades), range=list(shades.values())))
+    return colour if len(shades) > 1 else colour.legend(None)

@@ -23,8 +23,8 @@ WIDE = 0.10  # of a gap in accuracy, which 5,000 and 10,000 images tell to 0.01 
 KNOWN = 0.8  # accuracy on training images
 EARLY = 0.8  # of the epochs: where the best accuracy comes later, stopping earlier saves little and may cost some
 
-REGULARISE = "more dropout (--model.dropout), weight decay (--model.weight_decay 1e-4), --data.augment flip-shift"
-LARGER = "a larger network (--model.channels of a CNN, --model.width of an MLP)"
+REGULARISE = "more dropout (`--model.dropout`), weight decay (`--model.weight_decay 1e-4`), `--data.augment flip-shift`"
+LARGER = "a larger network (`--model.channels` of a CNN, `--model.width` of an MLP)"
 
 
 class Diagnosis(NamedTuple):
@@ -88,7 +88,7 @@ def diagnose(curve: pd.DataFrame) -> Diagnosis:
 
 
 def summarize(seeds: Sequence[Diagnosis]) -> tuple[str, str]:
-    """Return the verdict on a setting, with how many seeds have which, and what to try next for the commonest.
+    """Return a setting's verdict, with how many seeds have which, and what to try next for the commonest, in Markdown.
 
     It costs no accuracy: fewer epochs are named only where every seed's best came early, and then no fewer than that.
     """
@@ -96,17 +96,17 @@ def summarize(seeds: Sequence[Diagnosis]) -> tuple[str, str]:
     verdict = counts[0][0]
     epochs, latest, lr = (max(getattr(each, name) for each in seeds) for name in ("epochs", "best_epoch", "lr"))
     jumps = any(each.jumps for each in seeds if each.verdict == verdict)
-    slower, faster = (f"the learning rate (--model.lr {factor * lr:.1g})" for factor in (1 / 3, 3))
-    shorter = f", or as good in less time: --trainer.max_epochs {latest}" if latest <= EARLY * epochs else ""
-    more = f"more epochs (--trainer.max_epochs {2 * epochs})"
+    slower, faster = (f"the learning rate (`--model.lr {factor * lr:.1g}`)" for factor in (1 / 3, 3))
+    shorter = f", or as good in less time: `--trainer.max_epochs {latest}`" if latest <= EARLY * epochs else ""
+    more = f"more epochs (`--trainer.max_epochs {2 * epochs}`)"
     advice = {
-        "not learning": f"a third of {slower}, less dropout (--model.dropout)",
+        "not learning": f"a third of {slower}, less dropout (`--model.dropout`)",
         "too short": more,
         "learning rate too high": f"a third of {slower}",
         "overfitting": REGULARISE + shorter,
         "still learning": more if jumps else f"{more}, or three times {faster}",
         "overfitting begins": REGULARISE,
-        "underfitting": f"less dropout (--model.dropout), {LARGER}, {f'a third of {slower}' if jumps else more}",
-        "balanced": f"{LARGER} together with --data.augment flip-shift",
+        "underfitting": f"less dropout (`--model.dropout`), {LARGER}, {f'a third of {slower}' if jumps else more}",
+        "balanced": f"{LARGER} together with `--data.augment flip-shift`",
     }[verdict]
     return verdict if len(counts) == 1 else ", ".join(f"{name} ({n} of {len(seeds)})" for name, n in counts), advice

@@ -16,7 +16,13 @@ from markupsafe import Markup
 from cifar_lightning.report.statistics import Estimate
 
 MINUS, NOTHING = "\u2212", "\u2013"  # the latter where a number is missing
-TONES = {"reproduced": "good", "supported": "good", "not reproduced": "bad", "not supported": "bad", "open": "open"}
+TONES = {
+    "reproduced": "green",
+    "supported": "green",
+    "not reproduced": "orange",
+    "not supported": "orange",
+    "open": "grey",
+}
 
 
 def literal(value: Any) -> Markup:
@@ -30,12 +36,6 @@ def literal(value: Any) -> Markup:
 def code(text: str) -> Markup:
     """Return text as code; in backquotes nothing could be escaped, and a bar would end the cell."""
     return Markup(f"<code>{literal(text)}</code>")
-
-
-def prose(text: str) -> Markup:
-    """Return text in which flags are code: `--model.dropout 0.2`."""
-    parts = re.split(r"(--[a-z]\w*(?:\.\w+)*(?: (?=[\w.-]*[\d-])[\w.-]*\w)?)", text)
-    return Markup("").join(code(part) if i % 2 else literal(part) for i, part in enumerate(parts))
 
 
 def number(value: Any, metric: str = "", *, sign: bool = False, digits: int = -1) -> str:
@@ -81,6 +81,12 @@ def measured(rows: pd.DataFrame, metric: str, digits: int = -1) -> Markup:
     return Markup(f"[{mean}](#run-{rows.address.iloc[0][:8]})" if len(rows) else NOTHING)
 
 
+def plain(markdown: str) -> list[str]:
+    """Return the text of each paragraph, list item and heading."""
+    blocks = (token.children for token in MarkdownIt().parse(markdown) if token.children)
+    return ["".join(child.content for child in children).strip() for children in blocks]
+
+
 def to_html(markdown: str, figures: dict[str, bytes], colours: dict[str, str]) -> tuple[str, list[tuple[str, str]]]:
     """Return Markdown as HTML with its figures inside, and the anchors and titles of its sections.
 
@@ -93,9 +99,7 @@ def to_html(markdown: str, figures: dict[str, bytes], colours: dict[str, str]) -
         name, alt = str(tokens[i].attrs["src"]).rpartition("/")[2], html.escape(tokens[i].content)
         if name.endswith(".svg"):
             drawn = light.sub(lambda match: variables[match[0]], figures[name].decode())
-            wide = float(drawn.partition(' width="')[2].partition('"')[0])
-            size = f'style="min-width: {0.75 * wide:.0f}px"'  # on a phone it scrolls: smaller, nobody could read it
-            return drawn.replace("<svg ", f'<svg role="img" aria-label="{alt}" {size} ', 1)
+            return drawn.replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1)
         return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(figures[name]).decode()}">'
 
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
@@ -107,5 +111,5 @@ def to_html(markdown: str, figures: dict[str, bytes], colours: dict[str, str]) -
             heading.attrSet("id", sections[-1][0])
     text = str(parser.renderer.render(tokens, parser.options, {}))
     for word, tone in TONES.items():
-        text = text.replace(f"<strong>{word}</strong>", f'<strong class="{tone}">{word}</strong>')
+        text = text.replace(f"<strong>{word}</strong>", f'<strong style="color: var(--{tone})">{word}</strong>')
     return text.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>"), sections

@@ -1,4 +1,4 @@
-"""From a study's records to report.md, written once from one template, and from that Markdown to report.html."""
+"""From a study's records to report.md, written once from its templates, and from that Markdown to report.html."""
 
 import re
 from itertools import pairwise
@@ -21,6 +21,27 @@ def write(study: Study) -> Path:
     """
     report, folder, earlier = charts.Report(study), study.folder / charts.FIGURES, study.folder / MARKDOWN
     shown = re.findall(rf"\]\({folder.name}/([\w-]+\.(?:svg|png))\)", earlier.read_text() if earlier.is_file() else "")
+    blocks = [line.strip() for line in _render(f"{MARKDOWN}.j2", r=report).splitlines() if line.strip()]
+    # One per line, but for tables and lists.
+    together = [a[:2] == b[:2] and b[:2] in ("| ", "- ") for a, b in pairwise(blocks)] + [True]
+    text = "".join(block + ("\n" if close else "\n\n") for block, close in zip(blocks, together, strict=True))
+    body, sections = markdown.to_html(text, report.figures, charts.COLOURS)
+    folder.mkdir(exist_ok=True)
+    for name, content in report.figures.items():
+        files.replace(folder / name, content)
+    for name in set(shown) - report.figures.keys():
+        (folder / name).unlink(missing_ok=True)
+    files.replace(study.folder / MARKDOWN, text.encode())
+    files.replace(study.folder / HTML, _render(f"{HTML}.j2", body=Markup(body), sections=sections).encode())
+    return study.folder / HTML
+
+
+def findings(study: Study) -> list[str]:
+    """Return the first screen of the report, a sentence or a few an item, without Markdown."""
+    return markdown.plain(_render("findings.md.j2", r=charts.Report(study)))
+
+
+def _render(template: str, **content: object) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -29,19 +50,6 @@ def write(study: Study) -> Path:
         autoescape=True,
         finalize=markdown.literal,  # whatever stands in a record is text
     )
-    # The template formats numbers with what these modules have, and asks the report for the rest.
-    names = vars(curve_diagnosis) | vars(claims) | vars(markdown) | vars(charts) | {"dict": dict, "r": report}
-    lines = environment.get_template(f"{MARKDOWN}.j2").render(names).splitlines()
-    blocks = [line.strip() for line in lines if line.strip()]  # one per line, but for tables and lists
-    together = [a[:2] == b[:2] and b[:2] in ("| ", "- ") for a, b in pairwise(blocks)] + [True]
-    text = "".join(block + ("\n" if close else "\n\n") for block, close in zip(blocks, together, strict=True))
-    body, sections = markdown.to_html(text, report.figures, charts.COLOURS)
-    page = environment.get_template(f"{HTML}.j2").render(body=Markup(body), sections=sections)
-    folder.mkdir(exist_ok=True)
-    for name, content in report.figures.items():
-        files.replace(folder / name, content)
-    for name in set(shown) - report.figures.keys():
-        (folder / name).unlink(missing_ok=True)
-    files.replace(study.folder / MARKDOWN, text.encode())
-    files.replace(study.folder / HTML, page.encode())
-    return study.folder / HTML
+    # The templates format numbers with what these modules have, and ask the report for the rest.
+    names = vars(curve_diagnosis) | vars(claims) | vars(markdown) | vars(charts) | {"dict": dict}
+    return environment.get_template(template).render(names | content)

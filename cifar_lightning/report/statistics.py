@@ -64,8 +64,8 @@ def finished(study: Study) -> pd.DataFrame:
     table, curves = tables.runs(study), dict(list(tables.curves(study).groupby(POINT)))
     table = table[(table.status == "done") & (table.epochs > 0)].replace([np.inf, -np.inf], np.nan)
     table = table.reset_index(drop=True)
-    table["gap/acc"] = table["train_clean/acc"] - table["val/acc"]
-    table["eval_lead"] = table["train_clean/acc"] - table["train/acc"]
+    for name, (whole, part) in PARTS.items():
+        table[name] = table[whole] - table[part]
     for name, field in (("images", "images_per_epoch"), ("steps", "steps_per_epoch"), ("source", "source")):
         table[name] = [getattr(study.records[address], field) for address in table.address]
     runs = [curves[key] for key in table[POINT].itertuples(index=False, name=None)]

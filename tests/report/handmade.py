@@ -102,11 +102,7 @@ def study(
 ) -> Study:
     """Return a study in memory; the same record may stand in several experiments.
 
-    Args:
-        folder: Its own. Nothing is written there: `write` does that.
-        experiments: The records of each.
-        epochs: How many count, of an experiment whose runs went on for longer.
-        pending: Seeds of an experiment that were not run.
+    Of an experiment whose runs went on for longer, `epochs` count; `pending` are seeds that were not run.
     """
     points, found = list[Point](), dict[str, Record]()
     for experiment, each in ((name, each) for name, those in experiments.items() for each in those):

@@ -31,8 +31,8 @@ def labels(drawn: bytes) -> list[str]:
 
 def test_a_row_has_mean_interval_and_the_original() -> None:
     found = Estimate(1, 0.04, None, 0.01, pooled=True)
-    row = charts.row("dropout, CNN", found, 0.0223, "best_val/acc", "gain", sign=True)
-    assert row["tip"] == "dropout, CNN: +4.00 (+3.00 to +5.00 (pooled SD), n = 1), original +2.23"
+    row = charts.row("dropout: CNN", found, 0.0223, "best_val/acc", "gain", sign=True)
+    assert row["tip"] == "dropout: CNN: +4.00 (+3.00 to +5.00 (pooled SD), n = 1), original +2.23"
     assert [row[name] for name in ("value", "low", "high", "original")] == pytest.approx([4, 3, 5, 2.23])
     assert charts.row("CNN", None, 1.1768, "val/loss", "open")["tip"] == "CNN: \u2013, original 1.1768"
     assert math.isnan(charts.row("CNN", Estimate(2, 1.5, 0.1), math.nan, "val/loss", "open")["low"])
@@ -44,7 +44,7 @@ def test_curves_have_their_mean_and_each_seed_and_the_best_epoch_of_the_mean() -
     found = labels(made.figures["acc_cnn.svg"])
     for stage in ("as trained", "evaluation mode", "validation"):
         assert {stage, f"{stage}, seed 0", f"{stage}, seed 1"} <= set(found)
-    assert "best epoch: 2, validation 70" in found
+    assert "best epoch: 2, validation 70.00%" in found
     made.curve_chart("mlp", "acc")
     assert "validation, seed 0" not in labels(made.figures["acc_mlp.svg"])
 
@@ -62,13 +62,13 @@ def test_runs_without_evaluation_of_training_images_have_the_other_curves() -> N
 
 def test_a_line_can_be_read_off_its_own_axis() -> None:
     # What the page's script does for a pointer: the height of a point, on the scale that the axis names.
-    made = report(cnn=seeds(0.6, 0.6, train_loss=(2.4, 0.6)))
+    made = report(cnn=seeds(0.6, train_loss=(2.4, 0.6)))
     made.curve_chart("cnn", "loss")
     root = ElementTree.fromstring(made.figures["loss_cnn.svg"])
     (path,) = (each for each in root.iter(f"{SVG}path") if each.get("aria-label") == "as trained")
     ys = [float(point.split(",")[1]) for point in path.get("d", "").strip("M").split("L")]
     (axis,) = (label for label in labels(made.figures["loss_cnn.svg"]) if label.startswith("Y-axis"))
-    assert axis.endswith("from 0.0 to 2.5")
+    assert axis.endswith("from 0 to 2.5")
     assert [2.5 - y / 130 * 2.5 for y in ys] == pytest.approx([2.4, 1.8, 1.2, 0.6], abs=1e-3)
 
 

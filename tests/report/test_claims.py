@@ -96,12 +96,6 @@ def test_without_finished_runs_every_claim_is_open(runs: dict[str, list[Record]]
     assert {(each.ours, each.verdict, len(each.rows)) for each in every} == {(None, "open", 0)}
 
 
-def test_failed_and_pending_runs_leave_the_others() -> None:
-    runs = [*losses(1.1, 1.2), record(failed="no memory", seed=2)]
-    each = claims({"cnn": runs}, pending={"cnn": [3]})["cnn", "val/loss"]
-    assert (ours(each).n, each.verdict) == (2, "reproduced")
-
-
 def test_a_sweep_is_compared_value_by_value_with_the_best_epoch() -> None:
     accuracies = {10: 0.76, 100: 0.787, 1000: 0.6}
     runs = [(curve(20, val_acc=(acc, 0.1)), {"data.batch_size": size}) for size, acc in accuracies.items()]

@@ -22,14 +22,6 @@ def written(folder: Path, *runs: Record) -> Path:
     return handmade.write(handmade.study(folder, {"other": list(runs or [record(curve(2))])}))
 
 
-def test_it_says_where_the_report_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = written(tmp_path / "study")
-    assert report([str(made)]) == 0
-    assert capsys.readouterr().out == f"written to {made / 'report.html'}\n"
-    assert (made / "report.md").is_file()
-    assert not list(made.rglob("*.tmp"))
-
-
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -44,28 +36,19 @@ def test_what_cannot_be_used_is_named(args: list[str], words: str, empty_folder:
     assert str(caught.value) == words
 
 
-def test_publishing_copies_the_records_and_nothing_else(tmp_path: Path) -> None:
-    made = written(tmp_path / "study", record(curve(2), seed=0), record(curve(2), seed=1))
-    (run,) = made.glob("other/*seed=1*")
-    (run / "checkpoints").mkdir(parents=True)
-    (run / "checkpoints" / "last.ckpt").write_text("large")
-    report([str(made)])
-    report([str(made), f"--output={tmp_path / 'published'}"])
-
+def test_publishing_copies_the_records_as_they_grow_and_nothing_else(tmp_path: Path) -> None:
     def content(folder: Path) -> dict[str, bytes]:
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
-    checkpoint = str((run / "checkpoints" / "last.ckpt").relative_to(made))
-    assert content(tmp_path / "published") == {k: v for k, v in content(made).items() if k != checkpoint}
-
-
-def test_a_study_is_published_again_when_it_has_grown(tmp_path: Path) -> None:
-    first, second = record(curve(2), seed=0), record(curve(2), seed=1)
-    there = tmp_path / "published"
-    for runs in ([first], [first, second]):
-        made = written(tmp_path / "study", *runs)
-        assert report([str(made), f"--output={there}"]) == 0
-    assert len(list(there.rglob("result.json"))) == 2
+    runs = [record(curve(2), seed=seed) for seed in (0, 1)]
+    for so_far in (runs[:1], runs):
+        made = written(tmp_path / "study", *so_far)
+        report([str(made)])
+        before = content(made)
+        (made / "other/seed=0/checkpoints").mkdir(parents=True, exist_ok=True)
+        (made / "other/seed=0/checkpoints/last.ckpt").write_text("large")
+        assert report([str(made), f"--output={tmp_path / 'published'}"]) == 0
+        assert content(tmp_path / "published") == {k: v for k, v in before.items() if not k.endswith("last.ckpt")}
 
 
 def test_what_is_there_is_not_overwritten_by_another_study(tmp_path: Path) -> None:
@@ -117,40 +100,36 @@ def spoilt(folder: Path, name: str, change: Callable[[Any], object]) -> Path:
     return path
 
 
+RESULT, PLAN = "result.json", "plan.json"
+
+
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("name", "change", "words"),
     [
-        (lambda record: record.pop("seed"), "Object missing required field `seed`"),
-        (lambda record: record.update(more=1), "Object contains unknown field `more`"),
-        (lambda record: record.update(seed=True), "seed: Expected `int`, got `bool`"),
-        (lambda record: record.update(status="begun"), "status: Invalid enum value 'begun'"),
-        (lambda record: record.pop("rows"), "rows: Expected at least one"),
-        (lambda record: record.update(rows=[]), "rows: Expected at least one"),
-        (lambda record: record["rows"][0].pop("val/acc"), "Expected epoch, epoch_seconds, val/acc in rows"),
-        (lambda record: record["rows"][0].update(epoch="much"), "rows[0][...]: Expected `float`, got `str`"),
-        (lambda record: record["test"]["confusion_matrix"].pop(), "Expected confusion_matrix to have a row and a col"),
-        (lambda record: record["test"]["mistakes"][0].update(png="bm8="), "Expected png to be a PNG file"),
-        (lambda record: record["test"]["mistakes"][0].update(png="?"), "test.mistakes[0]: "),
+        (RESULT, lambda record: record.pop("seed"), "Object missing required field `seed`"),
+        (RESULT, lambda record: record.update(more=1), "Object contains unknown field `more`"),
+        (RESULT, lambda record: record.update(seed=True), "seed: Expected `int`, got `bool`"),
+        (RESULT, lambda record: record.update(status="begun"), "status: Invalid enum value 'begun'"),
+        (RESULT, lambda record: record.pop("rows"), "rows: Expected at least one"),
+        (RESULT, lambda record: record.update(rows=[]), "rows: Expected at least one"),
+        (RESULT, lambda record: record["rows"][0].pop("val/acc"), "Expected epoch, epoch_seconds, val/acc in rows"),
+        (RESULT, lambda record: record["rows"][0].update(epoch="much"), "rows[0][...]: Expected `float`, got `str`"),
+        (RESULT, lambda record: record["test"]["confusion_matrix"].pop(), "Expected confusion_matrix to have a row"),
+        (RESULT, lambda record: record["test"]["mistakes"][0].update(png="bm8="), "Expected png to be a PNG file"),
+        (RESULT, lambda record: record["test"]["mistakes"][0].update(png="?"), "test.mistakes[0]: "),
+        (PLAN, lambda plan: plan["points"][0].update(epochs=0), "study (points[0].epochs: Expected `int` >= 1"),
+        (PLAN, lambda plan: plan["points"][0].update(seed="0"), "study (points[0].seed: Expected `int`, got"),
     ],
 )
-def test_a_record_that_was_changed_is_named_with_the_place(change: Any, words: str, tmp_path: Path) -> None:
-    path = spoilt(tmp_path, "result.json", change)
+def test_a_file_that_was_changed_is_named_with_the_place(name: str, change: Any, words: str, tmp_path: Path) -> None:
+    path = spoilt(tmp_path, name, change)
     with pytest.raises(InputError, match=re.escape(words)) as caught:
         report([str(tmp_path)])
     assert str(caught.value).startswith(f"{path}: ")
 
 
-@pytest.mark.parametrize(
-    ("changed", "words"), [({"epochs": 0}, "epochs: Expected `int` >= 1"), ({"seed": "0"}, "seed: Expected `int`, got")]
-)
-def test_so_is_a_plan(changed: dict[str, Any], words: str, tmp_path: Path) -> None:
-    path = spoilt(tmp_path, "plan.json", lambda plan: plan["points"][0].update(changed))
-    with pytest.raises(InputError, match=re.escape(f"{path}: not a plan of a study (points[0].{words}")):
-        report([str(tmp_path)])
-
-
 def test_deep_nesting_is_damage(tmp_path: Path) -> None:
-    spoilt(tmp_path, "result.json", len).write_text("[" * 100_000)
+    spoilt(tmp_path, RESULT, len).write_text("[" * 100_000)
     with pytest.raises(InputError, match="damaged"):
         report([str(tmp_path)])
 
@@ -161,9 +140,3 @@ def test_a_record_stays_in_its_study(folder: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not the record of a run"):
         report([str(tmp_path / "study"), f"--output={tmp_path / 'published'}"])
     assert [each.name for each in tmp_path.iterdir()] == ["study"]
-
-
-def test_help_needs_no_study(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        report(["--help"])
-    assert "FOLDER" in capsys.readouterr().out

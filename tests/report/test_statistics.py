@@ -39,16 +39,10 @@ def test_the_pooled_sd_weighs_variances_by_degrees_of_freedom() -> None:
 
 def test_differences_are_paired_by_seed() -> None:
     # 0.2, 0.5, 0.8: standard deviation 0.3; seed 9 has no partner.
-    each = found(rows({0: 1.2, 1: 1.5, 2: 1.8}), rows({2: 1.0, 1: 1.0, 0: 1.0, 9: 5.0}))
+    each = found(rows({0: 1.2, 1: 3.5, 2: 5.8}), rows({2: 5.0, 1: 3.0, 0: 1.0, 9: 5.0}))
     assert (each.n, each.pooled, each.excludes_zero) == (3, False, False)
     assert (each.mean, each.sd, each.half) == pytest.approx((0.5, 0.3, T2 * 0.3 / math.sqrt(3)))
     assert estimate(rows({0: 1.0}), "val/loss", rows([]), minus=rows({1: 1.0})) is None
-
-
-def test_what_all_seeds_share_cancels_out() -> None:
-    each = found(rows([0.5, 0.9, 0.1]), rows([0.4, 0.8, 0.0]))
-    assert each.half == pytest.approx(0.0, abs=1e-12)
-    assert each.excludes_zero is True
 
 
 @pytest.mark.parametrize(("value", "excludes"), [(3.0, True), (-1.0, True), (1.5, False), (0.5, False)])
@@ -85,11 +79,6 @@ def test_seeds_that_agree_prove_nothing(gain: float, excludes: bool) -> None:
     assert each.sd == 0
     assert each.half == pytest.approx(1.96 * math.sqrt(0.5 / 10_000), rel=1e-3)
     assert each.excludes_zero is excludes
-
-
-def test_seeds_that_differ_more_than_images_allow_have_their_own_interval() -> None:
-    each = found(rows([0.50, 0.54], "val/acc"), metric="val/acc")
-    assert each.half == pytest.approx(12.7062 * 0.02, rel=1e-4)
 
 
 @pytest.mark.parametrize(
