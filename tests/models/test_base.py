@@ -118,14 +118,6 @@ def test_a_step_is_as_long_as_the_clipped_gradient(
     assert gradient == pytest.approx(clip, rel=1e-3) if clip else gradient > 0.02
 
 
-def test_the_loss_of_a_step_is_the_cross_entropy() -> None:
-    model, data = CNN(channels=(4,), dropout=0.0), batch(8)
-    loss = model.training_step(data, 0)
-    assert loss.requires_grad
-    assert torch.equal(loss, F.cross_entropy(model.network(data.images), data.labels))
-    assert loss.item() == pytest.approx(slow_metrics(model(data.images), data.labels)[0], rel=1e-5)
-
-
 def test_it_can_learn_sixty_four_images_by_heart() -> None:
     model, data, run = CNN(channels=(8, 16), dropout=0.0, lr=0.01), [batch(32), batch(32)], trainer(25)
     run.fit(model, loader(*data))

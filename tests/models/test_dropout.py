@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from cifar_lightning.models.layers import Dropout
 
@@ -132,9 +132,7 @@ def test_where_nothing_is_left_to_chance_nothing_is_drawn(p: float, training: in
 def test_what_is_left_to_the_stock_module(p: float, inplace: bool) -> None:
     ours, x = Dropout(p, inplace), torch.ones(1001)
     stock = ours.stock()
-    assert type(stock) is nn.Dropout
     assert repr(ours) == repr(stock) == f"Dropout(p={p}, inplace={inplace})"
-    assert list(ours.state_dict()) == []
     torch.manual_seed(1)
     expected = stock(x.clone())
     torch.manual_seed(1)

@@ -270,7 +270,8 @@ def test_no_step_waits_for_a_number(waits: bool, fit: Fit, empty_folder: Path, m
         return loss
 
     def reads_in(steps: int) -> Counter[str]:
-        with Reads() as reads:
+        reads = Reads()
+        with reads:
             fit(empty_folder / str(steps), [*TINY, "--data.batch_size=50", f"--trainer.limit_train_batches={steps}"])
         return reads.found
 
