@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -69,6 +70,12 @@ def test_every_size_leaves_something_to_train_on(val_size: int) -> None:
     assert same(data.train_clean, data.train)
     assert same(data.train, build(val_size=val_size).train)
     assert len(data.val_dataloader()) == (2 if val_size else 0)
+
+
+def test_predict_reads_the_test_set_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "make", make := Mock(wraps=synthetic.make))
+    build("predict")
+    make.assert_called_once_with(train=False)
 
 
 @pytest.mark.parametrize(
