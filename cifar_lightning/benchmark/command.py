@@ -28,7 +28,7 @@ MEANINGS = {  # in the order in which they take turns
 RATIOS = (("baseline", "fit"), ("fit", "bare loop"), ("fit", "limit"))
 ROW = "| {:<13} | {:>8} | {:>17} | {:>8} | {:>12} | {:<38} |"
 RULE = ROW.replace("{:>", "{:->").format("-" * 13, *":" * 4, "-" * 38)
-REPORT_MODELS = (["--model=MLP"], ["--model=CNN"])  # their default arguments are the report's settings
+REPORT_MODELS = ("--model=MLP", "--model=CNN")  # their default arguments are the report's settings
 PROGRAM = [sys.executable, "-m", "cifar_lightning.benchmark.training_loops"]
 
 
@@ -50,11 +50,19 @@ def benchmark(args: Sequence[str]) -> int:
     check(writable, "output", str(options.output), "a file in a folder that exists")
     if given & {"--ckpt_path", "--resume"}:
         raise InputError("ckpt_path", "a run that is resumed would be changed", "give its --config instead")
+    models = [flags] if given & {"--config", "-c", "--model"} else [[model, *flags] for model in REPORT_MODELS]
+    from cifar_lightning.cli.dry_run import DryRun  # imports Lightning, which takes seconds
+    from cifar_lightning.cli.warning_filters import be_quiet
+
+    be_quiet()
+    with tempfile.TemporaryDirectory() as logs:
+        for model in models:  # what `fit` refuses of one is not found out after minutes of measuring another
+            DryRun(["fit", *model, f"--logs={logs}"])
     command = shlex.join(["python", "-m", "cifar_lightning", "benchmark", *args])
     results: dict[str, Any] = {"command": command, "hardware": hardware(), "software": software(), "models": []}
     try:
-        for model in [[]] if given & {"--config", "-c", "--model"} else REPORT_MODELS:
-            results["models"].append(compare([*model, *flags], options.rounds))
+        for model in models:
+            results["models"].append(compare(model, options.rounds))
             print(f"\n{table(results['models'][-1])}\n", flush=True)
             files.replace(options.output, f"{json.dumps(results, indent=1)}\n".encode())
     except KeyboardInterrupt:
@@ -74,7 +82,7 @@ def compare(flags: list[str], rounds: int) -> dict[str, Any]:
         for number, name in itertools.product(range(rounds + 1), MEANINGS):
             if sys.stderr.isatty():
                 print(f"\rround {number}/{rounds}: {name:20}\r", end="", file=sys.stderr, flush=True)
-            if number == 0:  # one by one: the first refuses a setting for all, and no start-up slows an epoch
+            if number == 0:  # one by one: what is wrong with the data is printed once, and no start-up slows an epoch
                 command = [*PROGRAM, name, *flags, *{"--debug"}.intersection(sys.argv)]
                 # A session of its own: a Ctrl-C is for this process alone, which then ends the others.
                 process = Popen(command, stdin=PIPE, stdout=PIPE, bufsize=0, start_new_session=True)

@@ -67,7 +67,7 @@ def baseline(setting: DryRun) -> None:
     optimizer = model.new_optimizer()
     optimizer.param_groups[0]["fused"] = None  # PyTorch's default
     train, val, size = TorchvisionImages(data.train), TorchvisionImages(data.val), data.batch_size
-    del data.train, data.val, data.train_clean  # or they would count in its peak memory
+    del data.train, data.val, data.train_clean, data.train_loader  # or they would count in its peak memory
     lone = len(train) % size == 1  # batch norm refuses it; `fit` leaves it out, too
     train_loader: DataLoader[Any] = DataLoader(train, size, shuffle=True, num_workers=2, drop_last=lone)
     val_loader: DataLoader[Any] = DataLoader(val, size, num_workers=2)
@@ -146,20 +146,22 @@ def bare_loop(setting: DryRun) -> None:
 
 def limit(setting: DryRun) -> None:
     """Run each convolution and linear layer of training steps, forward and backward, in the precision of `fit`."""
-    dtypes = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}
-    dtype = dtypes.get(str(setting.trainer.precision).partition("-")[0], torch.float32)
-    network, inputs = setting.model.network.to(setting.device), dict[nn.Module, Tensor]()  # it uses each layer once
-    kinds, hook = nn.Conv2d | nn.Linear, nn.modules.module.register_module_forward_pre_hook
-    with torch.no_grad(), hook(lambda layer, x: inputs.update({layer: x[0]} if isinstance(layer, kinds) else {})):
-        network(torch.zeros(setting.datamodule.batch_size, 3, 32, 32, device=setting.device))
-    leaves: list[Tensor] = []
+    setting.place()
+    inputs, gradients = dict[nn.Module, Tensor](), list[Tensor]()
+
+    def note(layer: nn.Module, given: tuple[Tensor], output: Tensor) -> None:
+        if isinstance(layer, nn.Conv2d | nn.Linear):  # the network uses each once; the images need no gradient
+            inputs[layer] = torch.randn_like(given[0], dtype=output.dtype).requires_grad_(bool(inputs))
+            gradients.append(torch.randn_like(output))
+
+    images = torch.zeros(setting.datamodule.batch_size, 3, 32, 32, device=setting.device)
+    layout = torch.preserve_format if images.device.type == "mps" else torch.channels_last  # as the weights
+    noting = nn.modules.module.register_module_forward_hook(note)
+    with noting, torch.no_grad(), setting.trainer.precision_plugin.forward_context():
+        setting.model(images.to(memory_format=layout))
     for layer, x in inputs.items():
-        layout = torch.preserve_format if x.dim() == 2 or x.device.type == "mps" else torch.channels_last  # as in `fit`
-        layer.to(dtype).to(memory_format=layout).register_parameter("bias", None)
-        x = inputs[layer] = torch.randn_like(x, dtype=dtype, memory_format=layout)
-        leaves += [*layer.parameters(), x.requires_grad_()] if leaves else layer.parameters()  # not for the images
-    with torch.no_grad():
-        gradients = [torch.randn_like(layer(x)) for layer, x in inputs.items()]
+        layer.to(x.dtype).register_parameter("bias", None)
+    leaves = [each for layer, x in inputs.items() for each in (*layer.parameters(), x) if each.requires_grad]
     for _ in timed_epochs(setting.device, LIMIT_STEPS):
         for _ in range(LIMIT_STEPS):
             torch.autograd.backward([layer(x) for layer, x in inputs.items()], gradients)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pooch
 import torch
@@ -41,15 +42,12 @@ MIRRORS: tuple[str, ...] = (
 )
 TIMEOUT = (5, 30)  # seconds: to connect, and between two pieces of the answer
 SCRATCH = ".cifar-10-"
-# Why a source failed, by the first kind that fits: an address without a schema, say, is a ValueError, too.
-REASONS = (
-    ((exceptions.MissingSchema, exceptions.InvalidSchema, exceptions.InvalidURL), "no HTTP address"),
-    (exceptions.SSLError, "bad certificate"),
-    (exceptions.ChunkedEncodingError, "cut off"),
-    ((exceptions.ConnectionError, exceptions.Timeout), "no connection"),
-    (PermissionError, "permission denied"),
-    (ValueError, "wrong MD5"),
-)
+REASONS = {  # why a source failed
+    exceptions.SSLError: "bad certificate",
+    exceptions.ChunkedEncodingError: "cut off",
+    exceptions.ConnectionError: "no connection",
+    PermissionError: "permission denied",
+}
 REMEDY = (
     f"put {ARCHIVE} or the unpacked {FOLDER} into that folder, "
     "or name a folder that has it with --data.root or CIFAR10_ROOT, or use --data.source synthetic"
@@ -114,45 +112,41 @@ def _obtain(root: Path, mirrors: Sequence[str]) -> list[str]:
     """Install the files from the first source that has them; return those that failed, each with its reason."""
     for left in root.glob(f"{SCRATCH}*"):  # by a process that was killed: a living one would hold the lock
         shutil.rmtree(left, ignore_errors=True)
-    failures = []
-    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=root) as folder:
-        scratch, own = Path(folder).resolve(), root / ARCHIVE
+    own, failures = root / ARCHIVE, list[str]()
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=root) as scratch:
         for source in [own] * own.is_file() + [*mirrors]:
-            name = source.name if isinstance(source, Path) else source.partition("//")[2].partition("/")[0] or source
+            name = ARCHIVE if source is own else urlsplit(str(source)).netloc or source
             if source is not own:
                 print(f"downloading CIFAR-10 (170 MB) from {name}", file=sys.stderr)
             try:
-                _unpack(source, scratch)
+                _unpack(source, Path(scratch))
             except (exceptions.RequestException, ValueError, PermissionError) as error:  # other OSErrors are the disk's
                 failures.append(f"{name}: {_reason(error)}")
-                if source is own:  # a mirror is told of in the end, if none works
-                    print(f"not using {failures[-1]}", file=sys.stderr)
+                print(f"not using {failures[-1]}", file=sys.stderr)
                 continue
             (root / FOLDER).mkdir(exist_ok=True)
             for file in faults(root):
-                (scratch / FOLDER / file).replace(root / FOLDER / file)
+                Path(scratch, FOLDER, file).replace(root / FOLDER / file)
             break
     return failures
 
 
-def _unpack(archive: Path | str, scratch: Path) -> None:
-    # As the MD5 is pinned, neither a redirect away from https nor an odd member of the archive can do harm.
+def _unpack(source: Path | str, scratch: Path) -> None:
     pooch.get_logger().setLevel("WARNING")  # our own lines are enough
-    untar = pooch.Untar([FOLDER], extract_dir=str(scratch))
-    if isinstance(archive, Path):
-        if pooch.file_hash(str(archive), alg="md5") != ARCHIVE_MD5:
-            raise ValueError(archive)
-        untar(str(archive), "download", None)
-        return
     with tqdm(total=170_498_071, unit="B", unit_scale=True, leave=False, disable=None) as bar:  # only at a terminal
         # Pieces of 1 MiB: pooch's own of 1 KiB take eight times as long from a fast server, 1.8 s for 0.2.
         http = pooch.HTTPDownloader(bar, chunk_size=2**20, timeout=TIMEOUT)
-        pooch.retrieve(archive, f"md5:{ARCHIVE_MD5}", ARCHIVE, scratch, processor=untar, downloader=http)
+        fetch = (lambda path, copy, _: shutil.copyfile(path, copy)) if isinstance(source, Path) else http
+        # As the MD5 is pinned, neither a redirect away from https nor an odd member of the archive can do harm.
+        untar = pooch.Untar([FOLDER], extract_dir=".")
+        pooch.retrieve(str(source), f"md5:{ARCHIVE_MD5}", ARCHIVE, scratch, processor=untar, downloader=fetch)
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, exceptions.HTTPError) and error.response is not None:
         return f"HTTP {error.response.status_code}"
-    reason = next((reason for kinds, reason in REASONS if isinstance(error, kinds)), type(error).__name__)
-    # In mid-answer it is a ConnectionError, told only by its words.
-    return "timed out" if reason == "no connection" and "timed out" in str(error) else reason
+    if "timed out" in str(error):  # in mid-answer it is a ConnectionError, told only by its words
+        return "timed out"
+    if isinstance(error, ValueError):
+        return "no HTTP address" if isinstance(error, exceptions.RequestException) else "wrong MD5"
+    return next((reason for kind, reason in REASONS.items() if isinstance(error, kind)), type(error).__name__)

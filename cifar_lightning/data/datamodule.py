@@ -94,7 +94,6 @@ class CIFAR10DataModule(LightningDataModule):
         self.user_images = [images] if isinstance(images, str) else images
         self.refused: list[InputError] = []  # user images that `predict` could not read
         self.prepared = False
-        self.resume_from: dict[str, int] = {}
         self.train_loader: BatchLoader | None = None
 
     @classmethod
@@ -133,15 +132,19 @@ class CIFAR10DataModule(LightningDataModule):
             self.train, self.val = everything.take(rows), everything.take(val_rows)
             clean_rows = stratified_sample(self.train.labels, min(self.train_clean_size, len(rows)))
             self.train_clean = self.train.take(clean_rows)
+            self.train_loader = self._loader(self.train, self.batch_size, seed=self.seed)
         elif stage == "test":
             self.test = self._read(train=False)
         elif stage == "predict":
-            self.predict, self.predict_names = self._read_predict()
+            if self.user_images:
+                self.predict_names, images, self.refused = user_images.load(self.user_images)
+                self.predict = ImageSet(images, torch.full((len(images),), -1))
+            else:
+                self.predict = self._read(train=False)
+                self.predict_names = [f"test/{row:04d}" for row in range(len(self.predict.labels))]
 
     def train_dataloader(self) -> DataLoader[ImageSet]:
-        self.train_loader = self._loader(self.train, self.batch_size, seed=self.seed)
-        if self.resume_from:
-            self.train_loader.load_state_dict(self.resume_from)
+        assert self.train_loader, "`setup` comes first"
         return self.train_loader
 
     def val_dataloader(self) -> list[DataLoader[ImageSet]]:
@@ -160,7 +163,8 @@ class CIFAR10DataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         # The Trainer would tell the loader itself, but not if a schedule has asked for its length before.
-        self.resume_from = state_dict
+        if self.train_loader:
+            self.train_loader.load_state_dict(state_dict)
 
     def on_after_batch_transfer(self, batch: ImageSet, dataloader_idx: int) -> ImageSet:
         """Augment (in training only) and normalize the images, on the device: float32, shape (B, 3, 32, 32)."""
@@ -171,20 +175,6 @@ class CIFAR10DataModule(LightningDataModule):
 
     def _read(self, *, train: bool) -> ImageSet:
         return synthetic.make(train=train) if self.source == "synthetic" else cifar10.load(self.root, train=train)
-
-    def _read_predict(self) -> tuple[ImageSet, list[str]]:
-        if self.user_images is None:
-            test = self._read(train=False)
-            return test, [f"test/{row:04d}" for row in range(len(test.labels))]
-        found = list(user_images.read_all([Path(path) for path in self.user_images]))
-        self.refused = [error for _, error in found if isinstance(error, InputError)]
-        images = [image for _, image in found if isinstance(image, torch.Tensor)]
-        if not images:
-            for error in self.refused[:-1]:
-                print(f"error: {error}", file=sys.stderr)
-            raise self.refused[-1]
-        names = [str(path) for path, image in found if isinstance(image, torch.Tensor)]
-        return ImageSet(torch.stack(images), torch.full((len(names),), -1)), names
 
     def _loader(self, images: ImageSet, batch_size: int, seed: int | None = None) -> BatchLoader:
         pin_memory = self.trainer is not None and isinstance(self.trainer.accelerator, CUDAAccelerator)

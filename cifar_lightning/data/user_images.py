@@ -7,8 +7,10 @@ white where it is transparent. Colour profiles are ignored.
 
 import errno
 import stat
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,23 +25,33 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", 
 SIZE = (32, 32)
 
 
-def read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor | InputError]]:
-    """Yield each file with its image (see `read`) or what is wrong with it, in the order of `paths`.
+def load(paths: Sequence[str]) -> tuple[list[str], Tensor, list[InputError]]:
+    """Return the names of all images, the images (N, 3, 32, 32; see `read`), and what is wrong with other files.
 
-    Folders are searched by suffix, with all folders below them, sorted; hidden files and folders are skipped, links to
-    folders not followed. A folder without images is yielded itself.
+    Files stay in the order of `paths`. Folders are searched by suffix, with all folders below them, sorted; hidden
+    files and folders are skipped, links to folders not followed. If there is no image at all, the last error is raised.
     """
-    for path in paths:
+    names, images, refused = list[str](), list[Tensor](), list[InputError]()
+    for file in chain.from_iterable(_files(Path(path)) for path in paths):
         try:
-            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and not file.is_dir())
-        except OSError:  # a name too long, say: `read` will find out
-            below = []
-        shown = [file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts)]
-        for file in shown or [path]:
-            try:
-                yield file, read(file)
-            except InputError as error:
-                yield file, error
+            images.append(read(file))
+            names.append(str(file))
+        except InputError as error:
+            refused.append(error)
+    if not images:
+        for each in refused[:-1]:
+            print(f"error: {each}", file=sys.stderr)
+        raise refused[-1]
+    return names, torch.stack(images), refused
+
+
+def _files(path: Path) -> list[Path]:
+    try:
+        below = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and not file.is_dir())
+    except OSError:  # a name too long, say: `read` will find out
+        below = []
+    shown = [file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    return shown or [path]
 
 
 def read(path: Path) -> Tensor:

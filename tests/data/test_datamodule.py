@@ -1,13 +1,12 @@
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import Mock
 
 import pytest
 import torch
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
-from PIL import Image
 
 from cifar_lightning.data import ImageSet, cifar10, synthetic
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
@@ -73,12 +72,10 @@ def test_every_size_leaves_something_to_train_on(val_size: int) -> None:
     assert len(data.val_dataloader()) == (2 if val_size else 0)
 
 
-@pytest.mark.parametrize(("stage", "train"), {"fit": True, "validate": True, "test": False, "predict": False}.items())
-def test_a_stage_reads_only_what_it_needs(monkeypatch: pytest.MonkeyPatch, stage: str, train: bool) -> None:
-    make = Mock(wraps=synthetic.make)
-    monkeypatch.setattr(synthetic, "make", make)
-    build(stage)
-    make.assert_called_once_with(train=train)
+def test_predict_reads_the_test_set_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "make", make := Mock(wraps=synthetic.make))
+    build("predict")
+    make.assert_called_once_with(train=False)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +108,9 @@ def test_only_training_augments(
 
 @pytest.mark.parametrize(("accelerator", "pinned"), [(CPUAccelerator(), False), (CUDAAccelerator(), True)])
 def test_only_cuda_pins_memory(monkeypatch: pytest.MonkeyPatch, accelerator: Any, pinned: bool) -> None:
-    data = build()
+    data = CIFAR10DataModule(source="synthetic")
     monkeypatch.setattr(data, "trainer", SimpleNamespace(accelerator=accelerator))
+    data.setup("fit")
     assert [loader.pin_memory for loader in (data.train_dataloader(), *data.val_dataloader())] == [pinned] * 3
 
 
@@ -127,10 +125,9 @@ def test_where_the_data_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 def test_auto_without_network_is_the_stand_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reason = f"no CIFAR-10 in {tmp_path} (tried 127.0.0.1:9: no connection)"
-    assert resolve_source("auto", tmp_path, NOWHERE) == "synthetic"
-    assert capsys.readouterr().err.endswith(f"\n{reason}: using the synthetic stand-in instead of CIFAR-10\n")
     data = CIFAR10DataModule(source="auto", root=str(tmp_path), mirrors=NOWHERE)
     data.prepare_data()
+    assert capsys.readouterr().err.endswith(f"\n{reason}: using the synthetic stand-in instead of CIFAR-10\n")
     data.setup("predict")
     assert (data.source, data.classes) == ("synthetic", synthetic.CLASSES)
     assert "not CIFAR-10" in data.description
@@ -139,30 +136,10 @@ def test_auto_without_network_is_the_stand_in(tmp_path: Path, capsys: pytest.Cap
     assert (caught.value.field, caught.value.cause) == ("data.root", reason)
 
 
-@pytest.mark.parametrize(("source", "classes"), [("synthetic", synthetic.CLASSES), ("cifar10", cifar10.CLASSES)])
-def test_a_named_source_is_not_looked_for(tmp_path: Path, source: Source, classes: tuple[str, ...]) -> None:
-    assert resolve_source(source, tmp_path / "none", NOWHERE) == source
-    assert CIFAR10DataModule(source=source).classes == classes
+def test_a_named_source_is_not_looked_for(tmp_path: Path) -> None:
+    for source in get_args(Source):
+        if source != "auto":
+            assert resolve_source(source, tmp_path / "none", NOWHERE) == source
     CIFAR10DataModule(source="synthetic", root=str(tmp_path / "none")).prepare_data()
     assert not (tmp_path / "none").exists()
-
-
-def test_user_images(tmp_path: Path) -> None:
-    for name, colour in (("b.png", (255, 0, 0)), ("a.png", (0, 255, 0))):
-        Image.new("RGB", (40, 60), colour).save(tmp_path / name)
-    (tmp_path / "c.png").write_bytes(b"broken")
-    data = build("predict", images=[str(tmp_path), str(tmp_path / "a.png")])
-    assert data.predict_names == [str(tmp_path / name) for name in ("a.png", "b.png", "a.png")]
-    (batch,) = data.predict_dataloader()
-    assert batch.images.shape == (3, 3, 32, 32)
-    assert batch.images[:, :, 5, 5].tolist() == [[0, 255, 0], [255, 0, 0], [0, 255, 0]]
-    assert [error.field for error in data.refused] == [str(tmp_path / "c.png")]
-    with pytest.raises(InputError, match=r"^.*c\.png: not an image"):
-        build("predict", images=str(tmp_path / "c.png"))
-
-
-def test_without_user_images_the_test_set_is_predicted() -> None:
-    data = build("predict")
-    assert data.predict_names[:2] + data.predict_names[-1:] == ["test/0000", "test/0001", "test/9999"]
-    images = torch.cat([batch.images for batch in data.predict_dataloader()])
-    assert torch.equal(images, synthetic.make(train=False).images)
+    assert CIFAR10DataModule(source="cifar10").classes == cifar10.CLASSES

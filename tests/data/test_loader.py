@@ -78,15 +78,6 @@ def test_the_order_depends_on_seed_and_epoch_and_nothing_else() -> None:
     assert order(batch_loader(numbered(100), 33, seed=2), 2)[:99] == orders[8][:99]
 
 
-@pytest.mark.parametrize("seed", [None, 0])
-def test_neither_workers_nor_the_global_generator_matter(seed: int | None) -> None:
-    alone, helped = (batch_loader(numbered(101), 10, seed=seed, num_workers=n) for n in (0, 2))
-    state = torch.get_rng_state()
-    for epoch in range(2):
-        assert batches(alone, epoch) == batches(helped, epoch)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 def fit(size: int, batch_size: int, **settings: Any) -> Trainer:
     images, labels = numbered(size)
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")

@@ -67,7 +67,7 @@ def test_as_many_rows_of_every_class_as_there_are(labels: Tensor, size: int, dra
     assert counts(labels, stratified_sample(labels, size)) == drawn
 
 
-@pytest.mark.parametrize("size", [-1, 50_001])
-def test_no_such_size(size: int) -> None:
-    with pytest.raises(ValueError, match=f"{size} of 50000 rows"):
-        stratified_split(BALANCED, size)
+def test_no_such_size() -> None:
+    for size in (-1, 50_001):
+        with pytest.raises(ValueError, match=f"{size} of 50000 rows"):
+            stratified_split(BALANCED, size)

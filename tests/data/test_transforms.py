@@ -54,8 +54,7 @@ def test_denormalize_is_the_inverse() -> None:
     back = denormalize(normalize(images))
     assert back.dtype == torch.float32
     assert (back - images / 255).abs().max() <= 1e-6
-    assert denormalize(torch.full((1, 3, 2, 2), 9.0)).max() == 1
-    assert denormalize(torch.full((1, 3, 2, 2), -9.0)).min() == 0
+    assert denormalize(torch.tensor([-9.0, 9.0]).view(2, 1, 1, 1)).unique().tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("change", [normalize, flip_and_shift, denormalize])
@@ -95,15 +94,6 @@ def test_every_image_draws_for_itself_and_every_draw_is_as_likely() -> None:
     # Binomial: 6 standard deviations are 6 * sqrt(100 * 161/162) = 59.8 for an outcome, 382 for the flips.
     assert (torch.bincount(found, minlength=162) - each).abs().max() < 60
     assert abs(int((found >= 81).sum()) - 81 * each) < 382
-
-
-def test_draws_follow_the_seed() -> None:
-    images, results = noise(64, 3, 32, 32), []
-    for _ in range(2):
-        torch.manual_seed(5)
-        results += [flip_and_shift(images), flip_and_shift(images)]
-    assert [torch.equal(results[0], other) for other in results] == [True, False, True, False]
-    assert torch.equal(results[1], results[3])
 
 
 class NoFloat64(TorchFunctionMode):

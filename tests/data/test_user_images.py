@@ -51,6 +51,12 @@ def test_shrinking_averages(tmp_path: Path) -> None:
     assert (read(tmp_path / "a.png", Image.fromarray(checkers)).float() - 127.5).abs().max() < 2
 
 
+def test_any_shape_is_taken(tmp_path: Path) -> None:
+    for size in ((1, 1), (1, 1000), (31, 7)):
+        found = read(tmp_path / "a.png", Image.new("RGB", size, (9, 99, 199)))
+        assert (found.flatten(1) == torch.tensor([[9], [99], [199]])).all()
+
+
 @pytest.mark.parametrize(
     ("mode", "value", "suffix", "expected", "options"),
     [
@@ -77,12 +83,6 @@ def test_every_kind_of_pixel_becomes_rgb(
     assert difference <= (3 if suffix == "jpg" else 0)  # which JPEG does not store exactly
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 1000), (31, 7)])
-def test_any_shape_is_taken(tmp_path: Path, size: tuple[int, int]) -> None:
-    found = read(tmp_path / "a.png", Image.new("RGB", size, (9, 99, 199)))
-    assert (found.flatten(1) == torch.tensor([[9], [99], [199]])).all()
-
-
 def bomb() -> bytes:
     """A PNG of a hundred bytes that says it has 20,000 x 20,000 pixels."""
 
@@ -93,55 +93,28 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize(
-    ("content", "cause"),
-    [
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image in a known format"),
-        (bomb(), "more than 89,478,485 pixels"),
-    ],
-)
-def test_what_is_no_image_is_one_line(tmp_path: Path, content: bytes, cause: str) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(content)
-    with pytest.raises(InputError) as raised:
-        user_images.read(path)
-    assert str(raised.value) == f"{path}: {cause}; give an image as JPEG, PNG, GIF, BMP, WEBP, TIFF"
-
-
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "webp", "tiff"])
 def test_a_truncated_image(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(NOISE).resize((64, 64)).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(InputError, match=r"(damaged or cut short|not an image in a known format); give"):
+    with pytest.raises(InputError, match=r"damaged or cut short|not an image in a known format"):
         user_images.read(path)
 
 
-def test_pixels_without_a_known_range(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="32-bit values"):
-        read(tmp_path / "a.tiff", Image.new("F", (40, 40), 0.5))
-
-
-def test_the_order_is_kept_and_folders_are_sorted(tmp_path: Path) -> None:
+def test_files_are_found_in_order_and_what_is_wrong_with_one_hides_no_other(tmp_path: Path) -> None:
     wanted = [tmp_path / name for name in ("a/z.gif", "b.JPG", "c.png")]
     hidden = [tmp_path / name for name in (".d.png", ".cache/e.png", "a/.f.png")]
-    for path in [*wanted, *hidden, tmp_path / "notes.txt", tmp_path / "folder.png" / "g.txt"]:
+    for number, path in enumerate([*wanted, *hidden, tmp_path / "folder.png" / "g.txt"]):
         path.parent.mkdir(exist_ok=True)
-        path.touch()
-
-    def names(*paths: Path) -> list[Path]:
-        return [path for path, _ in user_images.read_all(paths)]
-
-    assert names(tmp_path / "notes.txt", tmp_path) == [tmp_path / "notes.txt", *wanted]
-    assert names(tmp_path / ".cache") == [tmp_path / ".cache" / "e.png"]
-    assert names() == []
-
-
-def test_what_is_no_file_is_named_and_hides_no_other(tmp_path: Path) -> None:
-    Image.new("RGB", (32, 32)).save(tmp_path / "good.png")
-    (tmp_path / "empty").mkdir()
+        Image.new("L", (32, 32), number).save(path, format="PNG")
+    Image.new("F", (40, 40)).save(tmp_path / "a/values.tiff")
+    (tmp_path / "b.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     os.mkfifo(tmp_path / "pipe.png")  # must not block
-    causes = {"absent.png": "No such file or directory", "pipe.png": "not a regular file", "good.png": None}
-    causes |= {"empty": "no images in this folder", "x" * 300: "File name too long"}
-    found = user_images.read_all([tmp_path / name for name in causes])
-    assert {path.name: getattr(each, "cause", None) for path, each in found} == causes
+    bad = {"b.eps": "not an image in a known format", "a/values.tiff": "32-bit values, of which no one can say what"}
+    names, images, refused = user_images.load([str(tmp_path / "b.eps"), str(tmp_path), str(tmp_path / ".cache")])
+    assert names == [str(path) for path in (*wanted, hidden[1])]
+    assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 4]
+    for error, (name, cause) in zip(refused, {**bad, "pipe.png": "not a regular file"}.items(), strict=True):
+        assert str(error).startswith(f"{tmp_path / name}: {cause}")
+        assert str(error).endswith("; give an image as JPEG, PNG, GIF, BMP, WEBP, TIFF")

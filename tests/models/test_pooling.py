@@ -99,15 +99,6 @@ def test_the_deterministic_way_gives_the_same_bits(p: float) -> None:
     assert all(torch.equal(one, other) for one, other in zip(fast, slow, strict=True))
 
 
-def test_stock_is_pytorchs_own() -> None:
-    pool, x = ReLUDropoutMaxPool(0.3), torch.randn(3, 4, 9, 9)
-    stock: Any = pool.stock()
-    assert [type(layer) for layer in stock] == [nn.ReLU, nn.Dropout, nn.MaxPool2d]
-    assert stock[1].p == 0.3
-    assert torch.equal(stock.eval()(x), pool.eval()(x))
-    assert list(pool.state_dict()) == []
-
-
 @PATHS
 @pytest.mark.parametrize("autocast", [False, True])
 @FORMAT
