@@ -16,6 +16,7 @@ from multiprocessing import forkserver, get_context, set_start_method
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from unittest.mock import patch
 
 import pytest
 
@@ -47,11 +48,8 @@ def start(folder: Path, args: Sequence[str], *befores: Before) -> Child:
     if sys.platform != "linux":
         pytest.skip("forks a process that has PyTorch loaded, which other systems mind")
     CONTEXT.set_forkserver_preload(["tests.faults.preloaded"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-        patch.setenv("PYTHONWARNINGS", "default")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.delenv("CIFAR10_ROOT", raising=False)
+    root = str(Path(__file__).parents[2])
+    with patch.dict(os.environ, PYTHONPATH=root, PYTHONWARNINGS="default", OMP_NUM_THREADS="1", CIFAR10_ROOT=""):
         forkserver.ensure_running()  # once; it ends with this process
     output = folder.with_name(f"{folder.name}.txt")
     output.touch()  # the child may be killed before it prints anything

@@ -195,25 +195,17 @@ def begin(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     return make
 
 
-def kill_at(point: Point, bench: Bench) -> None:
+FEW = ("config.yaml half", "mid-epoch", "temporary file half", "no last", "repaired", "interrupted, named")
+AT_POINTS = [pytest.param(p, id=p.name, marks=() if p.name in FEW else pytest.mark.slow) for p in POINTS]
+
+
+@pytest.mark.parametrize("model", ["mlp", pytest.param("cnn", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("point", AT_POINTS)
+def test_killed_at_a_point(model: str, point: Point, begin: Callable[..., Bench]) -> None:
+    bench = begin(model)
     if point.during == "resume":
         bench.stop(AHEAD)
     bench.stop(*[TERMINATED] * (point.during == "interrupt"), point.kill).finish()
-
-
-FEW = ("config.yaml half", "mid-epoch", "temporary file half", "no last", "repaired", "interrupted, named")
-AT_POINTS = [pytest.param(p, id=p.name, marks=[] if p.name in FEW else [pytest.mark.slow]) for p in POINTS]
-
-
-@pytest.mark.parametrize("point", AT_POINTS)
-def test_killed_at_a_point(point: Point, begin: Callable[..., Bench]) -> None:
-    kill_at(point, begin("mlp"))
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("point", AT_POINTS)
-def test_a_convolutional_network_killed_at_a_point(point: Point, begin: Callable[..., Bench]) -> None:
-    kill_at(point, begin("cnn"))
 
 
 def test_each_of_47_points_has_its_name() -> None:
@@ -248,13 +240,13 @@ def test_the_comparison_finds_what_is_not_restored(target: str, midway: bool, be
     assert differences(bench.run, WHOLE[bench.flags]) != []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", VARIANTS)
-def test_killed_whatever_the_settings(name: str, begin: Callable[..., Bench]) -> None:
-    begin("mlp", VARIANTS[name]).stop(AHEAD).finish()
+STOPS = [
+    pytest.param(AHEAD, id="killed", marks=pytest.mark.slow),
+    pytest.param(TERMINATED, id="terminated", marks=pytest.mark.nightly),
+]
 
 
-@pytest.mark.nightly
+@pytest.mark.parametrize("stop", STOPS)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_terminated_whatever_the_settings(name: str, begin: Callable[..., Bench]) -> None:
-    begin("mlp", VARIANTS[name]).stop(TERMINATED).finish()
+def test_stopped_whatever_the_settings(stop: Before, name: str, begin: Callable[..., Bench]) -> None:
+    begin("mlp", VARIANTS[name]).stop(stop).finish()
