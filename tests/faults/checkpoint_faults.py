@@ -32,16 +32,6 @@ def flipped_in_directory(path: Path) -> None:
     path.write_bytes(flip(text, text.rindex(crc)))
 
 
-def payload_in_zip(path: Path) -> None:
-    torch.save({"state_dict": {}, "callbacks": Payload()}, path)
-
-
-def payload_in_old_format(path: Path) -> None:
-    """Write the format before zip, whose reader is another one: five pickles, the first two of fixed numbers."""
-    parts: Any = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {"state_dict": Payload()}, [])
-    path.write_bytes(b"".join(pickle.dumps(part, protocol=2) for part in parts))
-
-
 def deflated(path: Path) -> None:
     with zipfile.ZipFile(BEST) as archive, zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as packed:
         for name in archive.namelist():
@@ -75,10 +65,12 @@ BROKEN: dict[str, Damage] = {
     "cut by one byte": content(lambda text: text[:-1]),
     "bit flipped in the directory": flipped_in_directory,
 }
+# The format before zip, whose reader is another one: five pickles, the first two of fixed numbers.
+OLD_FORMAT: Any = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {"state_dict": Payload()}, [])
 FOREIGN: dict[str, Damage] = {
-    "payload in a zip": payload_in_zip,
+    "payload in a zip": lambda path: torch.save({"state_dict": {}, "callbacks": Payload()}, path),
     "payload alone": pickle.dumps(Payload()),
-    "payload in the old format": payload_in_old_format,
+    "payload in the old format": b"".join(pickle.dumps(part, protocol=2) for part in OLD_FORMAT),
     "of another program": lambda path: torch.save({"weight": torch.ones(3)}, path),
 }
 OURS: dict[str, Damage] = {"payload in one of ours": changed(extra=Payload())}

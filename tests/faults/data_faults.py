@@ -3,7 +3,8 @@
 import os
 import pickle
 import struct
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,32 +17,31 @@ from cifar_lightning.data import cifar10
 from tests.data.test_cifar10 import FILES, make_archive, md5, serving
 from tests.data.test_user_images import bomb
 from tests.faults.processes import little_memory, nobody
-from tests.faults.steps import Payload, content, dangling, folder, gone, pipe, untouched
+from tests.faults.steps import Payload, content, dangling, folder, gone, pipe
 from tests.faults.table import BEST, CANARY, NEW_RUN, PREDICTIONS, SMALL, Damage, Fault, Table, write
 
 FIT = "fit --model=MLP --model.width=8 --trainer.accelerator=cpu --data.source=cifar10"
 PREDICT = f"predict --ckpt_path={BEST} --data.images"
 BATCHES, ARCHIVE = f"root/{cifar10.FOLDER}", f"root/{cifar10.ARCHIVE}"
-WHOLE_ARCHIVE = make_archive({f"{cifar10.FOLDER}/{name}": text for name, text in FILES.items()})
+PACKED = make_archive({f"{cifar10.FOLDER}/{name}": text for name, text in FILES.items()})
+CHECKSUMS = {name: md5(text) for name, text in FILES.items()}
 PAYLOAD = pickle.dumps(Payload())
 
 
 def official(root: Path) -> None:
-    """Write a whole small set that passes for the official one."""
+    """Write a whole small set."""
     for name, text in FILES.items():
         write(root / cifar10.FOLDER / name, text)
 
 
-def pinned(stack: ExitStack) -> None:
-    """Let the small set pass for the official one."""
-    checksums = {name: md5(text) for name, text in FILES.items()}
-    stack.enter_context(patch.multiple(cifar10, CHECKSUMS=checksums, ARCHIVE_MD5=md5(WHOLE_ARCHIVE)))
+# Lets the small set pass for the official one.
+pinned = partial(patch.multiple, cifar10, CHECKSUMS=CHECKSUMS, ARCHIVE_MD5=md5(PACKED))
 
 
-def mirror(stack: ExitStack) -> None:
-    pinned(stack)
-    server = stack.enter_context(serving(WHOLE_ARCHIVE))
-    stack.enter_context(patch.dict(os.environ, NO_PROXY="127.0.0.1", MIRROR=f"http://{server.host}"))
+@contextmanager
+def mirror() -> Iterator[None]:
+    with pinned(), serving(PACKED) as at, patch.dict(os.environ, NO_PROXY="127.0.0.1", MIRROR=f"http://{at.host}"):
+        yield
 
 
 def hostile_archive(path: Path) -> None:
@@ -90,12 +90,12 @@ TOO_LARGE: Bad = {
     "giant gif": ("bad.gif", GIANT, "more than 89,478,485 pixels"),
 }
 ABSENT: Bad = {
-    "missing": ("bad.png", untouched, "No such file"),
+    "missing": ("bad.png", lambda path: None, "No such file"),
     "a pipe": ("bad.png", pipe, "not a regular file"),
     "a dangling link": ("bad.png", dangling, "No such file"),
     "a link to itself": ("bad.png", partial(os.symlink, "bad.png"), ""),
     "a folder without images": ("bad.png", lambda path: write(path / "a.txt", "hello"), "no images in this folder"),
-    "a name too long": ("a" * 300 + ".png", untouched, "too long"),
+    "a name too long": ("a" * 300 + ".png", lambda path: None, "too long"),
 }
 ODD: dict[str, tuple[str, Damage]] = {
     "animated gif": ("odd.gif", drawn(FRAMES[0], save_all=True, append_images=FRAMES[1:])),

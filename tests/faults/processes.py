@@ -82,15 +82,17 @@ def _live(folder: Path, args: Sequence[str], befores: Sequence[Before], output: 
 
 
 @contextlib.contextmanager
-def beside(folder: Path, command: str, target: str, named: str = "") -> Iterator[None]:
-    """Have another process, which must succeed, come to a function and wait there until this is left."""
-    child = start(folder, command.split(), partial(at_call, target, partial(send, signal.SIGSTOP), named=named))
+def beside(command: str, target: str, named: str = "") -> Iterator[None]:
+    """Have another process, which must succeed, come to a function and wait there meanwhile."""
+    child = start(Path.cwd(), command.split(), partial(at_call, target, partial(send, signal.SIGSTOP), named=named))
     give_up = time.monotonic() + 60
     while "T (stopped)" not in Path(f"/proc/{child.pid}/status").read_text():
         assert time.monotonic() < give_up, child.output.read_text()
         time.sleep(0.01)
-    yield
-    os.kill(child.pid, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        os.kill(child.pid, signal.SIGCONT)
     status, output = child.run()
     assert status == 0, output
 

@@ -1,12 +1,14 @@
 """Settings that can't be: in flags, in files, and in names of classes."""
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
+from typing import Any
 
 import lightning
+import pytest
 
 from tests.faults.processes import nobody
 from tests.faults.steps import pipe
@@ -59,27 +61,33 @@ class Hello(Callback):
     def on_fit_start(self, trainer, pl_module): print("hello from mine")
 class Net(MLP): pass
 """
-HELLO = "trainer:\n  callbacks: [{class_path: own_classes.Hello}]\n"
 
 
-def modules(stack: ExitStack) -> None:
+@contextmanager
+def modules() -> Iterator[None]:
     """Write modules into the working folder, which Python searches, and one that looks as if it were Lightning's."""
-    stack.enter_context(patch.object(sys, "path", [str(Path.cwd()), *sys.path]))
-    stack.enter_context(patch.object(lightning, "__path__", [*lightning.__path__, str(Path("packages").absolute())]))
-    stack.enter_context(patch.object(sys, "dont_write_bytecode", True))
     write(Path("own_classes.py"), MINE)  # stays imported: the parser looks up every living subclass by its import path
     for name in EVIL:
         # No class is defined: a living subclass of Callback would be looked up by the parser in later tests, too.
         write(Path(name), 'open("CANARY", "w").close()\nfrom lightning.pytorch import Callback as X\n')
-        for module in (Path(name).stem, f"lightning.{Path(name).stem}"):
-            stack.callback(sys.modules.pop, module, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path.cwd()))
+        patch.setattr(lightning, "__path__", [*lightning.__path__, str(Path("packages").absolute())])
+        patch.setattr(sys, "dont_write_bytecode", True)
+        try:
+            yield
+        finally:
+            for module in map(Path, EVIL):
+                sys.modules.pop(module.stem, None)
+                sys.modules.pop(f"lightning.{module.stem}", None)
 
+
+CALLBACK = "trainer:\n  callbacks: [{class_path: own_classes.Hello}]\n"
+HELLO: Any = ("hello from mine",), {"a.yaml": CALLBACK}, NEW_RUN, modules
 
 TABLE: Table = [
     "no such flag: parser",
-    *flags(
-        "--model.droput=0.3 model.droput model.dropout?", "--bogus=3 bogus", "stray stray", "--model.lr model.lr",
-    ),
+    *flags("--model.droput=0.3 model.droput model.dropout?", "--bogus=3 bogus", "stray stray", "--model.lr model.lr"),
     "wrong type in a flag: parser",
     Fault("text for a number", f"{FIT} --model.lr=fast", 2, ("model.lr", "fast", "a number")),
     Fault("half a batch", f"{FIT} --data.batch_size=2.5", 2, ("data.batch_size", "2.5", "a whole number")),
@@ -94,9 +102,8 @@ TABLE: Table = [
     ),
     "out of range in a flag: Lightning",
     *flags(
-        "--trainer.devices=2 trainer", "--trainer.devices=0 trainer",
-        "--trainer.max_epochs=-2 trainer", "--trainer.precision=99 trainer.precision",
-        "--trainer.accumulate_grad_batches=0 trainer accumulate_grad_batches",
+        "--trainer.devices=2 trainer", "--trainer.devices=0 trainer", "--trainer.precision=99 trainer.precision",
+        "--trainer.max_epochs=-2 trainer", "--trainer.accumulate_grad_batches=0 trainer accumulate_grad_batches",
         "--trainer.limit_train_batches=-1 trainer limit_train_batches", "--trainer.max_time=never trainer",
         "--trainer.val_check_interval=1000 val_check_interval",
     ),
@@ -147,16 +154,12 @@ TABLE: Table = [
     Fault("other data for a checkpoint", f"test --ckpt_path={BEST} --data.source=cifar10", 2, ("data.source",)),
     Fault("fewer epochs than done", f"{RESUME} --trainer.max_epochs=1", 2, ("trainer.max_epochs",)),
     "a class of the wrong kind in a flag: parser",
-    *flags(
-        "--model=os.system model", "--model=builtins.eval model", "--model=lightning.pytorch.LightningModule model",
-        "--trainer.callbacks=os.system callbacks",
-    ),
+    *flags("--model=os.system model", "--model=builtins.eval model", "--trainer.callbacks=os.system callbacks"),
+    *flags("--model=lightning.pytorch.LightningModule model"),
     "a class of the wrong kind in a file: parser",
     *(class_in_file(key, text) for key, texts in NOT_CALLED.items() for text in texts),
     "a class of a person's own: used",
-    *(Fault(name, command, 0, ("hello from mine",), {"a.yaml": HELLO}, NEW_RUN, modules) for name, command in (
-        ("own callback in a flag", f"{FIT} --name=mlp --trainer.callbacks+=own_classes.Hello"),
-        ("own callback in a file", f"{FIT} --name=mlp --config=a.yaml"),
-        ("own model in a flag", f"fit --name=mlp --model=own_classes.Net {SMALL} --config=a.yaml"),
-    )),
+    Fault("own callback in a flag", f"{FIT} --name=mlp --trainer.callbacks+=own_classes.Hello", 0, *HELLO),
+    Fault("own callback in a file", f"{FIT} --name=mlp --config=a.yaml", 0, *HELLO),
+    Fault("own model in a flag", f"fit --name=mlp --model=own_classes.Net {SMALL} --config=a.yaml", 0, *HELLO),
 ]  # fmt: skip

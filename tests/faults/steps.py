@@ -28,10 +28,6 @@ def gone(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def untouched(path: Path) -> None:
-    """Leave things as they are."""
-
-
 def replaced(make: Callable[[Path], object], path: Path) -> None:
     path.unlink(missing_ok=True)
     make(path)

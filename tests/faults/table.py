@@ -1,7 +1,7 @@
 """The parts of a row in the table of faults: a command, the steps that bring the fault about, and what must follow."""
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -26,14 +26,21 @@ CANARY, WHOLE = Path("../canary"), Path("../whole")
 
 # Does damage to a file; a text or bytes instead become its content.
 Damage = Callable[[Path], object] | str | bytes
-# Brings about what is no file; what it patches or starts lasts until the stack is closed.
-Make = Callable[[ExitStack], object]
+# Patches or starts something while the command is at work.
+Make = Callable[[], AbstractContextManager[object]]
 Then = Callable[[], object]
 
 
 def write(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.replace("CANARY", str(CANARY)).encode() if isinstance(content, str) else content)
+
+
+def damage(files: Mapping[str, Damage]) -> None:
+    """Do to each file, or to those of a pattern, what is to be done to it."""
+    for name, how in files.items():
+        for path in Path().glob(name) if "*" in name else [Path(name)]:
+            write(path, how) if isinstance(how, str | bytes) else how(path)
 
 
 @dataclass(frozen=True)
@@ -44,19 +51,12 @@ class Fault:
     command: str  # as in a shell; CANARY and variables are replaced
     status: int  # exit status
     says: tuple[str, ...] = ()  # what the error lines must contain; with status 0, what the output must
-    files: Mapping[str, Damage] = field(default_factory=dict)  # what is done to each, or to those of a pattern
+    files: Mapping[str, Damage] = field(default_factory=dict)  # for `damage`
     changes: tuple[str, ...] = ()  # patterns of what may appear or change
-    make: Make | None = None  # brings about the rest of the fault
+    make: Make = nullcontext  # entered once the files are damaged
     errors: int | None = None  # error lines; by default one, or none with status 0 or if a signal killed
     then: Then | None = None  # asserts what must hold afterwards
     child: Before | None = None  # called first in a process of its own; without it the command runs in this process
-
-    def bring_about(self, stack: ExitStack) -> None:
-        for name, damage in self.files.items():
-            for path in Path().glob(name) if "*" in name else [Path(name)]:
-                write(path, damage) if isinstance(damage, str | bytes) else damage(path)
-        if self.make:
-            self.make(stack)
 
 
 # A text is a kind of fault, and the row behind it typical of that kind.

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, chdir
+from contextlib import chdir
 from fnmatch import fnmatch
 from functools import partial
 from itertools import pairwise
@@ -21,7 +21,7 @@ from cifar_lightning.runs.checkpoint import read_checkpoint
 from tests.faults import checkpoint_faults, data_faults, machine_faults, settings_faults
 from tests.faults.processes import start
 from tests.faults.steps import Payload
-from tests.faults.table import BEST, CANARY, FIT, RUN, WHOLE, Fault
+from tests.faults.table import BEST, CANARY, FIT, RUN, WHOLE, Fault, damage
 
 TABLE = [*settings_faults.TABLE, *checkpoint_faults.TABLE, *data_faults.TABLE, *machine_faults.TABLE]
 # The first row of each kind runs by default.
@@ -45,13 +45,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stack(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExitStack]:
-    """The working folder holds the finished run; closed, the stack undoes what a step patched or started."""
+def _place(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The working folder, with the finished run."""
     monkeypatch.delenv("CIFAR10_ROOT", raising=False)
     shutil.copytree(finished, tmp_path / "work")
-    with chdir(tmp_path / "work"), ExitStack() as stack:
+    with chdir(tmp_path / "work"):
         WHOLE.symlink_to(finished / RUN)
-        yield stack
+        yield
 
 
 def snapshot() -> set[tuple[Path, object]]:
@@ -62,37 +62,36 @@ def snapshot() -> set[tuple[Path, object]]:
     }
 
 
+@pytest.mark.usefixtures("_place")
 @pytest.mark.parametrize("fault", ROWS)
-def test_a_fault_is_one_line_and_changes_nothing(
-    fault: Fault, stack: ExitStack, capfd: pytest.CaptureFixture[str]
-) -> None:
-    fault.bring_about(stack)
-    before = snapshot()
-    args = shlex.split(os.path.expandvars(fault.command.replace("CANARY", str(CANARY))))
-    capfd.readouterr()
-    if fault.child:
-        status, output = start(Path.cwd(), args, fault.child).run()
-    else:
-        # No Exception, which the command would take for one of its own; the other rows are still tried.
-        signal.signal(signal.SIGALRM, lambda *_: pytest.fail("still at work after 20 seconds"))
-        signal.alarm(20)
-        try:
-            status = main(args)
-        finally:
-            signal.alarm(0)
-        output = "\n".join(capfd.readouterr())
-    assert "Traceback" not in output
-    assert status == fault.status, output
-    lines = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert len(lines) == ((fault.status > 0) if fault.errors is None else fault.errors), output
-    assert [line for line in lines if len(line) > 2000 or not LINE.fullmatch(line)] == []
-    told = "\n".join(lines) if lines else output
-    assert [text for text in fault.says if text not in told] == [], output
-    touched = sorted({str(path) for path, _ in before ^ snapshot()})
-    allowed = ("*.lock", *fault.changes)
-    wrong = [x for x in touched if x.endswith(".tmp") or not any(fnmatch(x, pattern) for pattern in allowed)]
-    assert wrong == [], output
-    stack.close()
+def test_a_fault_is_one_line_and_changes_nothing(fault: Fault, capfd: pytest.CaptureFixture[str]) -> None:
+    damage(fault.files)
+    with fault.make():
+        before = snapshot()
+        args = shlex.split(os.path.expandvars(fault.command.replace("CANARY", str(CANARY))))
+        capfd.readouterr()
+        if fault.child:
+            status, output = start(Path.cwd(), args, fault.child).run()
+        else:
+            # No Exception, which the command would take for one of its own; the other rows are still tried.
+            signal.signal(signal.SIGALRM, lambda *_: pytest.fail("still at work after 20 seconds"))
+            signal.alarm(20)
+            try:
+                status = main(args)
+            finally:
+                signal.alarm(0)
+            output = "\n".join(capfd.readouterr())
+        assert "Traceback" not in output
+        assert status == fault.status, output
+        lines = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert len(lines) == ((fault.status > 0) if fault.errors is None else fault.errors), output
+        assert [line for line in lines if len(line) > 2000 or not LINE.fullmatch(line)] == []
+        told = "\n".join(lines) if lines else output
+        assert [text for text in fault.says if text not in told] == [], output
+        touched = sorted({str(path) for path, _ in before ^ snapshot()})
+        allowed = ("*.lock", *fault.changes)
+        wrong = [x for x in touched if x.endswith(".tmp") or not any(fnmatch(x, pattern) for pattern in allowed)]
+        assert wrong == [], output
     if fault.then:
         fault.then()
     assert not CANARY.exists(), output
@@ -102,17 +101,18 @@ def test_the_table_is_large_and_each_row_has_its_name() -> None:
     assert len({row.id for row in ROWS}) == len(ROWS) >= 400
 
 
-def test_the_payloads_work(stack: ExitStack) -> None:
+@pytest.mark.usefixtures("_place")
+def test_the_payloads_work() -> None:
     """The negative control: what must never be loaded does create the canary when it is."""
-    checkpoint_faults.payload_in_zip(Path("zip.ckpt"))
-    checkpoint_faults.payload_in_old_format(Path("old.ckpt"))
-    settings_faults.modules(stack)
-    for load in (
-        partial(pickle.loads, pickle.dumps(Payload())),
-        partial(torch.load, "zip.ckpt", weights_only=False),
-        partial(torch.load, "old.ckpt", weights_only=False),
-        partial(__import__, "evil_callbacks"),
-        partial(__import__, "lightning.pytorch_evil"),
-    ):
-        load()
-        CANARY.unlink()
+    foreign = checkpoint_faults.FOREIGN
+    damage({"zip.ckpt": foreign["payload in a zip"], "old.ckpt": foreign["payload in the old format"]})
+    with settings_faults.modules():
+        for load in (
+            partial(pickle.loads, pickle.dumps(Payload())),
+            partial(torch.load, "zip.ckpt", weights_only=False),
+            partial(torch.load, "old.ckpt", weights_only=False),
+            partial(__import__, "evil_callbacks"),
+            partial(__import__, "lightning.pytorch_evil"),
+        ):
+            load()
+            CANARY.unlink()
