@@ -31,17 +31,11 @@ POPEN = "subprocess.Popen"
 INNER = "lightning.pytorch.strategies.launchers.subprocess_script.subprocess.Popen"
 LAMBDA = "lightning.pytorch.callbacks.LambdaCallback on_fit_start:"
 # Class paths, and constructor arguments behind a blank.
-NOT_CALLED = {
-    "model": [f"{POPEN} {ARGS}", f"{INNER} {ARGS}"],
-    "callbacks": [
-        f"{POPEN} {ARGS}", f"{INNER} {ARGS}", 'builtins.exec source: \'open("CANARY", "w")\'',
-        "cifar_lightning.utils.files.os.system command: touch CANARY",
-        f"{LAMBDA} os.system", f"{LAMBDA} builtins.exec", f"{LAMBDA} lightning.pytorch.trainer.trainer.os.abort",
-        *(f"{LAMBDA} {{class_path: {name}, init_args: {{{ARGS}}}}}" for name in (POPEN, INNER)),
-    ],
-    "strategy": [f"{INNER} {ARGS}"],
-    **{key: [f"{POPEN} {ARGS}"] for key in ("logger", "plugins", "profiler")},
-}  # fmt: skip
+CALLBACKS = (
+    'builtins.exec source: \'open("CANARY", "w")\'', "cifar_lightning.utils.files.os.system command: touch CANARY",
+    f"{LAMBDA} os.system", f"{LAMBDA} builtins.exec", f"{LAMBDA} lightning.pytorch.trainer.trainer.os.abort",
+    *(f"{LAMBDA} {{class_path: {name}, init_args: {{{ARGS}}}}}" for name in (POPEN, INNER)),
+)  # fmt: skip
 
 
 def class_in_file(key: str, text: str) -> Fault:
@@ -157,7 +151,9 @@ TABLE: Table = [
     *flags("--model=os.system model", "--model=builtins.eval model", "--trainer.callbacks=os.system callbacks"),
     *flags("--model=lightning.pytorch.LightningModule model"),
     "a class of the wrong kind in a file: parser",
-    *(class_in_file(key, text) for key, texts in NOT_CALLED.items() for text in texts),
+    *(class_in_file(key, f"{POPEN} {ARGS}") for key in ("model", "callbacks", "logger", "plugins", "profiler")),
+    *(class_in_file(key, f"{INNER} {ARGS}") for key in ("model", "callbacks", "strategy")),
+    *(class_in_file("callbacks", text) for text in CALLBACKS),
     "a class of a person's own: used",
     Fault("own callback in a flag", f"{FIT} --name=mlp --trainer.callbacks+=own_classes.Hello", 0, *HELLO),
     Fault("own callback in a file", f"{FIT} --name=mlp --config=a.yaml", 0, *HELLO),

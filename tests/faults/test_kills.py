@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -141,7 +141,6 @@ class Bench:
     flags: str
     folder: Path
     rng: random.Random  # chooses between the ways to resume
-    said: list[str] = field(default_factory=list)  # the output of each command
 
     @property
     def run(self) -> Path:
@@ -159,20 +158,19 @@ class Bench:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, kill[1])
         status, output = child.run()
-        self.said.append(f"{args[1:3]} {befores} {kill}: {status}\n{output}")
-        assert "Traceback" not in output, self.said
+        print(args[1:3], befores, kill, status, output)  # shown if the test fails
+        assert "Traceback" not in output
         return status
 
     def stop(self, *befores: Before) -> "Bench":
         """Run until a kill or a SIGTERM, which must come."""
-        expected = 143 if befores == (TERMINATED,) else -signal.SIGKILL
-        assert self.once(*befores) == expected, f"{befores} was not reached: {self.said}"
+        assert self.once(*befores) == (143 if befores == (TERMINATED,) else -signal.SIGKILL), "was not reached"
         return self
 
     def finish(self) -> None:
         """Resume until the run is done, and compare it."""
-        assert self.once() == 0, self.said
-        assert differences(self.run, WHOLE[self.flags]) == [], self.said
+        assert self.once() == 0
+        assert differences(self.run, WHOLE[self.flags]) == []
 
 
 @pytest.fixture
@@ -223,7 +221,7 @@ def test_killed_at_random_moments(model: str, begin: Callable[..., Bench], reque
             signum = bench.rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
             status = bench.once(kill=(bench.rng.uniform(0, seconds), signum))
             # Done, killed, Ctrl-C, SIGTERM; a signal may also come before Python handles it.
-            assert status in (0, -signal.SIGKILL, 130, 143, -signal.SIGINT, -signal.SIGTERM), bench.said
+            assert status in (0, -signal.SIGKILL, 130, 143, -signal.SIGINT, -signal.SIGTERM)
             if status == 0:
                 break
             kills += 1
@@ -234,7 +232,7 @@ def test_killed_at_random_moments(model: str, begin: Callable[..., Bench], reque
 def test_the_comparison_finds_what_is_not_restored(target: str, midway: bool, begin: Callable[..., Bench]) -> None:
     """The negative control: a run that resumes without one of the things that make it exact."""
     bench = begin("mlp").stop(TERMINATED if midway else AHEAD)
-    assert bench.once(partial(disable, target)) == 0, bench.said
+    assert bench.once(partial(disable, target)) == 0
     assert differences(bench.run, WHOLE[bench.flags]) != []
 
 
