@@ -16,6 +16,7 @@ from multiprocessing import forkserver, get_context, set_start_method
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from unittest.mock import patch
 
 import pytest
 
@@ -47,11 +48,8 @@ def start(folder: Path, args: Sequence[str], *befores: Before) -> Child:
     if sys.platform != "linux":
         pytest.skip("forks a process that has PyTorch loaded, which other systems mind")
     CONTEXT.set_forkserver_preload(["tests.faults.preloaded"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-        patch.setenv("PYTHONWARNINGS", "default")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.delenv("CIFAR10_ROOT", raising=False)
+    root = str(Path(__file__).parents[2])
+    with patch.dict(os.environ, PYTHONPATH=root, PYTHONWARNINGS="default", OMP_NUM_THREADS="1", CIFAR10_ROOT=""):
         forkserver.ensure_running()  # once; it ends with this process
     output = folder.with_name(f"{folder.name}.txt")
     output.touch()  # the child may be killed before it prints anything
@@ -84,15 +82,17 @@ def _live(folder: Path, args: Sequence[str], befores: Sequence[Before], output: 
 
 
 @contextlib.contextmanager
-def beside(folder: Path, command: str, target: str, named: str = "") -> Iterator[None]:
-    """Have another process, which must succeed, come to a function and wait there until this is left."""
-    child = start(folder, command.split(), partial(at_call, target, partial(send, signal.SIGSTOP), named=named))
+def beside(command: str, target: str, named: str = "") -> Iterator[None]:
+    """Have another process, which must succeed, come to a function and wait there meanwhile."""
+    child = start(Path.cwd(), command.split(), partial(at_call, target, partial(send, signal.SIGSTOP), named=named))
     give_up = time.monotonic() + 60
     while "T (stopped)" not in Path(f"/proc/{child.pid}/status").read_text():
         assert time.monotonic() < give_up, child.output.read_text()
         time.sleep(0.01)
-    yield
-    os.kill(child.pid, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        os.kill(child.pid, signal.SIGCONT)
     status, output = child.run()
     assert status == 0, output
 

@@ -1,13 +1,10 @@
-"""The parts of a row in the table of faults, and the place that each row is tried in."""
+"""The parts of a row in the table of faults: a command, the steps that bring the fault about, and what must follow."""
 
-import os
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-
-import pytest
+from typing import Final
 
 from tests.faults.processes import Before
 
@@ -20,6 +17,7 @@ FIT: Final = f"fit --name=mlp --model=MLP --model.width=8 {SMALL}"
 RUN, NEW = "logs/mlp-synthetic/version_0", "logs/mlp-synthetic/version_1"
 RESUME: Final = f"fit --resume={RUN}"
 BEST, LAST = f"{RUN}/checkpoints/best.ckpt", f"{RUN}/checkpoints/last.ckpt"
+PREDICTIONS: Final = f"{RUN}/predictions.csv"
 # What training writes into an old and into a new run's folder.
 OLD_RUN: Final = tuple(
     f"{RUN}/{name}" for name in ("config.yaml", "metrics.csv", "events.*", "*/events.*", "checkpoints/*")
@@ -28,45 +26,40 @@ NEW_RUN: Final = (NEW, f"{NEW}/*")
 # Beside the folder with a finished run that each row works in: what no payload may create, and the run to read only.
 CANARY, WHOLE = Path("../canary"), Path("../whole")
 
-
-class Place(NamedTuple):
-    patch: pytest.MonkeyPatch  # undone after the command
-    stack: ExitStack  # closed after the row
-
-
-# Brings a fault about, or asserts what must hold afterwards; names of files are relative to the working folder.
-Step = Callable[[Place], object]
-# Does damage to a file.
-Damage = Callable[[Path], object]
+# Does damage to a file; a text or bytes instead become its content.
+Damage = Callable[[Path], object] | str | bytes
+# Patches or starts something while the command is at work.
+Make = Callable[[], AbstractContextManager[object]]
+Then = Callable[[], object]
 
 
-def nothing(place: Place) -> None:
-    """The fault is in the command alone."""
+def write(path: Path, content: str | bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.replace("CANARY", str(CANARY)).encode() if isinstance(content, str) else content)
+
+
+def damage(files: Mapping[str, Damage]) -> None:
+    """Do to each file, or to those of a pattern, what is to be done to it."""
+    for name, how in files.items():
+        for path in Path().glob(name) if "*" in name else [Path(name)]:
+            write(path, how) if isinstance(how, str | bytes) else how(path)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One row: a fault and what must come of it."""
+    """One row: a fault and what must come of it; names of files are relative to the working folder."""
 
-    title: str  # unique; with a star before it the row is typical of its kind and runs by default, others are `slow`
+    title: str  # unique
     command: str  # as in a shell; CANARY and variables are replaced
     status: int  # exit status
     says: tuple[str, ...] = ()  # what the error lines must contain; with status 0, what the output must
-    make: Step = nothing  # brings the fault about
+    files: Mapping[str, Damage] = field(default_factory=dict)  # for `damage`
     changes: tuple[str, ...] = ()  # patterns of what may appear or change
+    make: Make = nullcontext  # entered once the files are damaged
     errors: int | None = None  # error lines; by default one, or none with status 0 or after a signal
-    then: Step = nothing  # asserts what must hold afterwards
+    then: Then | None = None  # asserts what must hold afterwards
     child: Before | None = None  # called first in a process of its own; without it the command runs in this process
 
 
-def crossed(first: str, second: str) -> str:
-    """Join two names of a generated row, which is typical if both are."""
-    star = "*" if first.startswith("*") and second.startswith("*") else ""
-    return f"{star}{first.removeprefix('*')} {second.removeprefix('*')}"
-
-
-class Payload:
-    """Creates the canary when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {CANARY}",)
+# A text is a kind of fault, and the row behind it typical of that kind.
+Table = list[str | Fault]

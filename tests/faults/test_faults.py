@@ -7,9 +7,10 @@ import shlex
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, chdir
+from contextlib import chdir
 from fnmatch import fnmatch
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,15 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.runs.checkpoint import read_checkpoint
 from tests.faults import checkpoint_faults, data_faults, machine_faults, settings_faults
 from tests.faults.processes import start
-from tests.faults.table import BEST, CANARY, FIT, RUN, WHOLE, Fault, Payload, Place
+from tests.faults.steps import Payload
+from tests.faults.table import BEST, CANARY, FIT, RUN, WHOLE, Fault, damage
 
-TABLE = settings_faults.TABLE | checkpoint_faults.TABLE | data_faults.TABLE | machine_faults.TABLE
-FAULTS = [fault for faults in TABLE.values() for fault in faults]
+TABLE = [*settings_faults.TABLE, *checkpoint_faults.TABLE, *data_faults.TABLE, *machine_faults.TABLE]
+# The first row of each kind runs by default.
 ROWS = [
-    pytest.param(fault, id=fault.title.removeprefix("*"), marks=() if fault.title.startswith("*") else pytest.mark.slow)
-    for fault in FAULTS
+    pytest.param(row, id=row.title, marks=() if isinstance(before, str) else pytest.mark.slow)
+    for before, row in pairwise(TABLE)
+    if isinstance(row, Fault)
 ]
 # Field, cause and remedy; the name of an exception is neither a file nor a setting.
 LINE = re.compile(r"error: (?!\w*(Error|Exception|Warning|Interrupt): ).+?: .+; .+")
@@ -34,8 +37,7 @@ LINE = re.compile(r"error: (?!\w*(Error|Exception|Warning|Interrupt): ).+?: .+; 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch, chdir(folder):
-        patch.delenv("CIFAR10_ROOT", raising=False)
+    with chdir(folder):
         assert main(FIT.split()) == 0
         # So that the last checkpoint alone is of its epoch.
         assert read_checkpoint(Path(BEST)).epochs == 1
@@ -43,12 +45,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def _place(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The working folder, with the finished run."""
     monkeypatch.delenv("CIFAR10_ROOT", raising=False)
     shutil.copytree(finished, tmp_path / "work")
-    with chdir(tmp_path / "work"), ExitStack() as stack:
+    with chdir(tmp_path / "work"):
         WHOLE.symlink_to(finished / RUN)
-        yield Place(monkeypatch, stack)
+        yield
 
 
 def snapshot() -> set[tuple[Path, object]]:
@@ -59,59 +62,57 @@ def snapshot() -> set[tuple[Path, object]]:
     }
 
 
+@pytest.mark.usefixtures("_place")
 @pytest.mark.parametrize("fault", ROWS)
-def test_a_fault_is_one_line_and_changes_nothing(fault: Fault, place: Place, capfd: pytest.CaptureFixture[str]) -> None:
-    fault.make(place)
-    before = snapshot()
-    args = shlex.split(os.path.expandvars(fault.command.replace("CANARY", str(CANARY))))
-    capfd.readouterr()
-    if fault.child:
-        status, output = start(Path.cwd(), args, fault.child).run()
-    else:
-        # No Exception, which the command would take for one of its own; the other rows are still tried.
-        signal.signal(signal.SIGALRM, lambda *_: pytest.fail("still at work after 20 seconds"))
-        signal.alarm(20)
-        try:
-            status = main(args)
-        finally:
-            signal.alarm(0)
-        output = "\n".join(capfd.readouterr())
-    assert "Traceback" not in output
-    assert status == fault.status, output
-    lines = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert len(lines) == ((0 < fault.status < 128) if fault.errors is None else fault.errors), output
-    assert [line for line in lines if len(line) > 2000 or not LINE.fullmatch(line)] == []
-    told = "\n".join(lines) if lines else output
-    assert [text for text in fault.says if text not in told] == [], output
-    touched = sorted({str(path) for path, _ in before ^ snapshot()})
-    allowed = ("*.lock", *fault.changes)
-    wrong = [x for x in touched if x.endswith(".tmp") or not any(fnmatch(x, pattern) for pattern in allowed)]
-    assert wrong == [], output
-    place.patch.undo()
-    fault.then(place)
+def test_a_fault_is_one_line_and_changes_nothing(fault: Fault, capfd: pytest.CaptureFixture[str]) -> None:
+    damage(fault.files)
+    with fault.make():
+        before = snapshot()
+        args = shlex.split(os.path.expandvars(fault.command.replace("CANARY", str(CANARY))))
+        capfd.readouterr()
+        if fault.child:
+            status, output = start(Path.cwd(), args, fault.child).run()
+        else:
+            # No Exception, which the command would take for one of its own; the other rows are still tried.
+            signal.signal(signal.SIGALRM, lambda *_: pytest.fail("still at work after 20 seconds"))
+            signal.alarm(20)
+            try:
+                status = main(args)
+            finally:
+                signal.alarm(0)
+            output = "\n".join(capfd.readouterr())
+        assert "Traceback" not in output
+        assert status == fault.status, output
+        lines = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert len(lines) == ((0 < fault.status < 128) if fault.errors is None else fault.errors), output
+        assert [line for line in lines if len(line) > 2000 or not LINE.fullmatch(line)] == []
+        told = "\n".join(lines) if lines else output
+        assert [text for text in fault.says if text not in told] == [], output
+        touched = sorted({str(path) for path, _ in before ^ snapshot()})
+        allowed = ("*.lock", *fault.changes)
+        wrong = [x for x in touched if x.endswith(".tmp") or not any(fnmatch(x, pattern) for pattern in allowed)]
+        assert wrong == [], output
+    if fault.then:
+        fault.then()
     assert not CANARY.exists(), output
 
 
 def test_the_table_is_large_and_each_row_has_its_name() -> None:
-    assert len({fault.title.removeprefix("*") for fault in FAULTS}) == len(FAULTS) >= 400
+    assert len({row.id for row in ROWS}) == len(ROWS) >= 400
 
 
-def test_one_or_two_rows_of_each_kind_run_by_default() -> None:
-    marked = {kind: sum(fault.title.startswith("*") for fault in faults) for kind, faults in TABLE.items()}
-    assert {kind: count for kind, count in marked.items() if count not in (1, 2)} == {}
-
-
-def test_the_payloads_work(place: Place) -> None:
+@pytest.mark.usefixtures("_place")
+def test_the_payloads_work() -> None:
     """The negative control: what must never be loaded does create the canary when it is."""
-    checkpoint_faults.payload_in_zip(Path("zip.ckpt"))
-    checkpoint_faults.payload_in_old_format(Path("old.ckpt"))
-    settings_faults.modules(place)
-    for load in (
-        partial(pickle.loads, pickle.dumps(Payload())),
-        partial(torch.load, "zip.ckpt", weights_only=False),
-        partial(torch.load, "old.ckpt", weights_only=False),
-        partial(__import__, "evil_callbacks"),
-        partial(__import__, "lightning.pytorch_evil"),
-    ):
-        load()
-        CANARY.unlink()
+    foreign = checkpoint_faults.FOREIGN
+    damage({"zip.ckpt": foreign["payload in a zip"], "old.ckpt": foreign["payload in the old format"]})
+    with settings_faults.modules():
+        for load in (
+            partial(pickle.loads, pickle.dumps(Payload())),
+            partial(torch.load, "zip.ckpt", weights_only=False),
+            partial(torch.load, "old.ckpt", weights_only=False),
+            partial(__import__, "evil_callbacks"),
+            partial(__import__, "lightning.pytorch_evil"),
+        ):
+            load()
+            CANARY.unlink()

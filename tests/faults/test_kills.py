@@ -6,10 +6,9 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import pytest
 
@@ -52,74 +51,73 @@ EPOCH_END = f"{CALLBACKS}.checkpoints.Checkpoints.on_train_epoch_end"
 TERMINATED = partial(at_call, STEP, partial(send, signal.SIGTERM), 24)
 
 
-class Point(NamedTuple):
-    """A place in the program where a run is killed, as `at_call` has it."""
-
-    name: str  # unique
-    target: str
-    when: When
-    nth: int = 1
-    named: str = ""
-    during: Literal["fit", "resume", "interrupt"] = "fit"  # a new run; one that resumes; one that saves after SIGTERM
-
-    @property
-    def kill(self) -> Before:
-        return partial(at_call, self.target, partial(send, signal.SIGKILL), self.nth, self.named, self.when)
+def killed(target: str, when: When, nth: int = 1, named: str = "") -> Before:
+    return partial(at_call, target, partial(send, signal.SIGKILL), nth, named, when)
 
 
 # Of 15 steps and 6 batches of validation an epoch; what happens each epoch is killed in the second.
-POINTS = [
-    Point("folder", "pathlib.Path.mkdir", "after", named="version_0"),
-    Point("config.yaml missing", f"{CLI}.lightning_cli.SaveConfig.save_config", "before"),
-    Point("config.yaml half", OPEN, "half", named=".config.yaml.tmp"),
-    Point("config.yaml there", f"{CLI}.lightning_cli.SaveConfig.save_config", "after"),
-    Point("data not read", "cifar_lightning.data.datamodule.CIFAR10DataModule.setup", "before"),
-    Point("no sample images yet", SAMPLES, "before"),
-    Point("sample images there", SAMPLES, "after"),
-    Point("first step", STEP, "before"),
-    Point("last step of the first epoch", STEP, "after", 15),
-    Point("mid-epoch", STEP, "after", 22),
-    Point("first mid-validation", VALIDATION, "after", 2),
-    Point("mid-validation", VALIDATION, "after", 8),
-    Point("no row yet", f"{CALLBACKS}.history.History.on_train_epoch_end", "before", 2),
-    Point("no row in metrics.csv", f"{RUNS}.metrics_csv.write", "before", 2),
-    Point("metrics.csv half", OPEN, "half", 2, ".metrics.csv.tmp"),
-    Point("metrics.csv ahead of the curves", f"{RUNS}.metrics_csv.write", "after", 2),
-    Point("curves ahead of the checkpoint", EPOCH_END, "before", 2),
-    Point("first metrics.csv, no checkpoint", f"{RUNS}.metrics_csv.write", "after", 1),
-    Point("before the temporary file", OPEN, "before", 2, ".new.ckpt.tmp"),
-    Point("first temporary file half", OPEN, "half", 1, ".new.ckpt.tmp"),
-    Point("temporary file half", OPEN, "half", 2, ".new.ckpt.tmp"),
-    Point("written, not on disk", "os.fsync", "before", 10),
-    Point("on disk, not named", REPLACE, "before", 2, ".new.ckpt.tmp"),
-    Point("named, folder not on disk", "os.fsync", "before", 11),
-    Point("before the best's link", "cifar_lightning.utils.files.link", "before"),
-    Point("linked, not named best", "os.link", "after"),
-    Point("after the best's link", "cifar_lightning.utils.files.link", "after"),
-    Point("before the last becomes the previous", REPLACE, "before", 1, "last.ckpt"),
-    Point("no last", REPLACE, "after", 1, "last.ckpt"),
-    Point("the new one is last, no one else", REPLACE, "after", 1, "new.ckpt"),
-    Point("after the epoch", EPOCH_END, "after", 2),
-    Point("after the last epoch", EPOCH_END, "after", 3),
-    Point("trained", f"{CALLBACKS}.console.Console.on_fit_end", "before"),
-    Point("chosen", f"{CLI}.starting_point.newest", "after", during="resume"),
-    Point("before the new event file", WRITE_EVENT, "before", 1, during="resume"),
-    Point("new event file, nothing purged", WRITE_EVENT, "before", 2, during="resume"),
-    Point("purge record half", APPEND, "half", 2, during="resume"),
-    Point("purged, not repaired", f"{CLI}.lightning_cli.repair", "before", during="resume"),
-    Point("metrics.csv repaired", f"{RUNS}.metrics_csv.write", "after", during="resume"),
-    Point("repaired", f"{CLI}.lightning_cli.repair", "after", during="resume"),
-    Point("config.yaml half again", OPEN, "half", named=".config.yaml.tmp", during="resume"),
-    Point("history loaded", f"{CALLBACKS}.history.History.load_state_dict", "after", during="resume"),
-    Point("generators set", f"{CALLBACKS}.epoch_seed.EpochSeed.on_train_start", "after", during="resume"),
-    Point("first step again", STEP, "after", during="resume"),
-    Point("interrupted half", OPEN, "half", named=".interrupted.ckpt.tmp", during="interrupt"),
-    Point("interrupted, not named", REPLACE, "before", named=".interrupted.ckpt.tmp", during="interrupt"),
-    Point("interrupted, named", REPLACE, "after", named=".interrupted.ckpt.tmp", during="interrupt"),
-]
-
+IN_FIT = {
+    "folder": killed("pathlib.Path.mkdir", "after", named="version_0"),
+    "config.yaml missing": killed(f"{CLI}.lightning_cli.SaveConfig.save_config", "before"),
+    "config.yaml half": killed(OPEN, "half", named=".config.yaml.tmp"),
+    "config.yaml there": killed(f"{CLI}.lightning_cli.SaveConfig.save_config", "after"),
+    "data not read": killed("cifar_lightning.data.datamodule.CIFAR10DataModule.setup", "before"),
+    "no sample images yet": killed(SAMPLES, "before"),
+    "sample images there": killed(SAMPLES, "after"),
+    "first step": killed(STEP, "before"),
+    "last step of the first epoch": killed(STEP, "after", 15),
+    "mid-epoch": killed(STEP, "after", 22),
+    "first mid-validation": killed(VALIDATION, "after", 2),
+    "mid-validation": killed(VALIDATION, "after", 8),
+    "no row yet": killed(f"{CALLBACKS}.history.History.on_train_epoch_end", "before", 2),
+    "no row in metrics.csv": killed(f"{RUNS}.metrics_csv.write", "before", 2),
+    "metrics.csv half": killed(OPEN, "half", 2, ".metrics.csv.tmp"),
+    "metrics.csv ahead of the curves": killed(f"{RUNS}.metrics_csv.write", "after", 2),
+    "curves ahead of the checkpoint": killed(EPOCH_END, "before", 2),
+    "first metrics.csv, no checkpoint": killed(f"{RUNS}.metrics_csv.write", "after", 1),
+    "before the temporary file": killed(OPEN, "before", 2, ".new.ckpt.tmp"),
+    "first temporary file half": killed(OPEN, "half", 1, ".new.ckpt.tmp"),
+    "temporary file half": killed(OPEN, "half", 2, ".new.ckpt.tmp"),
+    "written, not on disk": killed("os.fsync", "before", 10),
+    "on disk, not named": killed(REPLACE, "before", 2, ".new.ckpt.tmp"),
+    "named, folder not on disk": killed("os.fsync", "before", 11),
+    "before the best's link": killed("cifar_lightning.utils.files.link", "before"),
+    "linked, not named best": killed("os.link", "after"),
+    "after the best's link": killed("cifar_lightning.utils.files.link", "after"),
+    "before the last becomes the previous": killed(REPLACE, "before", 1, "last.ckpt"),
+    "no last": killed(REPLACE, "after", 1, "last.ckpt"),
+    "the new one is last, no one else": killed(REPLACE, "after", 1, "new.ckpt"),
+    "after the epoch": killed(EPOCH_END, "after", 2),
+    "after the last epoch": killed(EPOCH_END, "after", 3),
+    "trained": killed(f"{CALLBACKS}.console.Console.on_fit_end", "before"),
+}
 # Curves and metrics.csv are an epoch further than the checkpoint: the most there can be to repair.
-AHEAD = next(point for point in POINTS if point.name == "curves ahead of the checkpoint").kill
+AHEAD = IN_FIT["curves ahead of the checkpoint"]
+IN_RESUME = {
+    "chosen": killed(f"{CLI}.starting_point.newest", "after"),
+    "before the new event file": killed(WRITE_EVENT, "before", 1),
+    "new event file, nothing purged": killed(WRITE_EVENT, "before", 2),
+    "purge record half": killed(APPEND, "half", 2),
+    "purged, not repaired": killed(f"{CLI}.lightning_cli.repair", "before"),
+    "metrics.csv repaired": killed(f"{RUNS}.metrics_csv.write", "after"),
+    "repaired": killed(f"{CLI}.lightning_cli.repair", "after"),
+    "config.yaml half again": killed(OPEN, "half", named=".config.yaml.tmp"),
+    "history loaded": killed(f"{CALLBACKS}.history.History.load_state_dict", "after"),
+    "generators set": killed(f"{CALLBACKS}.epoch_seed.EpochSeed.on_train_start", "after"),
+    "first step again": killed(STEP, "after"),
+}
+# While a run that was terminated saves where it is.
+IN_SAVING = {
+    "interrupted half": killed(OPEN, "half", named=".interrupted.ckpt.tmp"),
+    "interrupted, not named": killed(REPLACE, "before", named=".interrupted.ckpt.tmp"),
+    "interrupted, named": killed(REPLACE, "after", named=".interrupted.ckpt.tmp"),
+}
+# By name: the processes that are stopped, one after the other, and what is done to each.
+POINTS: dict[str, list[tuple[Before, ...]]] = {
+    **{name: [(kill,)] for name, kill in IN_FIT.items()},
+    **{name: [(AHEAD,), (kill,)] for name, kill in IN_RESUME.items()},
+    **{name: [(TERMINATED, kill)] for name, kill in IN_SAVING.items()},
+}
 
 # Functions without which a run does not resume exactly; whether it must have been stopped within an epoch to show.
 SABOTAGE = {
@@ -143,7 +141,6 @@ class Bench:
     flags: str
     folder: Path
     rng: random.Random  # chooses between the ways to resume
-    said: list[str] = field(default_factory=list)  # the output of each command
 
     @property
     def run(self) -> Path:
@@ -161,20 +158,19 @@ class Bench:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, kill[1])
         status, output = child.run()
-        self.said.append(f"{args[1:3]} {befores} {kill}: {status}\n{output}")
-        assert "Traceback" not in output, self.said
+        print(args[1:3], befores, kill, status, output)  # shown if the test fails
+        assert "Traceback" not in output
         return status
 
     def stop(self, *befores: Before) -> "Bench":
         """Run until a kill or a SIGTERM, which must come."""
-        expected = 143 if befores == (TERMINATED,) else -signal.SIGKILL
-        assert self.once(*befores) == expected, f"{befores} was not reached: {self.said}"
+        assert self.once(*befores) == (143 if befores == (TERMINATED,) else -signal.SIGKILL), "was not reached"
         return self
 
     def finish(self) -> None:
         """Resume until the run is done, and compare it."""
-        assert self.once() == 0, self.said
-        assert differences(self.run, WHOLE[self.flags]) == [], self.said
+        assert self.once() == 0
+        assert differences(self.run, WHOLE[self.flags]) == []
 
 
 @pytest.fixture
@@ -195,29 +191,21 @@ def begin(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     return make
 
 
-def kill_at(point: Point, bench: Bench) -> None:
-    if point.during == "resume":
-        bench.stop(AHEAD)
-    bench.stop(*[TERMINATED] * (point.during == "interrupt"), point.kill).finish()
-
-
 FEW = ("config.yaml half", "mid-epoch", "temporary file half", "no last", "repaired", "interrupted, named")
-AT_POINTS = [pytest.param(p, id=p.name, marks=[] if p.name in FEW else [pytest.mark.slow]) for p in POINTS]
+AT_POINTS = [pytest.param(POINTS[name], id=name, marks=() if name in FEW else pytest.mark.slow) for name in POINTS]
 
 
-@pytest.mark.parametrize("point", AT_POINTS)
-def test_killed_at_a_point(point: Point, begin: Callable[..., Bench]) -> None:
-    kill_at(point, begin("mlp"))
+@pytest.mark.parametrize("model", ["mlp", pytest.param("cnn", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("stops", AT_POINTS)
+def test_killed_at_a_point(model: str, stops: list[tuple[Before, ...]], begin: Callable[..., Bench]) -> None:
+    bench = begin(model)
+    for befores in stops:
+        bench.stop(*befores)
+    bench.finish()
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("point", AT_POINTS)
-def test_a_convolutional_network_killed_at_a_point(point: Point, begin: Callable[..., Bench]) -> None:
-    kill_at(point, begin("cnn"))
-
-
-def test_each_of_47_points_has_its_name() -> None:
-    assert len({point.name for point in POINTS}) == len(POINTS) == 47
+def test_there_are_47_points() -> None:
+    assert len(POINTS) == 47
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -233,7 +221,7 @@ def test_killed_at_random_moments(model: str, begin: Callable[..., Bench], reque
             signum = bench.rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
             status = bench.once(kill=(bench.rng.uniform(0, seconds), signum))
             # Done, killed, Ctrl-C, SIGTERM; a signal may also come before Python handles it.
-            assert status in (0, -signal.SIGKILL, 130, 143, -signal.SIGINT, -signal.SIGTERM), bench.said
+            assert status in (0, -signal.SIGKILL, 130, 143, -signal.SIGINT, -signal.SIGTERM)
             if status == 0:
                 break
             kills += 1
@@ -244,17 +232,17 @@ def test_killed_at_random_moments(model: str, begin: Callable[..., Bench], reque
 def test_the_comparison_finds_what_is_not_restored(target: str, midway: bool, begin: Callable[..., Bench]) -> None:
     """The negative control: a run that resumes without one of the things that make it exact."""
     bench = begin("mlp").stop(TERMINATED if midway else AHEAD)
-    assert bench.once(partial(disable, target)) == 0, bench.said
+    assert bench.once(partial(disable, target)) == 0
     assert differences(bench.run, WHOLE[bench.flags]) != []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", VARIANTS)
-def test_killed_whatever_the_settings(name: str, begin: Callable[..., Bench]) -> None:
-    begin("mlp", VARIANTS[name]).stop(AHEAD).finish()
+STOPS = [
+    pytest.param(AHEAD, id="killed", marks=pytest.mark.slow),
+    pytest.param(TERMINATED, id="terminated", marks=pytest.mark.nightly),
+]
 
 
-@pytest.mark.nightly
+@pytest.mark.parametrize("stop", STOPS)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_terminated_whatever_the_settings(name: str, begin: Callable[..., Bench]) -> None:
-    begin("mlp", VARIANTS[name]).stop(TERMINATED).finish()
+def test_stopped_whatever_the_settings(stop: Before, name: str, begin: Callable[..., Bench]) -> None:
+    begin("mlp", VARIANTS[name]).stop(stop).finish()
