@@ -18,6 +18,7 @@ from cifar_lightning.study import command
 from cifar_lightning.study.executor import Events
 from cifar_lightning.study.identity import RECIPE
 from cifar_lightning.study.plan import Run
+from cifar_lightning.study.preflight import Seconds
 from cifar_lightning.utils import files
 from tests.conftest import CONFIGS
 
@@ -84,7 +85,7 @@ def bench(empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     (empty_folder / "mlp.yaml").write_text((CONFIGS / "mlp.yaml").read_text())
     bench = Bench(capsys)
     monkeypatch.setattr(command, "Local", lambda workers: bench.execute)
-    monkeypatch.setattr(command, "preflight", lambda runs: {run.address: 60.0 for run in runs})
+    monkeypatch.setattr(command, "preflight", lambda runs: {run.address: Seconds(60.0, 0.0) for run in runs})
     monkeypatch.setattr(render, "write", lambda study: study.folder / "report.html")
     return bench
 

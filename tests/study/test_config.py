@@ -64,6 +64,10 @@ ONE = "experiments: {one: {base: mlp.yaml, epochs: 1, %s}}"
         ("experiments: {a/b: {base: mlp.yaml, epochs: 1}}", r"experiments.a/b: 'a/b' is not possible; use letters"),
         ("experiments: {one: {epochs: 1}}", r"experiments.one: Object missing required field `base`; see configs/"),
         ("experiments: {one: {base: mlp.yaml}}", r"experiments.one: Object missing required field `epochs`"),
+        (
+            "experiments: {one: {base: no.yaml, epochs: 1}}",
+            r"one.base: /.*no.yaml: there is no such file; .* relative to",
+        ),
         ("experiments: {one: {base: 3, epochs: 1}}", r"experiments.one: base: Expected `str`, got `int`"),
         ("experiments: {one: {base: mlp.yaml, epochs: 0}}", r"experiments.one: epochs: Expected `int` >= 1"),
         ("experiments: {one: {base: mlp.yaml, epochs: two}}", r"experiments.one: epochs: Expected `int`, got `str`"),
