@@ -20,10 +20,7 @@ Content = TypeVar("Content", Plan, Record)
 
 @contextmanager
 def own(folder: Path) -> Iterator[None]:
-    """Hold a study's folder, made if need be, against other processes that write records to it.
-
-    It goes again if nothing was written there: a study that was refused, say.
-    """
+    """Hold a study's folder against other processes that write records to it; made here, it goes again if empty."""
     with ExitStack() as stack:
         try:
             if not folder.exists():
@@ -80,8 +77,6 @@ def every_record(folder: Path) -> dict[str, Record]:
         if isinstance(content, dict) and "schema" not in content:  # a file of another program
             continue
         record = _as(Record, path, content)
-        if record.status == "done" and not record.rows:
-            raise InputError(str(path), "not a record of a study (rows: Expected at least one)", AGAIN)
         if folder / record.folder == path.parent:
             found[record.address] = record
         elif not (folder / record.folder / RESULT).exists():  # no copy

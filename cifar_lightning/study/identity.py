@@ -129,9 +129,8 @@ def address(settings: Settings, seed: int, source: str, *, beginning: bool = Fal
     `beginning` it is that of all runs of which the shorter is the beginning of the longer, bit for bit: where the
     learning rate is constant, those that differ in the number of epochs alone.
     """
-    missing = object()
     same = {LIMIT: None, "recipe": RECIPE, "seed": seed, "source": source}
-    same |= {key: value for key, value in settings.items() if ADDED.get(key, missing) != value}
+    same |= {key: value for key, value in settings.items() if key not in ADDED or ADDED[key] != value}
     if beginning and settings.get("model.schedule", "constant") == "constant":
         del same[EPOCHS]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]

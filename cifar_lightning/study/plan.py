@@ -88,13 +88,12 @@ def plan(experiments: Mapping[str, Experiment], study: Path, records: Iterable[R
     tested = {run.address for run in asked if run.test}
     addresses = [run.address for run in served]
     runs = {each: _located(replace(first[each], test=each in tested)) for each in dict.fromkeys(addresses)}
-    points, links = [], dict[Path, Path]()
+    points = []
     for run, values, address in zip(asked, varied, addresses, strict=True):
         shown = {"experiment": run.experiment, "variant": label(values) or run.experiment, "varied": values}
         points.append(Point(**shown, seed=run.seed, epochs=run.epochs, address=address))
-        if run.folder != runs[address].folder:
-            links[run.folder] = runs[address].folder
-    return Layout(points, list(runs.values()), links)
+    places = {run.folder: runs[address].folder for run, address in zip(asked, addresses, strict=True)}
+    return Layout(points, list(runs.values()), {place: home for place, home in places.items() if place != home})
 
 
 def show_links(layout: Layout, study: Path) -> None:

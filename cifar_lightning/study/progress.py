@@ -74,19 +74,15 @@ class Progress:
 
     def _seconds_left(self, address: str) -> float:
         expected, took = self.seconds[address], self.took[address]
-        if took:
-            per_epoch = sum(took) / len(took)
-        else:
-            probed = sum(len(known) * self.seconds[each].per_epoch for each, known in self.took.items())
-            per_epoch = expected.per_epoch * (self._measured() / probed if probed else 1)
+        probed = sum(len(known) * self.seconds[each].per_epoch for each, known in self.took.items())
+        correction = sum(map(sum, self.took.values())) / probed if probed else 1.0
+        per_epoch = sum(took) / len(took) if took else expected.per_epoch * correction
         return self.left[address] * per_epoch + expected.outside
-
-    def _measured(self) -> float:
-        return sum(map(sum, self.took.values()))
 
     def _refresh(self) -> None:
         left = sum(map(self._seconds_left, self.left))
-        done = self._measured() + sum(each.outside for key, each in self.seconds.items() if key not in self.left)
+        done = sum(map(sum, self.took.values()))
+        done += sum(each.outside for key, each in self.seconds.items() if key not in self.left)
         text = f"{self.total - len(self.left)} of {self.total} runs  {done / max(1, done + left):.0%}"
         at_once = max(1, min(self.at_once, len(self.left)))
         self.overall.set_description_str(f"{text}  {duration(left / at_once)} left")
