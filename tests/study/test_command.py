@@ -31,7 +31,6 @@ BASE = "set: {data.source: synthetic}\nexperiments:\n"
 MAIN = "  main: {base: mlp.yaml, epochs: 3, seeds: [0, 1], test: true}\n"
 RATE = "  rate: {base: mlp.yaml, epochs: 2, vary: {model.lr: [0.001, 0.1]}}\n"
 GRID = BASE + MAIN + RATE
-SHORT, LONG = "  short: {base: mlp.yaml, epochs: 2}\n", "  long: {base: mlp.yaml, epochs: 9}\n"
 HEADER = "experiment,variant,model,seed,address,status,reason,epochs,best_epoch,best_val/acc"
 FAILED = "train/loss: nan; try less"
 COLUMNS = 60
@@ -161,28 +160,22 @@ def test_more_epochs_are_another_run_and_leave_this_one(bench: Bench) -> None:
     bench.study()
     before = {path: path.read_bytes() for path in Path("out").rglob("result.json")}
     bench.grid = GRID.replace("epochs: 3", "epochs: 5")
-    assert bench.study(ends={"main/seed=1": -9}) == 1
+    assert bench.study(ends={"main/seed": -9}) == 1
     assert bench.made == [("main", 0, 5), ("main", 1, 5)]
     assert {path: path.read_bytes() for path in before} == before
+    # What is there serves before what is wanted.
+    rates = [("rate", "done", "2"), ("rate", "done", "2")]
+    assert bench.table("experiment", "status", "epochs") == [("main", "failed", "0"), ("main", "failed", "0"), *rates]
     bench.grid = GRID
     assert bench.study() == 0
     assert bench.made == []
     assert bench.table("test/acc") == ["0.25", "0.25", "", ""]
 
 
-def test_what_is_there_serves_before_what_is_wanted(bench: Bench) -> None:
-    bench.grid = BASE + SHORT
-    assert bench.study() == 0
-    bench.grid += LONG
-    assert bench.study(ends={"long": -9}) == 1
-    assert bench.made == [("long", 0, 9)]
-    assert bench.table("experiment", "status", "epochs") == [("short", "done", "2"), ("long", "failed", "0")]
-
-
 def test_a_longer_run_serves_a_shorter_one_that_is_asked_for_later(bench: Bench) -> None:
-    bench.grid = BASE + LONG
+    bench.grid = BASE + "  long: {base: mlp.yaml, epochs: 9}\n"
     bench.study()
-    bench.grid = BASE + SHORT + "  tested: {base: mlp.yaml, epochs: 3, test: true}\n"
+    bench.grid = BASE + "  short: {base: mlp.yaml, epochs: 2}\n  tested: {base: mlp.yaml, epochs: 3, test: true}\n"
     assert bench.study("--dry-run") == 0
     served, to_do, _ = bench.out.splitlines()
     assert served.split()[:2] == ["done", str(the("long/seed=0*").relative_to("out"))]
@@ -360,6 +353,13 @@ def test_what_a_person_gets_wrong_is_one_line(bench: Bench) -> None:
         (line,) = bench.capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
         assert message in line
+
+
+def test_a_study_that_is_refused_leaves_no_folder(bench: Bench) -> None:
+    bench.grid = GRID + "  bad: {base: mlp.yaml, epochs: 1, set: {model.drpout: 0.1}}\n"
+    assert bench.study() == 2
+    assert "experiment bad: model.drpout: there is no such setting" in bench.err
+    assert not Path("out").exists()
 
 
 def test_a_damaged_record_is_named(bench: Bench) -> None:
