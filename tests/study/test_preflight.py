@@ -1,5 +1,6 @@
 """Preflight: what `fit` would refuse is refused before anything runs, and time grows with the work."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from cifar_lightning.study import plan as plan_module
 from cifar_lightning.study import preflight as module
 from cifar_lightning.study.config import Experiment
 from cifar_lightning.study.plan import Run, plan
-from cifar_lightning.study.preflight import COMMAND_SECONDS, Seconds, preflight, probe
+from cifar_lightning.study.preflight import DRY_RUNS, Seconds, preflight, probe
 from tests.conftest import CONFIGS
 
 SMALL = {"data.source": "synthetic", "data.train_size": 2000, "data.val_size": 1000, "data.train_clean_size": 0}
@@ -54,6 +55,7 @@ def test_what_a_study_can_t_have_is_refused_before_anything_runs(
 def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The batches that are timed: half a second each, and a millisecond per evaluated image; 100 are too many."""
     probed: list[int] = []
+    clock = itertools.count(step=0.25)  # a dry run takes as long
 
     def step(_: Any, batch: int) -> tuple[float, float]:
         probed.append(batch)
@@ -62,6 +64,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return 0.5, 0.001
 
     monkeypatch.setattr(module, "_step", step)
+    monkeypatch.setattr(module, "perf_counter", lambda: next(clock))
     return probed
 
 
@@ -70,9 +73,9 @@ def test_the_time_of_a_run_is_that_of_its_steps_its_validation_and_its_test(tmp_
     limited = runs(tmp_path, set={"data.batch_size": 10, "trainer.limit_train_batches": 4}, test=True)
     first, second, third = probe([*sizes, *limited])
     # 200 and 2 steps; one of 1,000 images takes five times as long as one of 200. Validation takes 1 s, a test 10 s.
-    assert first == pytest.approx((200 * 0.5 + 1, COMMAND_SECONDS))
-    assert second == pytest.approx((2 * 5 * 0.5 + 1, COMMAND_SECONDS))
-    assert third == pytest.approx((4 * 0.5 + 1, 3 * COMMAND_SECONDS + 2 * 10))
+    assert first == pytest.approx((200 * 0.5 + 1, DRY_RUNS * 0.25))
+    assert second == pytest.approx((2 * 5 * 0.5 + 1, DRY_RUNS * 0.25))
+    assert third == pytest.approx((4 * 0.5 + 1, 3 * DRY_RUNS * 0.25 + 2 * 10))
     assert probed == [10, 200]  # what is known is not timed again
 
 
