@@ -72,6 +72,8 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     schema: Literal[2] = 2
 
     def __post_init__(self) -> None:
+        if self.status == "done" and not self.rows:
+            raise ValueError("rows: Expected at least one")
         if not all(row.keys() >= NEEDED for row in self.rows):
             raise ValueError(f"Expected {', '.join(sorted(NEEDED))} in rows")
 

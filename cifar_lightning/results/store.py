@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,9 +20,11 @@ Content = TypeVar("Content", Plan, Record)
 
 @contextmanager
 def own(folder: Path) -> Iterator[None]:
-    """Hold a study's folder, made if need be, against other processes that write records to it."""
+    """Hold a study's folder against other processes that write records to it; made here, it goes again if empty."""
     with ExitStack() as stack:
         try:
+            if not folder.exists():
+                stack.callback(_remove_empty, folder)
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(files.locked(folder))
         except (FileExistsError, NotADirectoryError):
@@ -30,6 +32,11 @@ def own(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise InputError(str(folder), "another study is running here", "wait for it, or stop it") from None
         yield
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def write(folder: Path, content: Plan | Record) -> None:
@@ -70,8 +77,6 @@ def every_record(folder: Path) -> dict[str, Record]:
         if isinstance(content, dict) and "schema" not in content:  # a file of another program
             continue
         record = _as(Record, path, content)
-        if record.status == "done" and not record.rows:
-            raise InputError(str(path), "not a record of a study (rows: Expected at least one)", AGAIN)
         if folder / record.folder == path.parent:
             found[record.address] = record
         elif not (folder / record.folder / RESULT).exists():  # no copy

@@ -71,4 +71,7 @@ def _experiment(path: Path, name: str, common: dict[str, Any], own: Any) -> Expe
     seeds, lengths = experiment.seeds, {len(values) for values in experiment.vary.values()}
     check(len(set(seeds)) == len(seeds), f"{where}.seeds", seeds, "each once")
     check(len(lengths) <= 1, f"{where}.vary", experiment.vary, "lists of equal length")
-    return msgspec.structs.replace(experiment, base=str(path.parent / experiment.base), set=settings)
+    base = path.parent / experiment.base
+    if not base.is_file():
+        raise InputError(f"{where}.base", f"{base}: there is no such file", "name it relative to the study's own file")
+    return msgspec.structs.replace(experiment, base=str(base), set=settings)

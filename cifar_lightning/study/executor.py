@@ -1,27 +1,40 @@
-"""Execute runs: here in processes of this machine. Another executor may send them elsewhere."""
+"""Execute runs: here in processes of this machine. Another `Executor` may send them elsewhere.
+
+On Linux a process is forked from one that has imported everything, so that none pays the start-up. The study's own
+imports neither PyTorch nor Lightning: Ctrl-C ends it at once, and would break their import.
+"""
 
 import io
+import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from threading import Thread
-from typing import Any, Protocol
+from threading import RLock, Thread
+from typing import TYPE_CHECKING, Any, Protocol
 
-from cifar_lightning.study.plan import Run
-from cifar_lightning.study.processes import Pipe, begin
+from tqdm import tqdm
+
+from cifar_lightning.errors import InputError
 from cifar_lightning.utils.environment import hardware
 
-Event = tuple[Run, str | int]  # a line that a run printed, or its end: the exit status, -9 if it died of signal 9
+if TYPE_CHECKING:  # plan.py has its settings read by a process of this module
+    from cifar_lightning.study.plan import Run
+
+Event = tuple["Run", str | int]  # a line that a run printed, or its end: the exit status, -9 if it died of signal 9
 Events = Generator[Event, None, None]
+
+tqdm.set_lock(RLock())  # its own is a semaphore of multiprocessing, which complains of it after a process is killed
 
 
 class Executor(Protocol):
     """Executes runs in whatever order and wherever: `worker.execute` of each, with the study's folder in reach."""
 
-    def __call__(self, runs: Sequence[Run]) -> Events:
+    def __call__(self, runs: Sequence["Run"]) -> Events:
         """Yield what the runs print, and each one's end. Closing it stops them; they can be resumed later."""
         ...
 
@@ -32,7 +45,7 @@ class Local:
 
     workers: int = 1
 
-    def __call__(self, runs: Sequence[Run]) -> Events:
+    def __call__(self, runs: Sequence["Run"]) -> Events:
         waiting, running, events = list(runs), dict[str, Any](), SimpleQueue[Event]()
         # None is as many as a `fit` alone would take.
         chosen = self.workers == 1 or "OMP_NUM_THREADS" in os.environ
@@ -41,7 +54,7 @@ class Local:
             while waiting or running:
                 while waiting and len(running) < self.workers:
                     run = waiting.pop(0)
-                    running[run.address], output = begin(_execute, threads, run)
+                    running[run.address], output = _begin(_execute, threads, run)
                     Thread(target=_forward, args=(run, running[run.address], output, events), daemon=True).start()
                 run, event = events.get()
                 if isinstance(event, int):
@@ -49,7 +62,7 @@ class Local:
                 yield run, event
         finally:
             if running:
-                print("stopping: what runs saves first (again: at once)", file=sys.stderr)
+                tqdm.write("stopping: what runs saves first (again: at once)", file=sys.stderr)
             try:
                 for process in running.values():
                     process.terminate()
@@ -61,7 +74,7 @@ class Local:
                     process.join()
 
 
-def _forward(run: Run, process: Any, output: Connection, events: SimpleQueue[Event]) -> None:
+def _forward(run: "Run", process: Any, output: Connection, events: SimpleQueue[Event]) -> None:
     with os.fdopen(output.fileno(), errors="replace", newline="\n", closefd=False) as lines:
         for line in filter(str.strip, lines):
             events.put((run, line.rstrip("\n")))
@@ -69,14 +82,75 @@ def _forward(run: Run, process: Any, output: Connection, events: SimpleQueue[Eve
     events.put((run, process.exitcode))
 
 
-def _execute(pipe: Pipe, threads: int | None, run: Run) -> None:
+def answers(target: Callable[[Any], Iterator[Any]], questions: Sequence[Any]) -> Iterator[Any]:
+    """Yield what `target` yields of the questions, or raise its InputError, in a process; stop if that is killed."""
+    process, output = _begin(_answer, target, questions)
+    try:
+        for _ in questions:
+            answer = output.recv()
+            if isinstance(answer, InputError):
+                raise answer
+            yield answer
+    except EOFError:
+        return
+    finally:
+        process.kill()
+        process.join()
+
+
+def _begin(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
+    """Start `target(output, *args)` in a process; return that and the end of the pipe to read from."""
+    if sys.platform == "linux":
+        start: Any = multiprocessing.get_context("forkserver")
+        start.set_forkserver_preload(["cifar_lightning.study.worker"])
+        # Ctrl-C goes to the server, too, which for some seconds imports and would end with a traceback.
+        resource_tracker.ensure_running()  # first, because it unblocks signals when it starts
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    else:  # each imports for itself: Apple's libraries do not survive a fork
+        start = multiprocessing.get_context("spawn")
+    here, there = start.Pipe(duplex=False)
+    process = start.Process(target=_child, args=(here, there, target, *args))
+    process.start()
+    there.close()
+    return process, here
+
+
+def _child(here: Connection, there: Connection, target: Callable[..., None], *args: Any) -> None:
+    def follow() -> None:  # ends this process, in order, when the one that started it is gone
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this one, and ends it
+    Thread(target=follow, daemon=True).start()
+    # `here`, which is read from, stays open in this process, too: if its reader is killed, what is printed on the way
+    # to an orderly end must not fail.
+    target(there, *args)
+
+
+def _answer(output: Connection, target: Callable[[Any], Iterator[Any]], questions: Sequence[Any]) -> None:
+    from cifar_lightning.cli.app import be_quiet
+    from cifar_lightning.utils.performance import prepare
+
+    be_quiet()
+    prepare()
+    try:
+        for answer in target(questions):
+            output.send(answer)
+    except InputError as error:
+        output.send(error)
+
+
+def _execute(output: Connection, threads: int | None, run: "Run") -> None:
     import torch
 
     from cifar_lightning.study.worker import execute
 
-    # The end that is read from stays open here, too: if its reader is killed, what is printed on the way to an orderly
-    # end must not fail.
-    _, output = pipe
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()

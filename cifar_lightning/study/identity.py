@@ -9,9 +9,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from cifar_lightning.cli.config_files import flat
-from cifar_lightning.errors import InputError
+from cifar_lightning.errors import InputError, check
 
-if TYPE_CHECKING:  # the study's own process imports no Lightning, see processes.py
+if TYPE_CHECKING:  # the study's own process imports no Lightning, see executor.py
     from cifar_lightning.cli.lightning_cli import DryRun
 
 # Bump it with any change after which the same configuration and seed give other losses: of initialization, order of the
@@ -26,6 +26,11 @@ NOT_CONTENT = {
     *("data.root", "data.source", "data.seed", "data.num_workers", "data.mirrors", "data.images"),
     "trainer.accelerator",
 }
+# A study leaves these as they are.
+FIXED = [
+    *("trainer.max_steps", "trainer.max_time", "trainer.fast_dev_run", "trainer.check_val_every_n_epoch"),
+    *("trainer.logger", "trainer.enable_checkpointing"),
+]
 LIMIT, EPOCHS, MODELS = "trainer.limit_train_batches", "trainer.max_epochs", "cifar_lightning.models."
 
 Settings = Mapping[str, Any]
@@ -35,10 +40,9 @@ Settings = Mapping[str, Any]
 def _reader() -> "DryRun":
     from cifar_lightning.cli.lightning_cli import DryRun
 
-    # LightningCLI parses only what it then builds: one dry run of a small network, for its parser, takes 0.3 s. With it
-    # a configuration is parsed in 0.05 s.
-    small = ["--model=MLP", "--data.source=synthetic", "--trainer.accelerator=cpu", f"--logs={tempfile.gettempdir()}"]
-    return DryRun(["fit", *small])
+    # LightningCLI parses only what it then builds: one dry run, for its parser, takes 0.3 s. With it a configuration is
+    # parsed in 0.05 s.
+    return DryRun(["fit", "--model=MLP", "--data.source=synthetic", f"--logs={tempfile.gettempdir()}"])
 
 
 def parse(flags: Sequence[str]) -> Settings:
@@ -75,13 +79,23 @@ def contents(asked: Sequence[tuple[str, list[str]]]) -> Iterator[tuple[Settings,
     parsed = []
     for where, flags in asked:  # all, before anything is downloaded
         with naming(where):
-            parsed.append((parse(flags), flags))
+            parsed.append(parse(flags))
+            _check(parsed[-1])
     resolve = cache(resolve_source)  # once, or a day with a bad network would ask at every point
-    for settings, flags in parsed:
+    for (_, flags), settings in zip(asked, parsed, strict=True):
         wanted, root, mirrors = (settings[f"data.{name}"] for name in ("source", "root", "mirrors"))
         source = resolve(wanted, data_root(root), tuple(mirrors))
         # `auto` is resolved in the command, which does the same then on a day without a network.
         yield content(settings), source, flags if source == wanted else [*flags, "--data.source", source]
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what ends before its epochs are over, or has epochs without a validation: they could not be compared."""
+    for name in FIXED:
+        value, allowed = settings[name], "the default: a study compares whole epochs, by their curves and checkpoints"
+        check(value in (_defaults()[name], None), name, value, allowed)
+    for name in ("data.val_size", LIMIT, "trainer.limit_val_batches"):
+        check(settings[name] != 0, name, settings[name], "more than 0: a study compares on validation images")
 
 
 def content(settings: Settings) -> dict[str, Any]:
@@ -115,9 +129,8 @@ def address(settings: Settings, seed: int, source: str, *, beginning: bool = Fal
     `beginning` it is that of all runs of which the shorter is the beginning of the longer, bit for bit: where the
     learning rate is constant, those that differ in the number of epochs alone.
     """
-    missing = object()
     same = {LIMIT: None, "recipe": RECIPE, "seed": seed, "source": source}
-    same |= {key: value for key, value in settings.items() if ADDED.get(key, missing) != value}
+    same |= {key: value for key, value in settings.items() if key not in ADDED or ADDED[key] != value}
     if beginning and settings.get("model.schedule", "constant") == "constant":
         del same[EPOCHS]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,8 +15,8 @@ from cifar_lightning.results.store import is_link
 from cifar_lightning.runs.layout import VERSION, RunFolder, tagged
 from cifar_lightning.study import identity
 from cifar_lightning.study.config import Experiment
+from cifar_lightning.study.executor import answers
 from cifar_lightning.study.identity import EPOCHS, RECIPE
-from cifar_lightning.study.processes import answers
 
 TAG_DIGITS = 8
 LABEL_BYTES = 150  # a name may have 255 in all
@@ -27,7 +28,7 @@ class Run:
 
     study: Path
     experiment: str
-    label: str  # what varies there, as text
+    label: str  # what varies there, as text, with a comma behind it; empty where nothing does
     flags: list[str]  # its configuration, for `fit`
     settings: Mapping[str, Any]  # the content of that
     seed: int
@@ -39,10 +40,11 @@ class Run:
         self.address = identity.address(*content)
         self.beginning = identity.address(*content, beginning=True)  # shared with longer runs that begin with it
         self.ending = f"seed={self.seed},{self.address[:TAG_DIGITS]}"  # of its name, in whatever experiment it is
-        name = f"{self.label}{self.ending}"
-        self.folder = Path(self.experiment) / tagged(name, self.source)  # below `study`
+        self.name = f"{self.label}{self.ending}"
+        self.title = f"{self.experiment}, {self.label.replace(',', ', ')}seed {self.seed}"  # for people
+        self.folder = Path(self.experiment) / tagged(self.name, self.source)  # below `study`
         self.files = RunFolder(self.study / self.folder / f"{VERSION}0")  # that `fit` makes there
-        place = ["--logs", str(self.study / self.experiment), "--name", name]  # `fit` tags it itself
+        place = ["--logs", str(self.study / self.experiment), "--name", self.name]  # `fit` tags it itself
         length = [f"--{EPOCHS}", str(self.epochs), "--seed_everything", str(self.seed)]
         self.arguments = ["fit", *self.flags, *length, *place]
         self.command = shlex.join(["python", "-m", "cifar_lightning", *self.arguments])
@@ -67,28 +69,30 @@ def plan(experiments: Mapping[str, Experiment], study: Path, records: Iterable[R
     A run serves every point that needs its beginning; finished runs serve before those that are still to be made, the
     shortest first. A test is asked of a run of exactly so many epochs.
     """
-    finished: dict[str, list[int]] = {}  # how many epochs the finished runs have, by their beginning
+    finished, wanted = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)  # epochs, by beginning
     for record in records:
         epochs = record.settings.get(EPOCHS, 0)
         if record.environment.get("recipe") == RECIPE and len(record.rows) >= epochs:
-            beginning = identity.address(record.settings, record.seed, record.source, beginning=True)
-            finished.setdefault(beginning, []).append(epochs)
-    requests = list(_requests(experiments, study))
-    own, longest = dict[str, Run](), dict[str, int]()
-    for run, _ in requests:
-        own.setdefault(run.address, run)
-        longest[run.beginning] = max(longest.get(run.beginning, 0), run.epochs)
-    points, serving = [], dict[str, Run]()
-    for run, varied in requests:
-        enough = [epochs for epochs in finished.get(run.beginning, ()) if epochs >= run.epochs]
-        epochs = run.epochs if run.test else min(enough, default=longest[run.beginning])
-        serves = replace(run, settings={**run.settings, EPOCHS: epochs})
-        first = serving.get(serves.address) or own.get(serves.address, serves)
-        serving[serves.address] = replace(first, test=serves.test or first.test)
-        shown = {"experiment": run.experiment, "variant": label(varied) or run.experiment, "address": serves.address}
-        points.append(Point(**shown, varied=varied, seed=run.seed, epochs=run.epochs))
-    runs = {address: _located(run) for address, run in serving.items()}
-    places = {run.folder: runs[point.address].folder for (run, _), point in zip(requests, points, strict=True)}
+            finished[identity.address(record.settings, record.seed, record.source, beginning=True)].append(epochs)
+    asked, varied = zip(*_requests(experiments, study), strict=True)
+    for run in asked:
+        wanted[run.beginning].append(run.epochs)
+
+    def serving(run: Run) -> Run:
+        enough = [epochs for epochs in finished[run.beginning] if epochs >= run.epochs] or [max(wanted[run.beginning])]
+        return run if run.test else replace(run, settings={**run.settings, EPOCHS: min(enough)})
+
+    served = [serving(run) for run in asked]
+    # A run has the place of the first point that asks for just that one, or else of the first that it serves.
+    first = {run.address: run for run in reversed([*asked, *served])}
+    tested = {run.address for run in asked if run.test}
+    addresses = [run.address for run in served]
+    runs = {each: _located(replace(first[each], test=each in tested)) for each in dict.fromkeys(addresses)}
+    points = []
+    for run, values, address in zip(asked, varied, addresses, strict=True):
+        shown = {"experiment": run.experiment, "variant": label(values) or run.experiment, "varied": values}
+        points.append(Point(**shown, seed=run.seed, epochs=run.epochs, address=address))
+    places = {run.folder: runs[address].folder for run, address in zip(asked, addresses, strict=True)}
     return Layout(points, list(runs.values()), {place: home for place, home in places.items() if place != home})
 
 

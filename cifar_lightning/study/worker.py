@@ -74,11 +74,12 @@ def _test(run: Run, root: Path) -> Test:
     test = synthetic.make(train=False) if run.source == "synthetic" else cifar10.load(root, train=False)
     true = [results["classes"][label] for label in test.labels.tolist()]
     with run.files.predictions.open(newline="") as file:
-        predicted = [(row["class"], float(row["probability"])) for row in csv.DictReader(file)]
-    wrong = [(i, *each) for i, each in enumerate(predicted) if each[0] != true[i]]
+        rows = list(csv.DictReader(file))
+    wrong = [i for i, row in enumerate(rows) if row["class"] != true[i]]
     mistakes = []
-    for i, name, probability in sorted(wrong, key=lambda each: -each[2])[:MISTAKES_SHOWN]:
+    for i in sorted(wrong, key=lambda i: -float(rows[i]["probability"]))[:MISTAKES_SHOWN]:
         Image.fromarray(test.images[i].permute(1, 2, 0).numpy()).save(png := io.BytesIO(), "PNG")
+        name, probability = rows[i]["class"], float(rows[i]["probability"])
         text = base64.b64encode(png.getvalue()).decode()
         mistakes.append(Mistake(image=i, true=true[i], predicted=name, probability=probability, png=text))
     kept = {name: results[name] for name in ("loss", "acc", "classes", "confusion_matrix")}

@@ -3,7 +3,10 @@
 import csv
 import json
 import math
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,13 @@ from cifar_lightning.errors import InputError, Interrupted
 from cifar_lightning.report import render
 from cifar_lightning.results import store
 from cifar_lightning.results.records import Test
-from cifar_lightning.study import command
+from cifar_lightning.runs import metrics_csv
+from cifar_lightning.study import command, progress
+from cifar_lightning.study.config import read
 from cifar_lightning.study.executor import Events
 from cifar_lightning.study.identity import RECIPE
-from cifar_lightning.study.plan import Run
+from cifar_lightning.study.plan import Run, plan
+from cifar_lightning.study.preflight import Seconds
 from cifar_lightning.utils import files
 from tests.conftest import CONFIGS
 
@@ -25,9 +31,9 @@ BASE = "set: {data.source: synthetic}\nexperiments:\n"
 MAIN = "  main: {base: mlp.yaml, epochs: 3, seeds: [0, 1], test: true}\n"
 RATE = "  rate: {base: mlp.yaml, epochs: 2, vary: {model.lr: [0.001, 0.1]}}\n"
 GRID = BASE + MAIN + RATE
-SHORT, LONG = "  short: {base: mlp.yaml, epochs: 2}\n", "  long: {base: mlp.yaml, epochs: 9}\n"
 HEADER = "experiment,variant,model,seed,address,status,reason,epochs,best_epoch,best_val/acc"
 FAILED = "train/loss: nan; try less"
+COLUMNS = 60
 
 
 class Bench:
@@ -40,11 +46,14 @@ class Bench:
 
     def study(self, *flags: str, ends: dict[str, int] | None = None) -> int:
         self.ends, self.ran = ends or {}, []
-        Path("grid.yaml").write_text(self.grid)
         self.capsys.readouterr()
-        status = main(["study", "--config=grid.yaml", "--output=out", *flags])
+        status = main(["study", f"--config={self.config()}", "--output=out", *flags])
         self.out, self.err = self.capsys.readouterr()
         return status
+
+    def config(self) -> Path:
+        (path := Path("grid.yaml")).write_text(self.grid)
+        return path
 
     def execute(self, runs: Sequence[Run]) -> Events:
         try:
@@ -55,7 +64,7 @@ class Bench:
                 if status == 1:
                     yield run, f"error: {FAILED}"
                 if not status:
-                    yield run, f"epoch   1/{run.epochs} train loss 2"
+                    yield run, f"epoch   1/{run.epochs}  train loss 2 acc 0.1  val loss 2 acc 0.2345  40.0 s"
                     self.write(run)
                 yield run, status
         finally:
@@ -67,6 +76,8 @@ class Bench:
         test = Test(loss=1.0, acc=0.25, classes=["a"], confusion_matrix=[[1]]) if run.test else None
         record = run.record(status="done", rows=rows, test=test, environment={"recipe": RECIPE})
         store.write(run.study / run.folder, record)
+        run.files.path.mkdir(exist_ok=True)
+        metrics_csv.write(run.files.metrics, rows)
 
     @property
     def made(self) -> list[tuple[str, int, int]]:
@@ -84,9 +95,19 @@ def bench(empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     (empty_folder / "mlp.yaml").write_text((CONFIGS / "mlp.yaml").read_text())
     bench = Bench(capsys)
     monkeypatch.setattr(command, "Local", lambda workers: bench.execute)
-    monkeypatch.setattr(command, "preflight", lambda runs: {run.address: 60.0 for run in runs})
+    monkeypatch.setattr(command, "preflight", lambda runs: {run.address: Seconds(60.0, 0.0) for run in runs})
     monkeypatch.setattr(render, "write", lambda study: study.folder / "report.html")
     return bench
+
+
+@contextmanager
+def terminal() -> Iterator[Callable[[], list[str]]]:
+    """A terminal for stderr; yields a function that reads what was written to it, a line as often as it was redrawn."""
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")  # not on Windows
+    here, there = pty.openpty()
+    termios.tcsetwinsize(there, (24, COLUMNS))
+    with os.fdopen(here, "rb", buffering=0) as screen, os.fdopen(there, "w") as stderr, redirect_stderr(stderr):
+        yield lambda: [line.strip() for line in re.split(r"[\r\n]|\x1b\[A", screen.read(2**20).decode())]
 
 
 def the(pattern: str) -> Path:
@@ -139,28 +160,22 @@ def test_more_epochs_are_another_run_and_leave_this_one(bench: Bench) -> None:
     bench.study()
     before = {path: path.read_bytes() for path in Path("out").rglob("result.json")}
     bench.grid = GRID.replace("epochs: 3", "epochs: 5")
-    assert bench.study(ends={"main/seed=1": -9}) == 1
+    assert bench.study(ends={"main/seed": -9}) == 1
     assert bench.made == [("main", 0, 5), ("main", 1, 5)]
     assert {path: path.read_bytes() for path in before} == before
+    # What is there serves before what is wanted.
+    rates = [("rate", "done", "2"), ("rate", "done", "2")]
+    assert bench.table("experiment", "status", "epochs") == [("main", "failed", "0"), ("main", "failed", "0"), *rates]
     bench.grid = GRID
     assert bench.study() == 0
     assert bench.made == []
     assert bench.table("test/acc") == ["0.25", "0.25", "", ""]
 
 
-def test_what_is_there_serves_before_what_is_wanted(bench: Bench) -> None:
-    bench.grid = BASE + SHORT
-    assert bench.study() == 0
-    bench.grid += LONG
-    assert bench.study(ends={"long": -9}) == 1
-    assert bench.made == [("long", 0, 9)]
-    assert bench.table("experiment", "status", "epochs") == [("short", "done", "2"), ("long", "failed", "0")]
-
-
 def test_a_longer_run_serves_a_shorter_one_that_is_asked_for_later(bench: Bench) -> None:
-    bench.grid = BASE + LONG
+    bench.grid = BASE + "  long: {base: mlp.yaml, epochs: 9}\n"
     bench.study()
-    bench.grid = BASE + SHORT + "  tested: {base: mlp.yaml, epochs: 3, test: true}\n"
+    bench.grid = BASE + "  short: {base: mlp.yaml, epochs: 2}\n  tested: {base: mlp.yaml, epochs: 3, test: true}\n"
     assert bench.study("--dry-run") == 0
     served, to_do, _ = bench.out.splitlines()
     assert served.split()[:2] == ["done", str(the("long/seed=0*").relative_to("out"))]
@@ -250,7 +265,7 @@ def test_a_signal_stops_the_runs_and_the_study_can_be_resumed(
     def stop(*_: object) -> None:
         raise signal
 
-    monkeypatch.setattr(command.Progress, "ended", stop)
+    monkeypatch.setattr(progress.Progress, "ended", stop)
     assert bench.study() == status
     assert bench.closed
     assert len(bench.ran) == 1
@@ -266,24 +281,60 @@ def test_dry_run_prints_what_would_run_and_writes_nothing(bench: Bench) -> None:
     bench.study(ends={"main/seed=1": 143, "lr=0.1": 1})
     stopped = bench.ran[1].files
     stopped.path.mkdir(parents=True)
-    stopped.metrics.write_text("epoch,val/acc\n1,0.1\n2,0.2\n")
+    metrics_csv.write(stopped.metrics, [{"epoch": 1}, {"epoch": 2}])
     bench.grid = GRID
     assert bench.study("--dry-run") == 0
     first, second, third, last = bench.out.splitlines()
-    assert first.endswith("0 of 3 epochs       0 s")  # it lacks its test
-    assert second.endswith("1 of 3 epochs      60 s")
+    assert first.endswith("0 of 3 epochs        1 s")  # it lacks its test
+    assert second.endswith("1 of 3 epochs       60 s")
     assert third.startswith("failed ")
     assert last.startswith("2 of 3 runs to do: about 60 s")
 
 
-def test_it_prints_each_command_and_each_end(bench: Bench) -> None:
+def test_in_a_log_file_each_run_has_a_line_for_its_start_and_its_end(bench: Bench) -> None:
     bench.study()
     command, end, *rest = bench.out.splitlines()
     assert command == f"$ {json.loads(the('main/seed=0,*/result.json').read_text())['command']}"
-    assert end.startswith("[1/3] main/seed=0,")
-    assert end.endswith("val/acc 0.3000 at epoch 3 of 3, test/acc 0.2500, 90 s")
+    assert end == "[1/3] main, seed 0: val/acc 0.3000 at epoch 3 of 3, test/acc 0.2500, 90 s"
     assert [line[:5] for line in rest[:-1]] == ["$ pyt", "[2/3]", "$ pyt", "[3/3]"]
     assert rest[-1] == "report: out/report.html"
+    assert bench.err == ""
+
+
+def test_at_a_terminal_it_shows_its_runs(bench: Bench) -> None:
+    bench.study("--dry-run")  # the first in a process has Lightning print
+    with terminal() as read_lines:
+        assert bench.study() == 0
+        shown = list(filter(None, dict.fromkeys(read_lines())))
+    assert [line[:5] for line in bench.out.splitlines()] == ["[1/3]", "[2/3]", "[3/3]", "repor"]
+    # Of 8 epochs of 60 s by the probe, and 40 s in truth.
+    assert shown[:4] == [
+        "0 of 3 runs  0%  8 min left",
+        "starts  main, seed 0",
+        "epoch   1/3  val/acc 0.2345        80 s left  main, seed 0",
+        "0 of 3 runs  12%  5 min left",
+    ]
+    assert max(map(len, shown)) < COLUMNS
+    assert "epoch   1/2  val/acc 0.2345        40 s left  rate, lr=0.1," in shown  # as much as there is room for
+
+
+def test_the_time_left_is_that_of_the_epochs_so_far(bench: Bench) -> None:
+    runs = plan(read(bench.config()), Path("out")).runs  # of 3, 3 and 2 epochs
+    epoch = "epoch   {}  train loss 2 acc 0.1  val loss 2 acc 0.2  {} s"
+    with terminal() as read_lines:
+
+        def left() -> str:
+            return next(line for line in reversed(read_lines()) if " runs " in line).split("  ")[2]
+
+        shown = progress.Progress(runs, {run.address: Seconds(1.0, 10.0) for run in runs})
+        assert left() == f"{8 * 1 + 30} s left"
+        shown.printed(runs[0], epoch.format("2/3", 8.0))  # it was resumed
+        assert left() == f"{1 * 8 + 5 * 8 + 30} s left"  # all take eight times what was thought
+        shown.printed(runs[1], epoch.format("1/3", 4.0))
+        assert left() == f"{(1 * 8 + 2 * 4 + 2 * 6 + 30) / 2:.0f} s left"  # two at a time; the third as these do
+        shown.ended(runs[0], None)
+        assert left() == f"{(2 * 4 + 2 * 6 + 20) / 2:.0f} s left"
+        shown.close()
 
 
 def test_what_a_person_gets_wrong_is_one_line(bench: Bench) -> None:
@@ -302,6 +353,13 @@ def test_what_a_person_gets_wrong_is_one_line(bench: Bench) -> None:
         (line,) = bench.capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
         assert message in line
+
+
+def test_a_study_that_is_refused_leaves_no_folder(bench: Bench) -> None:
+    bench.grid = GRID + "  bad: {base: mlp.yaml, epochs: 1, set: {model.drpout: 0.1}}\n"
+    assert bench.study() == 2
+    assert "experiment bad: model.drpout: there is no such setting" in bench.err
+    assert not Path("out").exists()
 
 
 def test_a_damaged_record_is_named(bench: Bench) -> None:
