@@ -17,7 +17,8 @@ from cifar_lightning.study import config
 from cifar_lightning.study.executor import Executor, Local
 from cifar_lightning.study.plan import Run, plan, show_links
 from cifar_lightning.study.preflight import Seconds, preflight
-from cifar_lightning.study.progress import Progress, duration, epochs_left
+from cifar_lightning.study.progress import Progress, epochs_left
+from cifar_lightning.utils.duration import duration
 from cifar_lightning.utils.one_line_parser import OneLineParser
 
 # Exit statuses of a run that was stopped, not failed: Ctrl-C and SIGTERM, and these two before it had begun.
@@ -102,10 +103,11 @@ def _execute(output: Path, missing: Sequence[Run], seconds: Mapping[str, Seconds
         signum = signal.SIGTERM if isinstance(error, Interrupted) else signal.SIGINT
         raise Interrupted(signum, "the study was stopped", "the same command resumes it") from None
     store.write_table(made := store.read(output))
-    from cifar_lightning.report.render import write  # here, because it takes a second to import
+    from cifar_lightning.report import render  # here, because it takes a second to import
 
-    report = write(made)
-    # The place for findings, as sentences, a line each.
+    report = render.write(made)
+    for finding in render.findings(made):
+        print(f"- {finding}")
     print(f"report: {report}")
     failed = [record for record in made.records.values() if record.status == "failed"]
     for record in failed:

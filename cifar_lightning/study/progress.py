@@ -11,6 +11,7 @@ from cifar_lightning.results.records import Record
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.study.plan import Run
 from cifar_lightning.study.preflight import Seconds
+from cifar_lightning.utils.duration import duration
 
 # As callbacks/console.py prints it; the last accuracy is val/acc.
 EPOCH = re.compile(r"epoch +(\d+)/\d+ .*acc (\S+) +([\d.]+) s$")
@@ -91,11 +92,3 @@ class Progress:
 def epochs_left(run: Run) -> int:
     """Return how many epochs are still to be made, by the curves in its folder."""
     return max(0, run.epochs - len(metrics_csv.read(run.files.metrics)))
-
-
-def duration(seconds: float) -> str:
-    """Return it for people: `42 s`, `17 min`, `5 h 4 min`; `1 s` at least."""
-    if seconds < 99.5:
-        return f"{max(1, seconds):.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

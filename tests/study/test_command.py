@@ -97,6 +97,7 @@ def bench(empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setattr(command, "Local", lambda workers: bench.execute)
     monkeypatch.setattr(command, "preflight", lambda runs: {run.address: Seconds(60.0, 0.0) for run in runs})
     monkeypatch.setattr(render, "write", lambda study: study.folder / "report.html")
+    monkeypatch.setattr(render, "findings", lambda _: ["dropout helps"])
     return bench
 
 
@@ -296,8 +297,8 @@ def test_in_a_log_file_each_run_has_a_line_for_its_start_and_its_end(bench: Benc
     command, end, *rest = bench.out.splitlines()
     assert command == f"$ {json.loads(the('main/seed=0,*/result.json').read_text())['command']}"
     assert end == "[1/3] main, seed 0: val/acc 0.3000 at epoch 3 of 3, test/acc 0.2500, 90 s"
-    assert [line[:5] for line in rest[:-1]] == ["$ pyt", "[2/3]", "$ pyt", "[3/3]"]
-    assert rest[-1] == "report: out/report.html"
+    assert [line[:5] for line in rest[:-2]] == ["$ pyt", "[2/3]", "$ pyt", "[3/3]"]
+    assert rest[-2:] == ["- dropout helps", "report: out/report.html"]
     assert bench.err == ""
 
 
