@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import select
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -108,7 +109,14 @@ def terminal() -> Iterator[Callable[[], list[str]]]:
     here, there = pty.openpty()
     termios.tcsetwinsize(there, (24, COLUMNS))
     with os.fdopen(here, "rb", buffering=0) as screen, os.fdopen(there, "w") as stderr, redirect_stderr(stderr):
-        yield lambda: [line.strip() for line in re.split(r"[\r\n]|\x1b\[A", screen.read(2**20).decode())]
+
+        def read_lines() -> list[str]:
+            text = b""
+            while select.select([screen], [], [], 0.2)[0]:  # the system hands it on a little later, and in parts
+                text += screen.read(2**16)
+            return [line.strip() for line in re.split(r"[\r\n]|\x1b\[A", text.decode())]
+
+        yield read_lines
 
 
 def the(pattern: str) -> Path:
@@ -307,7 +315,7 @@ def test_at_a_terminal_it_shows_its_runs(bench: Bench) -> None:
     with terminal() as read_lines:
         assert bench.study() == 0
         shown = list(filter(None, dict.fromkeys(read_lines())))
-    assert [line[:5] for line in bench.out.splitlines()] == ["[1/3]", "[2/3]", "[3/3]", "repor"]
+    assert [line[:5] for line in bench.out.splitlines()] == ["[1/3]", "[2/3]", "[3/3]", "- dro", "repor"]
     # Of 8 epochs of 60 s by the probe, and 40 s in truth.
     assert shown[:4] == [
         "0 of 3 runs  0%  8 min left",
