@@ -58,6 +58,8 @@ class TensorBoardExtras(Callback):
             for guess, label in zip(predicted.tolist(), data.val.labels[:count].tolist(), strict=True)
         ]
         writer.add_figure("predictions/val", image_grid(images, titles), epoch)
+        for logger in trainer.loggers:
+            logger.save()  # to disk before the checkpoint, after which it would not be made again
 
 
 def writer_of(trainer: Trainer) -> SummaryWriter | None:
