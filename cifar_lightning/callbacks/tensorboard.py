@@ -1,5 +1,6 @@
 """TensorBoard beyond the curves: images with their classes, the graph, hyper-parameters."""
 
+import copy
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +38,8 @@ class TensorBoardExtras(Callback):
         with warnings.catch_warnings():
             # add_graph traces with torch.jit, which is deprecated and has no successor that TensorBoard can draw.
             warnings.simplefilter("ignore")
-            writer.add_graph(pl_module.network, images[:2].to(pl_module.dtype))
+            # Of a copy, which is not compiled: what is can't be traced.
+            writer.add_graph(copy.deepcopy(pl_module.network), images[:2].to(pl_module.dtype))
         hparams = {"model": type(pl_module).__name__, "epochs": trainer.max_epochs, "source": data.source}
         hparams |= {**pl_module.hparams, **{name: data.hparams[name] for name in DATA_HPARAMS}}
         add_hparams(writer, hparams)

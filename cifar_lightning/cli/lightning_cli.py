@@ -12,6 +12,7 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from cifar_lightning import callbacks
@@ -167,6 +168,9 @@ class CLI(LightningCLI):
             assert self.restored
             ours = callbacks.evaluation(config.trainer, run.path, self.restored.epochs)
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *ours]
+        if any(isinstance(each, StochasticWeightAveraging) for each in kwargs["callbacks"]):
+            cause = "StochasticWeightAveraging puts its means in place after the last checkpoint: none would hold them"
+            raise InputError("trainer.callbacks", cause, "use EMAWeightAveraging, or WeightAveraging")
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
         plugins = config.trainer.plugins or []

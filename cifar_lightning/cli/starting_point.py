@@ -70,7 +70,7 @@ class StartingPoint:
             same, holder = ["seed_everything", "model.", "data."], "the run to resume"
             remedy = f"leave it out (`fit --resume {self.run.path}` needs no flags), or start a new run"
         for name, (there, value) in changed.items():
-            if name.startswith(tuple(same)):
+            if name.startswith(tuple(same)) and (fits or name != "model.compile"):  # of the machine, not the weights
                 raise InputError(name, f"{value!r}, but {holder} has {there!r}", remedy)
         return changed
 

@@ -111,7 +111,7 @@ def test_only_cuda_pins_memory(monkeypatch: pytest.MonkeyPatch, accelerator: Any
     data = CIFAR10DataModule(source="synthetic")
     monkeypatch.setattr(data, "trainer", SimpleNamespace(accelerator=accelerator))
     data.setup("fit")
-    assert [loader.pin_memory for loader in (data.train_dataloader(), *data.val_dataloader())] == [pinned] * 3
+    assert [each.loader.pin_memory for each in (data.train_dataloader(), *data.val_dataloader())] == [pinned] * 3
 
 
 def test_where_the_data_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
