@@ -91,7 +91,8 @@ def read_checkpoint(path: Path, *, to_resume: bool = False) -> Checkpoint:
         raise InputError(str(path), "there is no such checkpoint", "a run keeps its own in RUN/checkpoints")
     content, lacks = load(path), "not a checkpoint of this program"
     try:
-        loop, history = content["loops"]["fit_loop"], content["callbacks"]["History"]
+        # A plain Trainer has no such callback.
+        loop, history = content["loops"]["fit_loop"], content["callbacks"].get("History", {"rows": []})
         epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]["current"]
         [float(x) for row in history["rows"] for x in row.values()]  # raises unless all are numbers
         checkpoint = Checkpoint(
@@ -116,12 +117,13 @@ def read_checkpoint(path: Path, *, to_resume: bool = False) -> Checkpoint:
 
 
 def _config(content: dict[str, Any]) -> dict[str, Any]:
-    data = {name: x for name, x in content["datamodule_hyper_parameters"].items() if name not in NOT_RESTORED}
-    if data["root"] and not Path(data["root"]).is_dir():
+    given = content.get("datamodule_hyper_parameters", {})  # none if a plain Trainer had loaders instead
+    data = {name: x for name, x in given.items() if name not in NOT_RESTORED}
+    if data.get("root") and not Path(data["root"]).is_dir():
         data["root"] = None  # it came from another machine
     epochs = {"max_epochs": content["max_epochs"]} if content.get("max_epochs") else {}
     config = {
-        "seed_everything": content["datamodule_hyper_parameters"]["seed"],
+        "seed_everything": given.get("seed", 0),
         "model": {"class_path": str(content["architecture"]), "init_args": dict(content["hyper_parameters"])},
         "data": data,
         "trainer": {"precision": content["precision"], **epochs},

@@ -37,6 +37,10 @@ VARIANTS = {
     "clipped": "--trainer.gradient_clip_val=0.5",
     "bfloat16": "--trainer.precision=bf16-mixed",
     "a last batch of one": "--data.train_size=301",
+    "overfitting": "--trainer.overfit_batches=12",
+    "ddp": "--trainer.strategy=ddp",
+    "averaged weights": "--trainer.callbacks+=EMAWeightAveraging --trainer.callbacks.decay=0.9",
+    "averaged each epoch": "--trainer.callbacks+=WeightAveraging",
 }  # fmt: skip
 
 CALLBACKS, CLI, RUNS = (f"cifar_lightning.{package}" for package in ("callbacks", "cli", "runs"))
