@@ -1,6 +1,7 @@
 """The LightningCLI of this project: its defaults, and checkpoints that need nothing beside them."""
 
 import contextlib
+import re
 import shutil
 from collections.abc import Sequence
 from functools import partialmethod
@@ -29,6 +30,9 @@ from cifar_lightning.runs.layout import RunFolder, tagged
 from cifar_lightning.runs.logger import RunLogger
 from cifar_lightning.runs.recovery import purge_step, repair
 from cifar_lightning.utils import files, performance
+
+# Strategies that train in a child process, which neither signals reach nor the curves come back from.
+CHILD = "ddp_(spawn|fork|notebook)|start_method='?(spawn|fork)"
 
 
 def accelerators() -> list[str]:
@@ -138,6 +142,7 @@ class CLI(LightningCLI):
         usable = accelerators() if isinstance(trainer.accelerator, str) else [trainer.accelerator]
         for name, holds, allowed in (
             ("accelerator", trainer.accelerator in usable, " or ".join(usable)),
+            ("strategy", not re.search(CHILD, str(trainer.strategy)), "ddp or auto: a run lives in one process"),
             ("accumulate_grad_batches", trainer.accumulate_grad_batches >= 1, "1 or more"),
             ("max_epochs", not (new and trainer.max_epochs == 0), "1 or more: 0 trains nothing"),
             ("max_steps", not (new and trainer.max_steps == 0), "1 or more: 0 trains nothing"),

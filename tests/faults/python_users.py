@@ -84,6 +84,9 @@ TABLE: Table = [
     fits("ddp overfits", f"{DDP} --trainer.overfit_batches=2", partial(steps, 4), alone=True),
     fits("its sampler asked for (pytorch-lightning#19657)", "--trainer.use_distributed_sampler=true"),
     fits("a new loader each epoch", "--trainer.reload_dataloaders_every_n_epochs=1"),
+    "a strategy that trains in a child process: refused",
+    *(Fault(name, f"{FIT} --trainer.strategy={name}", 2, ("trainer.strategy", name, "use ddp or auto"))
+      for name in ("ddp_spawn", "ddp_notebook", "ddp_fork_find_unused_parameters_true")),
     "weights averaged after the last checkpoint: refused",
     Fault("StochasticWeightAveraging", f"{FIT} --trainer.callbacks+=StochasticWeightAveraging "
           "--trainer.callbacks.swa_lrs=0.1", 2, ("StochasticWeightAveraging", "none would hold them", "EMAWeight")),

@@ -250,3 +250,8 @@ STOPS = [
 @pytest.mark.parametrize("name", VARIANTS)
 def test_stopped_whatever_the_settings(stop: Before, name: str, begin: Callable[..., Bench]) -> None:
     begin("mlp", VARIANTS[name]).stop(stop).finish()
+
+
+@pytest.mark.nightly
+def test_terminated_compiled(begin: Callable[..., Bench]) -> None:
+    begin("cnn", "--model.compile=true").stop(TERMINATED).finish()
