@@ -87,7 +87,7 @@ def test_repr_is_the_network_alone(kind: Kind) -> None:
     assert lines[1:] == repr(model.network).splitlines()[1:]
 
 
-OPTIMIZATION = {"lr": 0.001, "weight_decay": 0.0, "optimizer": "adam", "schedule": "constant"}
+OPTIMIZATION = {"lr": 0.001, "weight_decay": 0.0, "optimizer": "adam", "schedule": "constant", "compile": False}
 DEFAULTS: dict[Kind, dict[str, Any]] = {
     CNN: {"channels": (64, 128), "batch_norm": True, "dropout": 0.5, **OPTIMIZATION},
     MLP: {"width": 512, "depth": 1, "batch_norm": True, "dropout": 0.5, **OPTIMIZATION},
