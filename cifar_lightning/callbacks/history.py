@@ -23,7 +23,7 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.validation: dict[str, float] = {}  # of the current epoch, the last if there are several
+        self.validation: dict[str, float] = {}  # after the current epoch's last step: of the weights in its checkpoint
         self._seconds_before, self._started = 0.0, 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -33,7 +33,7 @@ class History(Callback):
         self._started, self.validation = time.perf_counter(), {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.validation = _published(trainer, validation=True)
+        self.validation = _published(trainer, validation=True) if trainer.is_last_batch else {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch's row, to the loggers with the epoch (1 for the first) as its step."""
