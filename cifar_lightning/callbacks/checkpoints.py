@@ -38,7 +38,8 @@ class Checkpoints(Checkpoint):
         settle(new, self.history.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"asked": request(self.trainer)}  # to stop before its last epoch, by EarlyStopping say
+        asked = request(self.trainer)
+        return {"asked": asked if asked.get("by") else {}}  # steps and time count anew
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.asked = state_dict.get("asked", {})  # not there in an older version's
