@@ -11,6 +11,7 @@ from cifar_lightning.callbacks.console import Console, ProgressLine
 from cifar_lightning.callbacks.epoch_seed import EpochSeed
 from cifar_lightning.callbacks.evaluation_results import EvaluationResults
 from cifar_lightning.callbacks.history import History
+from cifar_lightning.callbacks.stop_requests import TimeLimit
 from cifar_lightning.callbacks.stopping import Divergence, Stopping
 from cifar_lightning.callbacks.tensorboard import TensorBoardExtras
 
@@ -27,9 +28,10 @@ def training(trainer_config: Any, precision_reason: str) -> list[Callback]:
         EnvironmentCheck(),
         TensorBoardExtras(),
         EpochSeed(),  # after all that draws random numbers when training starts
-        Stopping(checkpoints),
-        *([checkpoints] if checkpoints else []),  # after all whose state it saves
         *_progress_bar(trainer_config),
+        *([TimeLimit(trainer_config.max_time)] if trainer_config.max_time else []),
+        *([checkpoints] if checkpoints else []),  # after all whose state it saves
+        Stopping(checkpoints),
     ]
 
 

@@ -23,17 +23,23 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.validation: dict[str, float] = {}  # of the current epoch, the last if there are several
+        self.validation: dict[str, float] = {}  # after the current epoch's last step: of the weights in its checkpoint
         self._seconds_before, self._started = 0.0, 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter() - self._seconds_before  # resumes in the middle of an epoch
+        self._validation_interval = trainer.val_check_batch  # in steps
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started, self.validation = time.perf_counter(), {}
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Have an epoch with validations end with one: the row speaks of the weights that the checkpoint holds."""
+        if trainer.check_val_every_n_epoch and self._validation_interval:
+            trainer.val_check_batch = 1 if trainer.is_last_batch else self._validation_interval
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.validation = _published(trainer, validation=True)
+        self.validation = _published(trainer, validation=True) if trainer.is_last_batch else {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch's row, to the loggers with the epoch (1 for the first) as its step."""

@@ -15,12 +15,13 @@ from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from cifar_lightning import callbacks
+from cifar_lightning.callbacks.stop_requests import may_end, stands
 from cifar_lightning.cli import starting_point
 from cifar_lightning.cli.config_files import flat, load_yaml
-from cifar_lightning.cli.error_messages import explain, naming_settings_of, naming_what_failed
+from cifar_lightning.cli.error_messages import naming_settings_of, naming_what_failed
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.data.loader import steps_per_epoch
-from cifar_lightning.errors import InputError, check
+from cifar_lightning.errors import InputError, Interrupted, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.base import check_batch_norm
 from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture
@@ -162,6 +163,7 @@ class CLI(LightningCLI):
             kwargs["logger"] = self.subcommand in ("fit", "test") and logger
         if self.subcommand == "fit":
             ours = callbacks.training(config.trainer, self.why_precision)
+            kwargs["max_time"] = None  # our own callback
         else:
             assert run, "what evaluates has a checkpoint"
             assert self.restored
@@ -205,22 +207,38 @@ class CLI(LightningCLI):
         try:
             with files.locked(folder):
                 if self.start:
-                    done = self.restored is not None and self.restored.is_done(self.trainer.max_epochs)
-                    if not done:
+                    if not (done := self._done()):
                         logger.save()  # to disk: that points of it are stale must be known after the repair, too
                     given["ckpt_path"] = repair(self.start.run, self.restored)
                     if done:
-                        return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
+                        return print(f"{folder}: {done}")
                 return self._run("fit", **given)
+        except Interrupted as stopped:
+            if stopped.status:
+                raise
+            print(stopped)
         except BlockingIOError:
             raise InputError(str(folder), "another process is training here", "wait for it, or stop it") from None
-        except Exception as error:
-            refused = explain(error)[1] == InputError.status
-            if refused and self.start is None and not self.trainer.global_step:  # before it has trained a step
+        except Exception:
+            if self.start is None and not self.trainer.global_step:  # before it has trained a step
                 shutil.rmtree(folder, ignore_errors=True)
                 with contextlib.suppress(OSError):  # there are other runs
                     folder.parent.rmdir()
             raise
+
+    def _done(self) -> str:
+        """Return why a run that resumes has nothing left to do, and how to go on; empty if it has."""
+        saved, trainer = self.restored, self.trainer
+        if saved is None:
+            return ""
+        if saved.epochs == trainer.max_epochs:
+            return "all epochs are done; for more give a larger --trainer.max_epochs"
+        if saved.steps == trainer.max_steps:
+            return f"max_steps {saved.steps} is reached; for more give a larger --trainer.max_steps"
+        if not stands(saved.asked, trainer) or not may_end(trainer, saved.epochs, saved.steps):
+            return ""
+        step = f"step {saved.midway} in epoch {saved.epochs + 1}" if saved.midway else f"epoch {saved.epochs}"
+        return f"stopped after {step} of {trainer.max_epochs}: {saved.asked['reason']}; {saved.asked['way_on']}"
 
     def _run(self, command: str, ckpt_path: Path | None = None, **given: Any) -> None:
         path = ckpt_path or (self.restored.path if self.restored else None)

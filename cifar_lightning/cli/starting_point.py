@@ -78,16 +78,17 @@ class StartingPoint:
         """Check that a run that resumes has epochs left to train."""
         saved, steps, epochs = self.checkpoint, now["trainer.max_steps"], now["trainer.max_epochs"]
         assert saved is not None
-        if steps not in (None, -1) and not saved.midway:  # Lightning would end the epoch once more
-            cause = f"{steps}, but a run that counts steps resumes exactly only in the middle of an epoch"
-            raise InputError("trainer.max_steps", cause, "give --trainer.max_steps -1 and how many epochs")
-        if 0 <= (epochs or 0) < saved.epochs + (not self.may_be_done):
-            cause = f"{epochs}, but {saved.path} has done {saved.epochs}"
-            raise InputError("trainer.max_epochs", cause, "give more, or test the checkpoint")
         schedule = now.get("model.schedule", "constant")
-        if schedule != "constant" and epochs != saved.max_epochs:
-            cause = f"{epochs}, but the {schedule} schedule was laid out for {saved.max_epochs}"
-            raise InputError("trainer.max_epochs", cause, "leave it at that, or start a new run")
+        for name, given, done, laid_out in (
+            ("max_epochs", epochs or 0, saved.epochs, saved.max_epochs),
+            ("max_steps", steps, saved.steps, self.settings.get("trainer.max_steps", steps)),
+        ):
+            if 0 <= given < done + (not self.may_be_done):
+                cause = f"{given}, but {saved.path} has done {done}"
+                raise InputError(f"trainer.{name}", cause, "give more, or test the checkpoint")
+            if schedule != "constant" and now[f"trainer.{name}"] != laid_out:
+                cause = f"{given}, but the {schedule} schedule was laid out for {laid_out}"
+                raise InputError(f"trainer.{name}", cause, "leave it at that, or start a new run")
 
 
 def find(command: str, given: Namespace, runs: Path | None) -> StartingPoint | None:

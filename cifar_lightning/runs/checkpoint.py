@@ -38,11 +38,7 @@ class Checkpoint:
     steps: int  # training steps done
     midway: int  # of these, steps of an epoch that is not done; 0 if it was saved at the end of one
     rows: list[metrics_csv.Row]  # the curves so far, as in metrics.csv
-    stopped: bool  # whether it was stopped before its last epoch, by early stopping for instance
-
-    def is_done(self, max_epochs: int | None) -> bool:
-        """Return whether a run of so many epochs has nothing left to do after it."""
-        return self.epochs == max_epochs or (self.stopped and self.max_epochs == max_epochs)
+    asked: dict[str, Any]  # a request to stop before the last epoch, in the form of callbacks/stop_requests.py
 
 
 def architecture(model: nn.Module) -> str:
@@ -103,7 +99,7 @@ def read_checkpoint(path: Path, *, to_resume: bool = False) -> Checkpoint:
             steps=content["global_step"],
             midway=batches["processed"] * (epochs["processed"] < epochs["ready"]),
             rows=[dict(row) for row in history["rows"]],
-            stopped=content["callbacks"].get("Checkpoints", {}).get("stopped", False),
+            asked=content["callbacks"].get("Checkpoints", {}).get("asked", {}),
         )
         if to_resume:
             lacks = "of an older version, or damaged: it holds too little to resume from"

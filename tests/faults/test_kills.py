@@ -32,12 +32,27 @@ VARIANTS = {
     "one-cycle sgd": "--model.schedule=one-cycle --model.optimizer=sgd",
     "early stopping": "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val/acc "
                       "--trainer.callbacks.patience=1 --trainer.callbacks.mode=max",
+    "early stopping between validations": "--trainer.val_check_interval=0.5 --trainer.callbacks+=EarlyStopping "
+                                          "--trainer.callbacks.monitor=val/loss --trainer.callbacks.min_delta=9 "
+                                          "--trainer.callbacks.patience=7",
+    "not before min_epochs": "--trainer.max_epochs=5 --trainer.min_epochs=4 --trainer.callbacks+=EarlyStopping "
+                             "--trainer.callbacks.monitor=val/loss --trainer.callbacks.min_delta=0.13 "
+                             "--trainer.callbacks.patience=1",
+    "steps": "--trainer.max_steps=37",
+    "steps of whole epochs": "--trainer.max_steps=30",
+    "a time limit": "--trainer.max_time=00:00:10:00",
     "checkpoints of their own": "--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.every_n_train_steps=7 "
                                 "--trainer.callbacks.save_top_k=-1 --trainer.callbacks.save_on_train_epoch_end=false",
     "clipped": "--trainer.gradient_clip_val=0.5",
     "bfloat16": "--trainer.precision=bf16-mixed",
     "a last batch of one": "--data.train_size=301",
 }  # fmt: skip
+
+# What ends a run before its last epoch, or may do so within one; a signal may then come where a validation follows.
+STOPPING = (
+    *("early stopping", "early stopping between validations", "not before min_epochs", "steps"),
+    *("validated every seventh step", "a time limit"),
+)
 
 CALLBACKS, CLI, RUNS = (f"cifar_lightning.{package}" for package in ("callbacks", "cli", "runs"))
 OPEN, REPLACE = "pathlib.Path.open", "pathlib.Path.replace"
@@ -49,6 +64,8 @@ EPOCH_END = f"{CALLBACKS}.checkpoints.Checkpoints.on_train_epoch_end"
 
 # In the middle of the second epoch.
 TERMINATED = partial(at_call, STEP, partial(send, signal.SIGTERM), 24)
+# In a step that validation follows, where that comes every seventh.
+BEFORE_VALIDATION = partial(at_call, STEP, partial(send, signal.SIGTERM), 22)
 
 
 def killed(target: str, when: When, nth: int = 1, named: str = "") -> Before:
@@ -164,7 +181,9 @@ class Bench:
 
     def stop(self, *befores: Before) -> "Bench":
         """Run until a kill or a SIGTERM, which must come."""
-        assert self.once(*befores) == (143 if befores == (TERMINATED,) else -signal.SIGKILL), "was not reached"
+        assert self.once(*befores) == (143 if befores[0] in (TERMINATED, BEFORE_VALIDATION) else -signal.SIGKILL), (
+            "was not reached"
+        )
         return self
 
     def finish(self) -> None:
@@ -208,8 +227,14 @@ def test_there_are_47_points() -> None:
     assert len(POINTS) == 47
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_killed_at_random_moments(model: str, begin: Callable[..., Bench], request: pytest.FixtureRequest) -> None:
+AT_RANDOM = [("mlp", ""), ("cnn", ""), *(pytest.param("mlp", name, marks=pytest.mark.nightly) for name in STOPPING)]
+
+
+@pytest.mark.parametrize(("model", "settings"), AT_RANDOM)
+def test_killed_at_random_moments(
+    model: str, settings: str, begin: Callable[..., Bench], request: pytest.FixtureRequest
+) -> None:
+    begin = partial(begin, settings=VARIANTS.get(settings, ""))
     uninterrupted, started = begin(model), time.monotonic()
     uninterrupted.finish()
     seconds = time.monotonic() - started
@@ -239,6 +264,7 @@ def test_the_comparison_finds_what_is_not_restored(target: str, midway: bool, be
 STOPS = [
     pytest.param(AHEAD, id="killed", marks=pytest.mark.slow),
     pytest.param(TERMINATED, id="terminated", marks=pytest.mark.nightly),
+    pytest.param(BEFORE_VALIDATION, id="terminated before a validation", marks=pytest.mark.nightly),
 ]
 
 

@@ -23,7 +23,7 @@ EXPECTED = [(1, pytest.approx(0.1)), (2, pytest.approx(0.2)), (3, REDONE)]
 
 
 def checkpoint(run: RunFolder, epochs: int) -> Checkpoint:
-    return Checkpoint(run.checkpoint(LAST), {}, {}, 3, epochs, 10 * epochs, 0, ROWS[:epochs], stopped=False)
+    return Checkpoint(run.checkpoint(LAST), {}, {}, 3, epochs, 10 * epochs, 0, ROWS[:epochs], asked={})
 
 
 def write(run: RunFolder, rows: list[dict[str, float]], purge: int | None = None) -> None:
