@@ -38,7 +38,7 @@ class Interrupted(BaseException):  # no Exception: nothing on its way may take i
 
     def __init__(self, signum: int, cause: str = "stopped at once", remedy: str = "start it again") -> None:
         super().__init__(f"{signal.Signals(signum).name}: {cause}; {remedy}")
-        self.status = 128 + signum
+        self.signum, self.status = signum, 128 + signum
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,6 +1,7 @@
 """The callbacks of each command, in the order in which they are called."""
 
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 from lightning.pytorch import Callback
@@ -15,7 +16,7 @@ from cifar_lightning.callbacks.stopping import Divergence, Stopping
 from cifar_lightning.callbacks.tensorboard import TensorBoardExtras
 
 
-def training(trainer_config: Any, precision_reason: str) -> list[Callback]:
+def training(trainer_config: Any, precision_reason: str, requeue_signal: Signals | None) -> list[Callback]:
     """Return the callbacks of `fit`; `precision_reason` is empty where a person chose the precision."""
     unsaved = False in (trainer_config.enable_checkpointing, trainer_config.logger) or trainer_config.fast_dev_run
     history = History()
@@ -27,7 +28,7 @@ def training(trainer_config: Any, precision_reason: str) -> list[Callback]:
         EnvironmentCheck(),
         TensorBoardExtras(),
         EpochSeed(),  # after all that draws random numbers when training starts
-        Stopping(checkpoints),
+        Stopping(checkpoints, requeue_signal),
         *([checkpoints] if checkpoints else []),  # after all whose state it saves
         *_progress_bar(trainer_config),
     ]

@@ -27,8 +27,8 @@ STEPS_BETWEEN_CHECKS = 50
 class Stopping(Callback):
     """Note the first signal, save after the current step, and end the run; a second signal kills at once."""
 
-    def __init__(self, checkpoints: Checkpoints | None) -> None:
-        self.checkpoints, self.signum = checkpoints, 0
+    def __init__(self, checkpoints: Checkpoints | None, requeue_signal: signal.Signals | None) -> None:
+        self.checkpoints, self.requeue_signal, self.signum = checkpoints, requeue_signal, 0
         self._handlers: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -36,7 +36,7 @@ class Stopping(Callback):
         if threading.current_thread() is not threading.main_thread():  # no other can
             return
         self._pid = os.getpid()
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in {signal.SIGINT, signal.SIGTERM, self.requeue_signal or signal.SIGTERM}:
             if signal.getsignal(signum) != signal.SIG_IGN:  # the parent process wants it ignored, `nohup` say
                 self._handlers[signum] = signal.signal(signum, self._note)
 
@@ -70,7 +70,7 @@ class Stopping(Callback):
             return None if signum == signal.SIGINT else os._exit(128 + signum)
         self.signum = signum
         for each in self._handlers:
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, signal.SIG_IGN if each == self.requeue_signal else signal.SIG_DFL)
         # Not print: it may have been interrupted in the middle of a line.
         with contextlib.suppress(OSError):  # the reader of a pipe may be gone
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstopping after this step (again: at once)\n")

@@ -35,7 +35,9 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
     try:
         with contextlib.ExitStack() as stack:
             if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
-                stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
+                for name in {"SIGTERM", "SIGUSR1"} & {*signal.Signals.__members__}:  # Windows lacks the latter
+                    signum = signal.Signals[name]
+                    stack.callback(signal.signal, signum, signal.signal(signum, _interrupt))
             try:
                 return command([arg for arg in args if arg != "--debug"])
             except BrokenPipeError:  # the reader of our output, `head` say, has closed it
@@ -55,7 +57,7 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise Interrupted(signum)  # SIGTERM ends the program as Ctrl-C does: through every `finally`
+    raise Interrupted(signum)  # it ends the program as Ctrl-C does: through every `finally`
 
 
 def _interruption(error: BaseException) -> Interrupted | None:
