@@ -7,13 +7,15 @@ from typing import Any
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
 
-from cifar_lightning.callbacks.checkpoints import Checkpoints, EnvironmentCheck
+from cifar_lightning.callbacks.checkpoints import Checkpoints, EnvironmentCheck, keep_apart
 from cifar_lightning.callbacks.console import Console, ProgressLine
 from cifar_lightning.callbacks.epoch_seed import EpochSeed
 from cifar_lightning.callbacks.evaluation_results import EvaluationResults
 from cifar_lightning.callbacks.history import History
 from cifar_lightning.callbacks.stopping import Divergence, Stopping
 from cifar_lightning.callbacks.tensorboard import TensorBoardExtras
+
+__all__ = ["evaluation", "keep_apart", "training"]
 
 
 def training(trainer_config: Any, precision_reason: str, requeue_signal: Signals | None) -> list[Callback]:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from functools import partialmethod
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import yaml
@@ -13,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins.precision import Precision
 
 from cifar_lightning import callbacks
 from cifar_lightning.cli import starting_point
@@ -36,6 +38,11 @@ def accelerators() -> list[str]:
     known = AcceleratorRegistry.available_accelerators()
     here = sorted(name for name in known if AcceleratorRegistry[name]["accelerator"].is_available())
     return ["auto", *here, *(["gpu"] if {"cuda", "mps"} & set(here) else [])]
+
+
+def _plugins(trainer_config: Any) -> list[Any]:
+    plugins = trainer_config.plugins or []
+    return plugins if isinstance(plugins, list) else [plugins]
 
 
 class SaveConfig(SaveConfigCallback):
@@ -160,7 +167,9 @@ class CLI(LightningCLI):
             ("logger", not resumes or trainer.logger in (None, True, False), "the default: this run resumes"),
         ):
             check(holds, f"trainer.{name}", trainer[name], allowed)
-        if trainer.precision is None and trainer.plugins is None:
+        if trainer.precision is None and not any(
+            issubclass(resolve_name(plugin.class_path), Precision) for plugin in _plugins(trainer)
+        ):
             trainer.precision, self.why_precision = performance.best_precision(trainer.accelerator)
 
     def instantiate_classes(self) -> None:
@@ -170,17 +179,18 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the Trainer its run folder, its callbacks and its way to write checkpoints."""
         config, run = self.config_init[self.subcommand], self.start.run if self.start else None
-        plugins = config.trainer.plugins or []
-        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), self.checkpoint_io]
+        kwargs["plugins"] = [*_plugins(config.trainer), self.checkpoint_io]
         self.requeues, self.requeue_signal = slurm.take_over(kwargs["plugins"])
         if config.trainer.logger in (None, True):
             # TensorBoard purges at the second session start that it reads in a run, so the first must be there, too.
             purge = 0 if run is None else purge_step(run, self.restored) if self.subcommand == "fit" else None
             logger = RunLogger(run.path.parent if run else self.runs, run.path if run else None, purge)
-            kwargs["logger"] = self.subcommand in ("fit", "test") and logger
+            logs = self.subcommand == "fit" or (self.subcommand == "test" and run is not None and run.exists())
+            kwargs["logger"] = logs and logger
             # Where Lightning looks for its own hpc_ckpt_N.ckpt, to load it unasked: not among other programs' files.
             kwargs["default_root_dir"] = config.trainer.default_root_dir or logger.runs
         if self.subcommand == "fit":
+            callbacks.keep_apart(config.trainer.callbacks or [])
             ours = callbacks.training(config.trainer, self.why_precision, self.requeue_signal)
         else:
             assert run, "what evaluates has a checkpoint"
