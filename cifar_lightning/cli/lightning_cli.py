@@ -13,6 +13,7 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
+from lightning.pytorch.callbacks import OnExceptionCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.precision import Precision
 
@@ -283,6 +284,9 @@ class CLI(LightningCLI):
     def _run(self, command: str, ckpt_path: Path | None = None, **given: Any) -> None:
         path = ckpt_path or (self.restored.path if self.restored else None)
         self.checkpoint_io.named |= {path.resolve()} if path else set()
+        for each in self.config_init[self.subcommand].trainer.callbacks or []:
+            if path is None and isinstance(each, OnExceptionCheckpoint) and Path(each.ckpt_path).exists():
+                self.checkpoint_io.load_checkpoint(each.ckpt_path)  # as Lightning would
         with performance.still_heap(), naming_what_failed(self.trainer, path):
             getattr(self.trainer, command)(ckpt_path=path, **given)
 
