@@ -39,7 +39,7 @@ class Interrupted(BaseException):  # no Exception: nothing on its way may take i
     def __init__(self, signum: int, cause: str = "stopped at once", remedy: str = "start it again") -> None:
         name = f"{signal.Signals(signum).name}: " if signum else ""
         super().__init__(f"{name}{cause}; {remedy}")
-        self.status = 128 + signum if signum else 0
+        self.signum, self.status = signum, 128 + signum if signum else 0
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

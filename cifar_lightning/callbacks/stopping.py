@@ -34,8 +34,8 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
     It would on a request to stop (`trainer.should_stop`) and at `max_steps`. A second signal kills at once.
     """
 
-    def __init__(self, checkpoints: Checkpoints | None) -> None:
-        self.checkpoints, self.signum = checkpoints, 0
+    def __init__(self, checkpoints: Checkpoints | None, requeue_signal: signal.Signals | None) -> None:
+        self.checkpoints, self.requeue_signal, self.signum = checkpoints, requeue_signal, 0
         self._asked = False  # a request that is kept from the loop until the step is whole
         self._handlers: dict[signal.Signals, Any] = {}
 
@@ -60,7 +60,7 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
         if threading.current_thread() is not threading.main_thread():  # no other can
             return
         self._pid = os.getpid()
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in {signal.SIGINT, signal.SIGTERM, self.requeue_signal or signal.SIGTERM}:
             if signal.getsignal(signum) != signal.SIG_IGN:  # the parent process wants it ignored, `nohup` say
                 self._handlers[signum] = signal.signal(signum, self._note)
 
@@ -128,7 +128,7 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
             return None if signum == signal.SIGINT else os._exit(128 + signum)
         self.signum = signum
         for each in self._handlers:
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, signal.SIG_IGN if each == self.requeue_signal else signal.SIG_DFL)
         # Not print: it may have been interrupted in the middle of a line.
         with contextlib.suppress(OSError):  # the reader of a pipe may be gone
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstopping after this step (again: at once)\n")

@@ -19,6 +19,7 @@ IGNORED = (
     # Lightning 2.6.6 calls jsonargparse by names that are deprecated since 4.49 and leave in 5 (see the bound on it).
     r"(?s).*(only one JsonargparseDeprecationWarning|was deprecated in v4\.49)",
     r".*Checkpoint directory .* exists and is not empty",  # a run resumes in its own folder
+    r".*`\.fit\(ckpt_path=(None\)` was called without|\"last\"\)` is set)",  # it looks for OnExceptionCheckpoint's file
     r".*callbacks used to create the checkpoint",  # `test` needs none of those that wrote it
     r".*smaller than the logging interval",  # curves are logged once per epoch, whatever the interval in steps
     r"Total length of `list` across ranks is zero",  # val_size 0 asks for just that
@@ -35,7 +36,9 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
     try:
         with contextlib.ExitStack() as stack:
             if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
-                stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
+                for name in {"SIGTERM", "SIGUSR1"} & {*signal.Signals.__members__}:  # Windows lacks the latter
+                    signum = signal.Signals[name]
+                    stack.callback(signal.signal, signum, signal.signal(signum, _interrupt))
             try:
                 return command([arg for arg in args if arg != "--debug"])
             except BrokenPipeError:  # the reader of our output, `head` say, has closed it
@@ -55,7 +58,7 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise Interrupted(signum)  # SIGTERM ends the program as Ctrl-C does: through every `finally`
+    raise Interrupted(signum)  # it ends the program as Ctrl-C does: through every `finally`
 
 
 def _interruption(error: BaseException) -> Interrupted | None:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from functools import partialmethod
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import yaml
@@ -12,7 +13,9 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
+from lightning.pytorch.callbacks import OnExceptionCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins.precision import Precision
 
 from cifar_lightning import callbacks
 from cifar_lightning.callbacks.stop_requests import may_end, stands
@@ -21,10 +24,11 @@ from cifar_lightning.cli.config_files import flat, load_yaml
 from cifar_lightning.cli.error_messages import naming_settings_of, naming_what_failed
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.data.loader import steps_per_epoch
-from cifar_lightning.errors import InputError, Interrupted, check
+from cifar_lightning.errors import InputError, Interrupted, causes, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.base import check_batch_norm
-from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture
+from cifar_lightning.runs import slurm
+from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture, load, read_checkpoint
 from cifar_lightning.runs.layout import RunFolder, tagged
 from cifar_lightning.runs.logger import RunLogger
 from cifar_lightning.runs.recovery import purge_step, repair
@@ -36,6 +40,11 @@ def accelerators() -> list[str]:
     known = AcceleratorRegistry.available_accelerators()
     here = sorted(name for name in known if AcceleratorRegistry[name]["accelerator"].is_available())
     return ["auto", *here, *(["gpu"] if {"cuda", "mps"} & set(here) else [])]
+
+
+def _plugins(trainer_config: Any) -> list[Any]:
+    plugins = trainer_config.plugins or []
+    return plugins if isinstance(plugins, list) else [plugins]
 
 
 class SaveConfig(SaveConfigCallback):
@@ -56,11 +65,14 @@ class CLI(LightningCLI):
     source: Source | None = None
     why_precision = ""
     given: Sequence[str] = ()  # what was typed
+    resumes_job = True  # whether the same command in a requeued SLURM job goes on with its run
+    requeues = False  # whether that job is to be requeued when it is told that its time is over
 
     def __init__(self, args: Sequence[str]) -> None:
         # A person may name any class of their own; jsonargparse's list of what runs code by itself is enforced.
         set_parsing_settings(import_path_denylist=[])
         strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+        self.checkpoint_io = DurableCheckpoints()
         super().__init__(
             ImageClassifier,
             CIFAR10DataModule,
@@ -81,6 +93,8 @@ class CLI(LightningCLI):
         parser.add_argument("--name", type=str | None, default=None, help=help_name)
         help_resume = "Folder of a run that `fit` resumes, from its newest whole checkpoint; needs no config."
         parser.add_argument("--resume", type=str | None, default=None, help=help_resume)
+        help_init = "Checkpoint or run folder whose weights a new run of `fit` starts from."
+        parser.add_argument("--init_from", type=str | None, default=None, help=help_init)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("seed_everything", "data.seed")
@@ -100,10 +114,9 @@ class CLI(LightningCLI):
         for file in given.config:
             if "experiments" in load_yaml(Path(file)):  # which raises what is wrong with it, by line
                 raise InputError(file, "is the configuration of a study", f"use it for that: study --config {file}")
-        last = given.ckpt_path == "last" and command == "fit"
-        runs = self._runs(parser.parse_args([command, *rest])[command]) if last else None
         if not {"-h", "--help"} & set(rest):
-            self.start = starting_point.find(command, given, runs)
+            runs = self._runs(parser.parse_args([command, *rest])[command]) if self._looked_up(command, given) else None
+            self.start = starting_point.find(command, given, runs, rest)
         self.restored = self.start.checkpoint if self.start else None
         self.settings_from = self.restored.path if self.restored and not rest else None
         with naming_settings_of(self.settings_from):
@@ -113,6 +126,14 @@ class CLI(LightningCLI):
             if config[name] is not None:
                 raise InputError(name, f"{config[name]} stands in a file", f"give it as the flag --{name}")
         check(0 <= config.seed_everything < 2**32, "seed_everything", config.seed_everything, "0 to 4294967295")
+
+    def _looked_up(self, command: str, given: Any) -> bool:
+        """Return whether the run must be looked up among all of its name."""
+        if command != "fit" and given.ckpt_path in ("best", "last") and not (given.config or given.model):
+            remedy = "give --ckpt_path RUN, or the --config that the run was trained with"
+            raise InputError("ckpt_path", f"{given.ckpt_path} of which run?", remedy)
+        requeued = self.resumes_job and not (given.resume or given.ckpt_path) and slurm.job_id()
+        return given.ckpt_path == "last" or (bool(requeued) if command == "fit" else given.ckpt_path == "best")
 
     def _runs(self, config: Any) -> Path:
         """Resolve what names a run, and return the folder of all runs of that name."""
@@ -134,6 +155,8 @@ class CLI(LightningCLI):
         if self.start is None:
             starting_point.check_logs(self.runs)
         trainer, fits = config.trainer, self.subcommand == "fit"
+        if fits and config.init_from is not None:
+            config.init_from = str(starting_point.checkpoint_of(config.init_from))
         new, resumes = fits and self.restored is None, fits and self.start is not None
         usable = accelerators() if isinstance(trainer.accelerator, str) else [trainer.accelerator]
         for name, holds, allowed in (
@@ -146,7 +169,9 @@ class CLI(LightningCLI):
             ("logger", not resumes or trainer.logger in (None, True, False), "the default: this run resumes"),
         ):
             check(holds, f"trainer.{name}", trainer[name], allowed)
-        if trainer.precision is None and trainer.plugins is None:
+        if trainer.precision is None and not any(
+            issubclass(resolve_name(plugin.class_path), Precision) for plugin in _plugins(trainer)
+        ):
             trainer.precision, self.why_precision = performance.best_precision(trainer.accelerator)
 
     def instantiate_classes(self) -> None:
@@ -156,13 +181,19 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the Trainer its run folder, its callbacks and its way to write checkpoints."""
         config, run = self.config_init[self.subcommand], self.start.run if self.start else None
+        kwargs["plugins"] = [*_plugins(config.trainer), self.checkpoint_io]
+        self.requeues, self.requeue_signal = slurm.take_over(kwargs["plugins"])
         if config.trainer.logger in (None, True):
             # TensorBoard purges at the second session start that it reads in a run, so the first must be there, too.
             purge = 0 if run is None else purge_step(run, self.restored) if self.subcommand == "fit" else None
             logger = RunLogger(run.path.parent if run else self.runs, run.path if run else None, purge)
-            kwargs["logger"] = self.subcommand in ("fit", "test") and logger
+            logs = self.subcommand == "fit" or (self.subcommand == "test" and run is not None and run.exists())
+            kwargs["logger"] = logs and logger
+            # Where Lightning looks for its own hpc_ckpt_N.ckpt, to load it unasked: not among other programs' files.
+            kwargs["default_root_dir"] = config.trainer.default_root_dir or logger.runs
         if self.subcommand == "fit":
-            ours = callbacks.training(config.trainer, self.why_precision)
+            callbacks.keep_apart(config.trainer.callbacks or [])
+            ours = callbacks.training(config.trainer, self.why_precision, self.requeue_signal)
             kwargs["max_time"] = None  # our own callback
         else:
             assert run, "what evaluates has a checkpoint"
@@ -171,8 +202,6 @@ class CLI(LightningCLI):
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *ours]
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
-        plugins = config.trainer.plugins or []
-        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), DurableCheckpoints()]
         trainer = super().instantiate_trainer(**kwargs)
         check(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1: batches are cut for one device")
         return trainer
@@ -181,6 +210,8 @@ class CLI(LightningCLI):
         """Check that things fit together, and print what comes from the checkpoint."""
         if self.subcommand == "fit":
             check_batch_norm(self.model, self.datamodule.batch_size)
+            if self.config_init.fit.init_from and self.restored is None:
+                self._initialize(Path(self.config_init.fit.init_from))
         if self.start is None or self.restored is None:
             return
         now = flat(yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[str(self.subcommand)])
@@ -197,8 +228,34 @@ class CLI(LightningCLI):
         midway = f" and {self.restored.midway} steps" if self.restored.midway else ""
         print(f"{self.restored.path}: {type(self.model).__name__} after epoch {self.restored.epochs}{midway}; {where}")
 
+    def _initialize(self, path: Path) -> None:
+        """Start from the weights of a checkpoint of the same architecture and shapes."""
+        found, own = read_checkpoint(path), {name: tensor.shape for name, tensor in self.model.state_dict().items()}
+        there, here = found.config["model"]["class_path"], architecture(self.model)
+        remedy = "give the settings of that model: --config RUN/config.yaml"
+        if there != here:
+            raise InputError("init_from", f"{path} is of a {there}, and this run of a {here}", remedy)
+        names = (name for name in {**found.shapes, **own} if found.shapes.get(name) != own.get(name))
+        if name := next(names, None):
+            shapes = (str([*shapes[name]]) if name in shapes else "missing" for shapes in (found.shapes, own))
+            raise InputError("init_from", f"{name} in {path} is {next(shapes)}, in this run {next(shapes)}", remedy)
+        self.model.load_state_dict(load(path)["state_dict"])
+        print(f"{path}: {type(self.model).__name__} after epoch {found.epochs}; starts a new run from its weights")
+
     def fit(self, **given: Any) -> None:
-        """Train, in a folder that no other process trains in, repaired first if the run resumes."""
+        """Train, in a folder that no other process trains in, repaired first if the run resumes.
+
+        A signal that a SLURM job's time is over requeues the job once all is saved.
+        """
+        try:
+            self._fit(**given)
+        except BaseException as error:
+            stops = (each for each in causes(error) if isinstance(each, Interrupted))
+            if self.requeues and any(stop.signum == self.requeue_signal for stop in stops):
+                slurm.requeue()
+            raise
+
+    def _fit(self, **given: Any) -> None:
         logger = self.trainer.logger
         if not isinstance(logger, RunLogger):
             return self._run("fit", **given)
@@ -206,7 +263,9 @@ class CLI(LightningCLI):
         folder = Path(logger.log_dir)
         try:
             with files.locked(folder):
-                if self.start:
+                if self.start is None:
+                    slurm.record(RunFolder(folder), self.given)
+                else:
                     if not (done := self._done()):
                         logger.save()  # to disk: that points of it are stale must be known after the repair, too
                     given["ckpt_path"] = repair(self.start.run, self.restored)
@@ -242,6 +301,10 @@ class CLI(LightningCLI):
 
     def _run(self, command: str, ckpt_path: Path | None = None, **given: Any) -> None:
         path = ckpt_path or (self.restored.path if self.restored else None)
+        self.checkpoint_io.named |= {path.resolve()} if path else set()
+        for each in self.config_init[self.subcommand].trainer.callbacks or []:
+            if path is None and isinstance(each, OnExceptionCheckpoint) and Path(each.ckpt_path).exists():
+                self.checkpoint_io.load_checkpoint(each.ckpt_path)  # as Lightning would
         with performance.still_heap(), naming_what_failed(self.trainer, path):
             getattr(self.trainer, command)(ckpt_path=path, **given)
 
@@ -252,6 +315,8 @@ class CLI(LightningCLI):
 
 class DryRun(CLI):
     """Everything that `fit` would run with, made by the same code, and not run; how much it trains on in an epoch."""
+
+    resumes_job = False
 
     def fit(self, **_: Any) -> None:
         """Note what there would be to do, and do nothing of it."""
