@@ -10,7 +10,7 @@ from cifar_lightning.callbacks.checkpoints import Checkpoints, EnvironmentCheck
 from cifar_lightning.callbacks.console import Console, ProgressLine
 from cifar_lightning.callbacks.epoch_seed import EpochSeed
 from cifar_lightning.callbacks.evaluation_results import EvaluationResults
-from cifar_lightning.callbacks.history import History
+from cifar_lightning.callbacks.history import History, StepCurve
 from cifar_lightning.callbacks.stopping import Divergence, Stopping
 from cifar_lightning.callbacks.tensorboard import TensorBoardExtras
 
@@ -26,6 +26,7 @@ def training(trainer_config: Any, precision_reason: str) -> list[Callback]:
         Console(history, checkpoints, precision_reason),
         EnvironmentCheck(),
         TensorBoardExtras(),
+        *([StepCurve(steps)] if (steps := trainer_config.log_every_n_steps) else []),
         EpochSeed(),  # after all that draws random numbers when training starts
         Stopping(checkpoints),
         *([checkpoints] if checkpoints else []),  # after all whose state it saves

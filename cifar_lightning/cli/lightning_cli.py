@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 from jsonargparse import set_parsing_settings
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from cifar_lightning import callbacks
-from cifar_lightning.cli import starting_point
+from cifar_lightning.cli import lr_search, starting_point
 from cifar_lightning.cli.config_files import flat, load_yaml
 from cifar_lightning.cli.error_messages import explain, naming_settings_of, naming_what_failed
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
@@ -26,7 +26,7 @@ from cifar_lightning.models.base import check_batch_norm
 from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture
 from cifar_lightning.runs.layout import RunFolder, tagged
 from cifar_lightning.runs.logger import RunLogger
-from cifar_lightning.runs.recovery import purge_step, repair
+from cifar_lightning.runs.recovery import repair
 from cifar_lightning.utils import files, performance
 
 
@@ -35,6 +35,11 @@ def accelerators() -> list[str]:
     known = AcceleratorRegistry.available_accelerators()
     here = sorted(name for name in known if AcceleratorRegistry[name]["accelerator"].is_available())
     return ["auto", *here, *(["gpu"] if {"cuda", "mps"} & set(here) else [])]
+
+
+def _listed(given: Any) -> list[Any]:
+    """Return what was given for a setting that takes one or several; nothing for a bare yes or no."""
+    return list(given) if isinstance(given, list) else [] if given is None or isinstance(given, bool) else [given]
 
 
 class SaveConfig(SaveConfigCallback):
@@ -53,6 +58,7 @@ class CLI(LightningCLI):
     restored: Checkpoint | None = None  # the checkpoint of that
     settings_from: Path | None = None  # the checkpoint, where the person gave no settings that could be wrong
     source: Source | None = None
+    finder: lr_search.Options | None = None  # of a search for the learning rate
     why_precision = ""
     given: Sequence[str] = ()  # what was typed
 
@@ -133,6 +139,11 @@ class CLI(LightningCLI):
         if self.start is None:
             starting_point.check_logs(self.runs)
         trainer, fits = config.trainer, self.subcommand == "fit"
+        self.finder = lr_search.take_finder(trainer)
+        if self.finder and self.start and self.restored:
+            there = flat(self.restored.config)[f"model.{self._rate}"]
+            config.model.init_args[self._rate] = there
+            print(f"LearningRateFinder: this run has its learning rate, {there:g}")
         new, resumes = fits and self.restored is None, fits and self.start is not None
         usable = accelerators() if isinstance(trainer.accelerator, str) else [trainer.accelerator]
         for name, holds, allowed in (
@@ -142,7 +153,6 @@ class CLI(LightningCLI):
             ("max_steps", not (new and trainer.max_steps == 0), "1 or more: 0 trains nothing"),
             ("limit_train_batches", not (new and trainer.limit_train_batches == 0), "more: 0 trains nothing"),
             ("fast_dev_run", not (resumes and trainer.fast_dev_run), "false: this run resumes"),
-            ("logger", not resumes or trainer.logger in (None, True, False), "the default: this run resumes"),
         ):
             check(holds, f"trainer.{name}", trainer[name], allowed)
         if trainer.precision is None and trainer.plugins is None:
@@ -155,11 +165,11 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the Trainer its run folder, its callbacks and its way to write checkpoints."""
         config, run = self.config_init[self.subcommand], self.start.run if self.start else None
-        if config.trainer.logger in (None, True):
-            # TensorBoard purges at the second session start that it reads in a run, so the first must be there, too.
-            purge = 0 if run is None else purge_step(run, self.restored) if self.subcommand == "fit" else None
-            logger = RunLogger(run.path.parent if run else self.runs, run.path if run else None, purge)
-            kwargs["logger"] = self.subcommand in ("fit", "test") and logger
+        kwargs["logger"] = _listed(config.trainer.logger)
+        if config.trainer.logger is not False and self.subcommand in ("fit", "test"):
+            done = None if self.subcommand == "test" else self.restored.behind() if self.restored else (0, 0)
+            logger = RunLogger(run.path.parent if run else self.runs, run.path if run else None, done)
+            kwargs["logger"].insert(0, logger)  # the Trainer's folder, and ModelCheckpoint's, is that of the first
         if self.subcommand == "fit":
             ours = callbacks.training(config.trainer, self.why_precision)
         else:
@@ -167,10 +177,10 @@ class CLI(LightningCLI):
             assert self.restored
             ours = callbacks.evaluation(config.trainer, run.path, self.restored.epochs)
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *ours]
+        lr_search.check_finders(kwargs["callbacks"])
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
-        plugins = config.trainer.plugins or []
-        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), DurableCheckpoints()]
+        kwargs["plugins"] = [*_listed(config.trainer.plugins), DurableCheckpoints()]
         trainer = super().instantiate_trainer(**kwargs)
         check(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1: batches are cut for one device")
         return trainer
@@ -194,6 +204,29 @@ class CLI(LightningCLI):
         where = "model and data as there" + (f", but for {others}" if others else "")
         midway = f" and {self.restored.midway} steps" if self.restored.midway else ""
         print(f"{self.restored.path}: {type(self.model).__name__} after epoch {self.restored.epochs}{midway}; {where}")
+
+    @property
+    def _rate(self) -> str:
+        """The argument of the model that LearningRateFinder sets."""
+        return (self.finder or {}).get("attr_name") or "lr"
+
+    def before_fit(self) -> None:
+        """Search the learning rate where that is asked for, and make all classes anew with it."""
+        if self.finder is None or self.start:
+            return
+        config = self.config[self.subcommand]
+        arguments = config.model.init_args
+        check(self._rate in arguments, "trainer.callbacks", self._rate, "an attr_name that is an argument of the model")
+        with naming_what_failed(self.trainer, None):
+            rate = lr_search.search(super().instantiate_trainer, self.model, self.datamodule, self.finder)
+        if rate is None:
+            return
+        print(f"LearningRateFinder: {rate:g} has the steepest descent")
+        if self.finder["update_attr"]:
+            arguments[self._rate] = rate
+            print(f"trains with model.{self._rate} {rate:g}: it stands in config.yaml in place of the search")
+        seed_everything(config.seed_everything, workers=True, verbose=False)  # as if there had been no search
+        self.instantiate_classes()
 
     def fit(self, **given: Any) -> None:
         """Train, in a folder that no other process trains in, repaired first if the run resumes."""
@@ -234,6 +267,11 @@ class CLI(LightningCLI):
 
 class DryRun(CLI):
     """Everything that `fit` would run with, made by the same code, and not run; how much it trains on in an epoch."""
+
+    def before_fit(self) -> None:
+        if self.finder:
+            cause = "LearningRateFinder in a study, whose settings are known before it runs"
+            raise InputError("trainer.callbacks", cause, "search with `fit`, and give what it finds as model.lr")
 
     def fit(self, **_: Any) -> None:
         """Note what there would be to do, and do nothing of it."""

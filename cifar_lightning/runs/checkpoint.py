@@ -44,6 +44,10 @@ class Checkpoint:
         """Return whether a run of so many epochs has nothing left to do after it."""
         return self.epochs == max_epochs or (self.stopped and self.max_epochs == max_epochs)
 
+    def behind(self) -> tuple[int, int]:
+        """Return how many steps and epochs it has behind it: later points of the curves are written again."""
+        return self.steps, len(self.rows)
+
 
 def architecture(model: nn.Module) -> str:
     """Return the import path of a model's class."""
