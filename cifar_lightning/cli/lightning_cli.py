@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from cifar_lightning import callbacks
 from cifar_lightning.cli import lr_search, starting_point
-from cifar_lightning.cli.config_files import flat, load_yaml
+from cifar_lightning.cli.config_files import flat, listed, load_yaml, warn_of_replaced
 from cifar_lightning.cli.error_messages import explain, naming_settings_of, naming_what_failed
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.data.loader import steps_per_epoch
@@ -35,11 +35,6 @@ def accelerators() -> list[str]:
     known = AcceleratorRegistry.available_accelerators()
     here = sorted(name for name in known if AcceleratorRegistry[name]["accelerator"].is_available())
     return ["auto", *here, *(["gpu"] if {"cuda", "mps"} & set(here) else [])]
-
-
-def _listed(given: Any) -> list[Any]:
-    """Return what was given for a setting that takes one or several; nothing for a bare yes or no."""
-    return list(given) if isinstance(given, list) else [] if given is None or isinstance(given, bool) else [given]
 
 
 class SaveConfig(SaveConfigCallback):
@@ -114,6 +109,8 @@ class CLI(LightningCLI):
         with naming_settings_of(self.settings_from):
             self.config = parser.parse_args([command, *(self.start.arguments if self.start else []), *rest])
         config = self.config[command]
+        config.trainer.callbacks = listed(config.trainer.callbacks) or None
+        warn_of_replaced(given.config, config.trainer.callbacks or [])
         for name in ("ckpt_path", "resume"):  # their flags were taken out above
             if config[name] is not None:
                 raise InputError(name, f"{config[name]} stands in a file", f"give it as the flag --{name}")
@@ -165,7 +162,7 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the Trainer its run folder, its callbacks and its way to write checkpoints."""
         config, run = self.config_init[self.subcommand], self.start.run if self.start else None
-        kwargs["logger"] = _listed(config.trainer.logger)
+        kwargs["logger"] = listed(config.trainer.logger)
         if config.trainer.logger is not False and self.subcommand in ("fit", "test"):
             done = None if self.subcommand == "test" else self.restored.behind() if self.restored else (0, 0)
             logger = RunLogger(run.path.parent if run else self.runs, run.path if run else None, done)
@@ -180,7 +177,7 @@ class CLI(LightningCLI):
         lr_search.check_finders(kwargs["callbacks"])
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
-        kwargs["plugins"] = [*_listed(config.trainer.plugins), DurableCheckpoints()]
+        kwargs["plugins"] = [*listed(config.trainer.plugins), DurableCheckpoints()]
         trainer = super().instantiate_trainer(**kwargs)
         check(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1: batches are cut for one device")
         return trainer
