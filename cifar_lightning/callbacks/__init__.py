@@ -11,7 +11,7 @@ from cifar_lightning.callbacks.checkpoints import Checkpoints, EnvironmentCheck,
 from cifar_lightning.callbacks.console import Console, ProgressLine
 from cifar_lightning.callbacks.epoch_seed import EpochSeed
 from cifar_lightning.callbacks.evaluation_results import EvaluationResults
-from cifar_lightning.callbacks.history import History
+from cifar_lightning.callbacks.history import History, StepCurve
 from cifar_lightning.callbacks.stop_requests import TimeLimit
 from cifar_lightning.callbacks.stopping import Divergence, Stopping
 from cifar_lightning.callbacks.tensorboard import TensorBoardExtras
@@ -30,6 +30,7 @@ def training(trainer_config: Any, precision_reason: str, requeue_signal: Signals
         Console(history, checkpoints, precision_reason),
         EnvironmentCheck(),
         TensorBoardExtras(),
+        *([StepCurve(steps)] if (steps := trainer_config.log_every_n_steps) else []),
         EpochSeed(),  # after all that draws random numbers when training starts
         *_progress_bar(trainer_config),
         *([TimeLimit(trainer_config.max_time)] if trainer_config.max_time else []),

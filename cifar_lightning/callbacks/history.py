@@ -47,15 +47,19 @@ class History(Callback):
         metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         metrics["epoch_seconds"] = round(time.perf_counter() - self._started, 3)
         self.rows.append({"epoch": epoch, **metrics})
-        # metrics.csv before the event file, and both before the checkpoint: on resume, its additional rows then tell
-        # that the event file may hold superseded points. Other loggers first: a CSVLogger writes a metrics.csv, too.
-        for ours in (False, True):
-            if ours and trainer.log_dir and trainer.loggers:
-                metrics_csv.write(RunFolder(Path(trainer.log_dir)).metrics, self.rows)
-            for logger in trainer.loggers:
-                if isinstance(logger, RunLogger) == ours:
-                    logger.log_metrics(metrics, step=epoch)
-                    logger.save()  # flushes the event file
+        if trainer.log_dir and trainer.loggers:
+            metrics_csv.write(RunFolder(Path(trainer.log_dir)).metrics, self.rows)
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.log_epoch(metrics, epoch)
+            else:  # whose x are steps, as Lightning counts them
+                logger.log_metrics({"epoch": epoch, **metrics}, step=trainer.global_step - 1)
+            logger.save()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Bring to disk what any callback has logged so far: the checkpoint counts on it."""
+        for logger in trainer.loggers:
+            logger.save()
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "validation": self.validation, "seconds": time.perf_counter() - self._started}
@@ -63,6 +67,25 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.validation = state_dict["rows"], state_dict["validation"]
         self._seconds_before = state_dict["seconds"]
+
+
+class StepCurve(Callback):
+    """Log the loss of every nth step as `train/loss_step`: where `log_every_n_steps` was given."""
+
+    # Not by the model's `self.log`: the Trainer logs that after `on_train_batch_end`, where a run may be saved and end.
+
+    def __init__(self, every: int) -> None:
+        self.every, self.steps = every, 0  # done at the last batch: gradients may accumulate over several
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.steps = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, _: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        before, self.steps = self.steps, trainer.global_step
+        if self.steps > before and self.steps % self.every == 0:
+            loss = outputs["loss"].item() * trainer.accumulate_grad_batches  # the Trainer has divided by it
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/loss_step": loss}, step=self.steps - 1)
 
 
 def _published(trainer: Trainer, *, validation: bool) -> dict[str, float]:

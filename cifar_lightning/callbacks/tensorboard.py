@@ -27,9 +27,15 @@ class TensorBoardExtras(Callback):
     """Write what the curves alone do not show."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        writer, data = writer_of(trainer), CIFAR10DataModule.of(trainer)
-        if writer is None or trainer.global_step:  # a resumed run has them already
+        ours, data = run_logger(trainer), CIFAR10DataModule.of(trainer)
+        hparams = {"model": type(pl_module).__name__, "epochs": trainer.max_epochs, "source": data.source}
+        hparams |= {**pl_module.hparams, **{name: data.hparams[name] for name in DATA_HPARAMS}}
+        for logger in trainer.loggers:
+            if not isinstance(logger, RunLogger):
+                logger.log_hyperparams(hparams)
+        if ours is None or trainer.global_step:  # a resumed run has them already
             return
+        writer = ours.experiment
         writer.add_text("data", data.description)
         few = type(data.train)(*(tensor[: SIDE**2] for tensor in data.train))
         # Through the data module's hooks, as any batch: augmented and normalized as in training, on the device.
@@ -39,15 +45,13 @@ class TensorBoardExtras(Callback):
             # add_graph traces with torch.jit, which is deprecated and has no successor that TensorBoard can draw.
             warnings.simplefilter("ignore")
             writer.add_graph(pl_module.network, images[:2].to(pl_module.dtype))
-        hparams = {"model": type(pl_module).__name__, "epochs": trainer.max_epochs, "source": data.source}
-        hparams |= {**pl_module.hparams, **{name: data.hparams[name] for name in DATA_HPARAMS}}
         add_hparams(writer, hparams)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After the last epoch, and before its checkpoint, show validation images with the predicted classes."""
-        writer, data = writer_of(trainer), CIFAR10DataModule.of(trainer)
+        logger, data = run_logger(trainer), CIFAR10DataModule.of(trainer)
         epoch, count = trainer.current_epoch + 1, SIDE**2
-        if writer is None or not len(data.val.labels) or not (epoch == trainer.max_epochs or heeded(trainer)):
+        if logger is None or not len(data.val.labels) or not (epoch == trainer.max_epochs or heeded(trainer)):
             return
         images = normalize(data.val.images[:count].to(pl_module.device))
         pl_module.eval()
@@ -58,14 +62,12 @@ class TensorBoardExtras(Callback):
             data.classes[guess] if guess == label else f"{data.classes[guess]} ({data.classes[label]})"
             for guess, label in zip(predicted.tolist(), data.val.labels[:count].tolist(), strict=True)
         ]
-        writer.add_figure("predictions/val", image_grid(images, titles), epoch)
-        for logger in trainer.loggers:
-            logger.save()  # to disk before the checkpoint, after which it would not be made again
+        logger.writer("val").add_figure("predictions/val", image_grid(images, titles), epoch)
 
 
-def writer_of(trainer: Trainer) -> SummaryWriter | None:
-    """Return the writer of this run's event file; None where nothing is logged."""
-    return next((each.experiment for each in trainer.loggers if isinstance(each, RunLogger)), None)
+def run_logger(trainer: Trainer) -> RunLogger | None:
+    """Return the logger of this run's folder; None where nothing is logged."""
+    return next((each for each in trainer.loggers if isinstance(each, RunLogger)), None)
 
 
 def image_grid(images: Tensor, titles: Sequence[str]) -> Figure:

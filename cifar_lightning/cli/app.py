@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -25,6 +26,24 @@ IGNORED = (
     r"Total length of `list` across ranks is zero",  # val_size 0 asks for just that
     r".*does not have many workers",  # a batch is one slice of a tensor in memory: workers would only slow it down
     r".*GPU available but not used",  # the CPU was asked for
+)
+
+
+# What Lightning tells of every run, or what our own lines tell as well. All else it says reaches the screen.
+NO_NEWS = re.compile(
+    r"Seed set to|(GPU|TPU) available|LOCAL_RANK|Using \w+ Automatic Mixed Precision|You are using a CUDA device"
+    r"|💡 Tip|Loading `train_dataloader` to estimate|`weights_only` was not set|`Trainer\.fit` stopped|Restor(ing|ed) "
+    r"|Loaded model weights|\s*Detected KeyboardInterrupt"
+)
+
+
+SPEAKERS = (
+    *(
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.seed",
+        "lightning.pytorch.accelerators.cuda",
+    ),
+    "lightning.pytorch.trainer.connectors.checkpoint_connector",
 )
 
 
@@ -94,9 +113,13 @@ def be_quiet() -> None:
     """Silence messages of Lightning and others that are no news here."""
     for pattern in IGNORED:
         warnings.filterwarnings("ignore", pattern)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in SPEAKERS:
+        logging.getLogger(name).addFilter(_is_news)
     threading.excepthook = _unless_raised_again
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not NO_NEWS.match(record.getMessage())
 
 
 def _unless_raised_again(args: threading.ExceptHookArgs) -> None:

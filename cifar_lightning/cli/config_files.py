@@ -1,7 +1,8 @@
 """Configuration files, checked before anything is made of them."""
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,22 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if isinstance(model, dict) and model.get("init_args", {}) is None:
         raise InputError(f"{path}, model.init_args", "nothing stands below it", "write settings there or leave it out")
     return content
+
+
+def listed(given: Any) -> list[Any]:
+    """Return what was given for a setting that takes one or several; nothing for a bare yes or no."""
+    return list(given) if isinstance(given, list) else [] if given is None or isinstance(given, bool) else [given]
+
+
+def warn_of_replaced(files: Sequence[str], used: Sequence[Any]) -> None:
+    """Print which callbacks of the files are not among those used: a later list replaces an earlier one."""
+    names = {each.class_path.rpartition(".")[2] for each in used}
+    for file in files:
+        trainer = load_yaml(Path(file)).get("trainer") or {}
+        there = [*listed(trainer.get("callbacks")), *listed(trainer.get("callbacks+"))]
+        paths = (str(each["class_path"] if isinstance(each, dict) else each) for each in there)
+        if gone := [name for name in (path.rpartition(".")[2] for path in paths) if name not in names]:
+            print(f"{file}: {', '.join(gone)}: replaced by later callbacks; `callbacks+:` adds", file=sys.stderr)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import set_parsing_settings
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.callbacks import OnExceptionCheckpoint
@@ -19,8 +19,8 @@ from lightning.pytorch.plugins.precision import Precision
 
 from cifar_lightning import callbacks
 from cifar_lightning.callbacks.stop_requests import may_end, stands
-from cifar_lightning.cli import starting_point
-from cifar_lightning.cli.config_files import flat, load_yaml
+from cifar_lightning.cli import lr_search, starting_point
+from cifar_lightning.cli.config_files import flat, listed, load_yaml, warn_of_replaced
 from cifar_lightning.cli.error_messages import naming_settings_of, naming_what_failed
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.data.loader import steps_per_epoch
@@ -31,7 +31,7 @@ from cifar_lightning.runs import slurm
 from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture, load, read_checkpoint
 from cifar_lightning.runs.layout import RunFolder, tagged
 from cifar_lightning.runs.logger import RunLogger
-from cifar_lightning.runs.recovery import purge_step, repair
+from cifar_lightning.runs.recovery import repair
 from cifar_lightning.utils import files, performance
 
 
@@ -40,11 +40,6 @@ def accelerators() -> list[str]:
     known = AcceleratorRegistry.available_accelerators()
     here = sorted(name for name in known if AcceleratorRegistry[name]["accelerator"].is_available())
     return ["auto", *here, *(["gpu"] if {"cuda", "mps"} & set(here) else [])]
-
-
-def _plugins(trainer_config: Any) -> list[Any]:
-    plugins = trainer_config.plugins or []
-    return plugins if isinstance(plugins, list) else [plugins]
 
 
 class SaveConfig(SaveConfigCallback):
@@ -63,6 +58,7 @@ class CLI(LightningCLI):
     restored: Checkpoint | None = None  # the checkpoint of that
     settings_from: Path | None = None  # the checkpoint, where the person gave no settings that could be wrong
     source: Source | None = None
+    finder: lr_search.Options | None = None  # of a search for the learning rate
     why_precision = ""
     given: Sequence[str] = ()  # what was typed
     resumes_job = True  # whether the same command in a requeued SLURM job goes on with its run
@@ -122,6 +118,8 @@ class CLI(LightningCLI):
         with naming_settings_of(self.settings_from):
             self.config = parser.parse_args([command, *(self.start.arguments if self.start else []), *rest])
         config = self.config[command]
+        config.trainer.callbacks = listed(config.trainer.callbacks) or None
+        warn_of_replaced(given.config, config.trainer.callbacks or [])
         for name in ("ckpt_path", "resume"):  # their flags were taken out above
             if config[name] is not None:
                 raise InputError(name, f"{config[name]} stands in a file", f"give it as the flag --{name}")
@@ -157,6 +155,11 @@ class CLI(LightningCLI):
         trainer, fits = config.trainer, self.subcommand == "fit"
         if fits and config.init_from is not None:
             config.init_from = str(starting_point.checkpoint_of(config.init_from))
+        self.finder = lr_search.take_finder(trainer)
+        if self.finder and self.start and self.restored:
+            there = flat(self.restored.config)[f"model.{self._rate}"]
+            config.model.init_args[self._rate] = there
+            print(f"LearningRateFinder: this run has its learning rate, {there:g}")
         new, resumes = fits and self.restored is None, fits and self.start is not None
         usable = accelerators() if isinstance(trainer.accelerator, str) else [trainer.accelerator]
         for name, holds, allowed in (
@@ -166,11 +169,10 @@ class CLI(LightningCLI):
             ("max_steps", not (new and trainer.max_steps == 0), "1 or more: 0 trains nothing"),
             ("limit_train_batches", not (new and trainer.limit_train_batches == 0), "more: 0 trains nothing"),
             ("fast_dev_run", not (resumes and trainer.fast_dev_run), "false: this run resumes"),
-            ("logger", not resumes or trainer.logger in (None, True, False), "the default: this run resumes"),
         ):
             check(holds, f"trainer.{name}", trainer[name], allowed)
         if trainer.precision is None and not any(
-            issubclass(resolve_name(plugin.class_path), Precision) for plugin in _plugins(trainer)
+            issubclass(resolve_name(plugin.class_path), Precision) for plugin in listed(trainer.plugins)
         ):
             trainer.precision, self.why_precision = performance.best_precision(trainer.accelerator)
 
@@ -181,16 +183,16 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the Trainer its run folder, its callbacks and its way to write checkpoints."""
         config, run = self.config_init[self.subcommand], self.start.run if self.start else None
-        kwargs["plugins"] = [*_plugins(config.trainer), self.checkpoint_io]
+        kwargs["plugins"] = [*listed(config.trainer.plugins), self.checkpoint_io]
         self.requeues, self.requeue_signal = slurm.take_over(kwargs["plugins"])
-        if config.trainer.logger in (None, True):
-            # TensorBoard purges at the second session start that it reads in a run, so the first must be there, too.
-            purge = 0 if run is None else purge_step(run, self.restored) if self.subcommand == "fit" else None
-            logger = RunLogger(run.path.parent if run else self.runs, run.path if run else None, purge)
-            logs = self.subcommand == "fit" or (self.subcommand == "test" and run is not None and run.exists())
-            kwargs["logger"] = logs and logger
-            # Where Lightning looks for its own hpc_ckpt_N.ckpt, to load it unasked: not among other programs' files.
-            kwargs["default_root_dir"] = config.trainer.default_root_dir or logger.runs
+        kwargs["logger"], runs = listed(config.trainer.logger), run.path.parent if run else self.runs
+        # Where Lightning looks for its own hpc_ckpt_N.ckpt, to load it unasked: not among other programs' files.
+        kwargs["default_root_dir"] = config.trainer.default_root_dir or runs
+        logs = self.subcommand == "fit" or (self.subcommand == "test" and run is not None and run.exists())
+        if config.trainer.logger is not False and logs:
+            done = None if self.subcommand == "test" else self.restored.behind() if self.restored else (0, 0)
+            # The Trainer's folder, and ModelCheckpoint's, is that of the first.
+            kwargs["logger"].insert(0, RunLogger(runs, run.path if run else None, done))
         if self.subcommand == "fit":
             callbacks.keep_apart(config.trainer.callbacks or [])
             ours = callbacks.training(config.trainer, self.why_precision, self.requeue_signal)
@@ -200,6 +202,7 @@ class CLI(LightningCLI):
             assert self.restored
             ours = callbacks.evaluation(config.trainer, run.path, self.restored.epochs)
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *ours]
+        lr_search.check_finders(kwargs["callbacks"])
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
         trainer = super().instantiate_trainer(**kwargs)
@@ -241,6 +244,29 @@ class CLI(LightningCLI):
             raise InputError("init_from", f"{name} in {path} is {next(shapes)}, in this run {next(shapes)}", remedy)
         self.model.load_state_dict(load(path)["state_dict"])
         print(f"{path}: {type(self.model).__name__} after epoch {found.epochs}; starts a new run from its weights")
+
+    @property
+    def _rate(self) -> str:
+        """The argument of the model that LearningRateFinder sets."""
+        return (self.finder or {}).get("attr_name") or "lr"
+
+    def before_fit(self) -> None:
+        """Search the learning rate where that is asked for, and make all classes anew with it."""
+        if self.finder is None or self.start:
+            return
+        config = self.config[self.subcommand]
+        arguments = config.model.init_args
+        check(self._rate in arguments, "trainer.callbacks", self._rate, "an attr_name that is an argument of the model")
+        with naming_what_failed(self.trainer, None):
+            rate = lr_search.search(super().instantiate_trainer, self.model, self.datamodule, self.finder)
+        if rate is None:
+            return
+        print(f"LearningRateFinder: {rate:g} has the steepest descent")
+        if self.finder["update_attr"]:
+            arguments[self._rate] = rate
+            print(f"trains with model.{self._rate} {rate:g}: it stands in config.yaml in place of the search")
+        seed_everything(config.seed_everything, workers=True, verbose=False)  # as if there had been no search
+        self.instantiate_classes()
 
     def fit(self, **given: Any) -> None:
         """Train, in a folder that no other process trains in, repaired first if the run resumes.
@@ -317,6 +343,11 @@ class DryRun(CLI):
     """Everything that `fit` would run with, made by the same code, and not run; how much it trains on in an epoch."""
 
     resumes_job = False
+
+    def before_fit(self) -> None:
+        if self.finder:
+            cause = "LearningRateFinder in a study, whose settings are known before it runs"
+            raise InputError("trainer.callbacks", cause, "search with `fit`, and give what it finds as model.lr")
 
     def fit(self, **_: Any) -> None:
         """Note what there would be to do, and do nothing of it."""

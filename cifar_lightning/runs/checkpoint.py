@@ -46,6 +46,10 @@ class Checkpoint:
     # A request to stop before the last epoch, in the form of callbacks/stop_requests.py.
     asked: dict[str, Any] = field(default_factory=dict)
 
+    def behind(self) -> tuple[int, int]:
+        """Return how many steps and epochs it has behind it: later points of the curves are written again."""
+        return self.steps, len(self.rows)
+
 
 def architecture(model: nn.Module) -> str:
     """Return the import path of a model's class."""

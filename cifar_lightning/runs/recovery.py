@@ -9,7 +9,7 @@ from pathlib import Path
 from cifar_lightning.errors import InputError
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import Checkpoint, read_checkpoint
-from cifar_lightning.runs.layout import BEST, EVENTS, INTERRUPTED, LAST, NEW, OWN, PREVIOUS, RunFolder
+from cifar_lightning.runs.layout import BEST, INTERRUPTED, LAST, NEW, OWN, PREVIOUS, RunFolder
 from cifar_lightning.utils import files
 
 
@@ -43,24 +43,6 @@ def _set_aside(path: Path) -> None:
     name = next(name for name in names if not os.path.lexists(path.with_name(name)))
     print(f"sets aside {path} as {name}", file=sys.stderr)
     path.rename(path.with_name(name))
-
-
-def purge_step(run: RunFolder, checkpoint: Checkpoint | None) -> int | None:
-    """Return the step from which a new event file must hide what earlier ones hold; None if they hold nothing stale.
-
-    An epoch's row is in metrics.csv before it is in the event file, and there before the checkpoint: where metrics.csv
-    has no more rows than the checkpoint, nor has the event file. TensorBoard takes a step for an epoch here; what a
-    model logs at later *steps* would be hidden too, so nothing is purged without need.
-    """
-    if not any(run.path.glob(EVENTS)):
-        return None
-    if checkpoint is None:
-        return 0
-    try:
-        stale = len(metrics_csv.read(run.metrics)) > len(checkpoint.rows)
-    except (ValueError, OSError):  # damaged: then nothing is known
-        stale = True
-    return len(checkpoint.rows) + 1 if stale else None
 
 
 def settle(new: Path, rows: Sequence[metrics_csv.Row]) -> Path:
