@@ -67,7 +67,7 @@ def baseline(setting: DryRun) -> None:
     optimizer = model.new_optimizer()
     optimizer.param_groups[0]["fused"] = None  # PyTorch's default
     train, val, size = TorchvisionImages(data.train), TorchvisionImages(data.val), data.batch_size
-    del data.train, data.val, data.train_clean, data.train_loader  # or they would count in its peak memory
+    del data.train, data.val, data.train_clean  # or they would count in its peak memory
     lone = len(train) % size == 1  # batch norm refuses it; `fit` leaves it out, too
     train_loader: DataLoader[Any] = DataLoader(train, size, shuffle=True, num_workers=2, drop_last=lone)
     val_loader: DataLoader[Any] = DataLoader(val, size, num_workers=2)
@@ -130,10 +130,11 @@ def bare_loop(setting: DryRun) -> None:
         with trainer.precision_plugin.forward_context():
             return F.cross_entropy(model(images.to(model.dtype)).float(), labels)
 
-    for _ in timed_epochs(device, len(data.train_dataloader()), facts):
+    train_loader = data.train_dataloader()
+    for _ in timed_epochs(device, len(train_loader), facts):
         model.train()
         trainer.training = True  # augments the images where asked for
-        for batch in data.train_dataloader():
+        for batch in train_loader:
             optimizer.zero_grad()
             loss_of(batch).backward()
             optimizer.step()

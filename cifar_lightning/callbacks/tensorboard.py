@@ -1,5 +1,6 @@
 """TensorBoard beyond the curves: images with their classes, the graph, hyper-parameters."""
 
+import copy
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -44,7 +45,8 @@ class TensorBoardExtras(Callback):
         with warnings.catch_warnings():
             # add_graph traces with torch.jit, which is deprecated and has no successor that TensorBoard can draw.
             warnings.simplefilter("ignore")
-            writer.add_graph(pl_module.network, images[:2].to(pl_module.dtype))
+            # Of a copy, which is not compiled: what is can't be traced.
+            writer.add_graph(copy.deepcopy(pl_module.network), images[:2].to(pl_module.dtype))
         add_hparams(writer, hparams)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -9,10 +9,16 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from cifar_lightning.errors import Interrupted, causes
+from cifar_lightning.errors import InputError, Interrupted, ReportedError, RunError, causes
+
+if TYPE_CHECKING:  # it takes seconds
+    from cifar_lightning.cli.lightning_cli import CLI
 
 # Warnings that are no news here, each with the reason.
 IGNORED = (
@@ -25,6 +31,7 @@ IGNORED = (
     r".*smaller than the logging interval",  # curves are logged once per epoch, whatever the interval in steps
     r"Total length of `list` across ranks is zero",  # val_size 0 asks for just that
     r".*does not have many workers",  # a batch is one slice of a tensor in memory: workers would only slow it down
+    r"You requested to overfit but enabled",  # the data module shuffles nothing then
     r".*GPU available but not used",  # the CPU was asked for
 )
 
@@ -98,15 +105,96 @@ def report_error(error: Exception) -> int:
 
 def lightning(args: Sequence[str]) -> int:
     """Run `fit`, `validate`, `test` or `predict` and return the exit status; raises what goes wrong."""
-    from cifar_lightning.cli.lightning_cli import CLI
-    from cifar_lightning.utils import performance
-
-    be_quiet()
-    performance.prepare()
-    refused = CLI(args).datamodule.refused
+    refused = _run(args).datamodule.refused
     for error in refused:
         print(f"error: {error}", file=sys.stderr)
     return 1 if refused else 0
+
+
+def _run(args: Sequence[str]) -> "CLI":
+    from cifar_lightning.cli.lightning_cli import CLI
+    from cifar_lightning.utils import performance
+
+    with _alone(args):
+        be_quiet()
+        performance.prepare()
+        return CLI(args)
+
+
+@contextlib.contextmanager
+def _alone(args: Sequence[str]) -> Iterator[None]:
+    """Refuse a command while another thread is at one: both would draw from the one random generator of the process."""
+    if not _AT_WORK.acquire(blocking=False):
+        cause = "another thread of this process is at work, and its random numbers would change"
+        raise InputError(" ".join(args[:1]), cause, "wait for it, or give each a process of its own")
+    try:
+        yield
+    finally:
+        _AT_WORK.release()
+
+
+_AT_WORK = threading.RLock()  # a callback may run a command within its own
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of `fit`."""
+
+    rows: list[dict[str, float]]  # the curves, as in metrics.csv: a row per epoch
+    best: Path | None  # the checkpoint with the highest val/acc; the last where nothing is validated, or none
+    folder: Path | None  # of the run; None where nothing is kept
+
+
+def fit(args: Sequence[str]) -> Result:
+    """Train from Python, as `python -m cifar_lightning fit` does with these arguments and to the same bits.
+
+    For notebooks, and for sweeps by Optuna or Ray:
+
+        def objective(trial):
+            rate = trial.suggest_float("lr", 1e-4, 1e-1, log=True)
+            result = fit(["--config", "configs/mlp.yaml", "--model.lr", str(rate)])
+            return max(row["val/acc"] for row in result.rows)
+
+    A process trains one at a time, so let Optuna use processes on one storage, not `n_jobs` threads; Ray does already.
+
+    Raises:
+        InputError: Something that was given can't be used, or another thread is at work.
+        RunError: Training failed.
+        Interrupted: Ctrl-C or SIGTERM; as a `BaseException` it ends a sweep, too. The run is saved.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            if threading.current_thread() is threading.main_thread():  # Lightning leaves it ignored after Ctrl-C
+                stack.callback(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
+            return _result(_run(["fit", *args]))
+    except BaseException as error:
+        if interrupted := _interruption(error):
+            raise interrupted from error
+        if not isinstance(error, Exception):
+            raise
+        raise _reported(error) from error
+
+
+def _result(cli: "CLI") -> Result:
+    from cifar_lightning.callbacks.history import History
+    from cifar_lightning.runs.layout import BEST, LAST, RunFolder
+    from cifar_lightning.runs.logger import RunLogger
+
+    trainer: Any = cli.trainer  # its type does not tell of its callbacks
+    (history,) = (each for each in trainer.callbacks if isinstance(each, History))
+    rows = history.rows or (cli.restored.rows if cli.restored else [])  # all epochs were done before
+    folder = next((Path(each.log_dir) for each in trainer.loggers if isinstance(each, RunLogger)), None)
+    kept = [path for name in (BEST, LAST) if folder and (path := RunFolder(folder).checkpoint(name)).exists()]
+    return Result(rows, kept[0] if kept else None, folder)
+
+
+def _reported(error: Exception) -> ReportedError:
+    from cifar_lightning.cli.error_messages import explain
+
+    text, status = explain(error)
+    field, _, rest = text.partition(": ")
+    cause, _, remedy = rest.rpartition("; ")
+    return (InputError if status == InputError.status else RunError)(field, cause, remedy)
 
 
 def be_quiet() -> None:

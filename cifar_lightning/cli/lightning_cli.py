@@ -13,7 +13,7 @@ from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
-from lightning.pytorch.callbacks import OnExceptionCheckpoint
+from lightning.pytorch.callbacks import OnExceptionCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.precision import Precision
 
@@ -203,6 +203,9 @@ class CLI(LightningCLI):
             ours = callbacks.evaluation(config.trainer, run.path, self.restored.epochs)
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *ours]
         lr_search.check_finders(kwargs["callbacks"])
+        if any(isinstance(each, StochasticWeightAveraging) for each in kwargs["callbacks"]):
+            cause = "StochasticWeightAveraging puts its means in place after the last checkpoint: none would hold them"
+            raise InputError("trainer.callbacks", cause, "use EMAWeightAveraging, or WeightAveraging")
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
         trainer = super().instantiate_trainer(**kwargs)

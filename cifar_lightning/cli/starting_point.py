@@ -74,7 +74,7 @@ class StartingPoint:
             way = f"leave it out (`fit --resume {self.run.path}` needs no flags)"
             remedy = f"{way}, or start a new run from its weights with --init_from {self.run.path}"
         for name, (there, value) in changed.items():
-            if name.startswith(tuple(same)):
+            if name.startswith(tuple(same)) and (fits or name != "model.compile"):  # of the machine, not the weights
                 raise InputError(name, f"{value!r}, but {holder} has {there!r}", remedy)
         return changed
 

@@ -9,10 +9,9 @@ from typing import Literal, Self
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
-from torch.utils.data import DataLoader
 
 from cifar_lightning.data import ImageSet, cifar10, synthetic, user_images
-from cifar_lightning.data.loader import BatchLoader, batch_loader
+from cifar_lightning.data.loader import BatchLoader, steps_per_epoch
 from cifar_lightning.data.split import stratified_sample, stratified_split
 from cifar_lightning.data.transforms import flip_and_shift, normalize
 from cifar_lightning.errors import InputError, check
@@ -95,6 +94,7 @@ class CIFAR10DataModule(LightningDataModule):
         self.refused: list[InputError] = []  # user images that `predict` could not read
         self.prepared = False
         self.train_loader: BatchLoader | None = None
+        self.resumed: dict[str, int] = {}  # the state of the loader in the checkpoint
 
     @classmethod
     def of(cls, trainer: Trainer) -> Self:
@@ -130,9 +130,9 @@ class CIFAR10DataModule(LightningDataModule):
             if self.train_size is not None:
                 rows = rows[stratified_sample(everything.labels[rows], self.train_size)]
             self.train, self.val = everything.take(rows), everything.take(val_rows)
-            clean_rows = stratified_sample(self.train.labels, min(self.train_clean_size, len(rows)))
+            learnt = self.train.labels[: self._images_to_overfit]
+            clean_rows = stratified_sample(learnt, min(self.train_clean_size, len(learnt)))
             self.train_clean = self.train.take(clean_rows)
-            self.train_loader = self._loader(self.train, self.batch_size, seed=self.seed)
         elif stage == "test":
             self.test = self._read(train=False)
         elif stage == "predict":
@@ -143,19 +143,23 @@ class CIFAR10DataModule(LightningDataModule):
                 self.predict = self._read(train=False)
                 self.predict_names = [f"test/{row:04d}" for row in range(len(self.predict.labels))]
 
-    def train_dataloader(self) -> DataLoader[ImageSet]:
-        assert self.train_loader, "`setup` comes first"
+    def train_dataloader(self) -> BatchLoader:
+        """Return the training set: in an order of its own each epoch, or as it lies where the Trainer is to overfit."""
+        seed = None if self._images_to_overfit else self.seed
+        self.train_loader = self._loader(self.train, self.batch_size, training=True, seed=seed)
+        if self.resumed:
+            self.train_loader.load_state_dict(self.resumed)
         return self.train_loader
 
-    def val_dataloader(self) -> list[DataLoader[ImageSet]]:
+    def val_dataloader(self) -> list[BatchLoader]:
         """Return the validation set, then the fixed part of the training set; neither if nothing is set aside."""
         sets = [self.val, self.train_clean] if self.train_clean_size else [self.val]
         return [self._loader(images, self.eval_batch_size) for images in sets if self.val_size]
 
-    def test_dataloader(self) -> DataLoader[ImageSet]:
+    def test_dataloader(self) -> BatchLoader:
         return self._loader(self.test, self.eval_batch_size)
 
-    def predict_dataloader(self) -> DataLoader[ImageSet]:
+    def predict_dataloader(self) -> BatchLoader:
         return self._loader(self.predict, self.eval_batch_size)
 
     def state_dict(self) -> dict[str, int]:
@@ -163,8 +167,7 @@ class CIFAR10DataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         # The Trainer would tell the loader itself, but not if a schedule has asked for its length before.
-        if self.train_loader:
-            self.train_loader.load_state_dict(state_dict)
+        self.resumed = state_dict
 
     def on_after_batch_transfer(self, batch: ImageSet, dataloader_idx: int) -> ImageSet:
         """Augment (in training only) and normalize the images, on the device: float32, shape (B, 3, 32, 32)."""
@@ -176,6 +179,16 @@ class CIFAR10DataModule(LightningDataModule):
     def _read(self, *, train: bool) -> ImageSet:
         return synthetic.make(train=train) if self.source == "synthetic" else cifar10.load(self.root, train=train)
 
-    def _loader(self, images: ImageSet, batch_size: int, seed: int | None = None) -> BatchLoader:
+    @property
+    def _images_to_overfit(self) -> int | None:
+        """Return how many images `overfit_batches` leaves to train on: the first; None where it is not set."""
+        limit: int | float = getattr(self.trainer, "overfit_batches", 0)
+        return self.batch_size * steps_per_epoch(len(self.train.labels), self.batch_size, limit) if limit else None
+
+    def _loader(
+        self, images: ImageSet, batch_size: int, *, training: bool = False, seed: int | None = None
+    ) -> BatchLoader:
         pin_memory = self.trainer is not None and isinstance(self.trainer.accelerator, CUDAAccelerator)
-        return batch_loader(images, batch_size, seed=seed, num_workers=self.num_workers, pin_memory=pin_memory)
+        return BatchLoader(
+            images, batch_size, training=training, seed=seed, num_workers=self.num_workers, pin_memory=pin_memory
+        )

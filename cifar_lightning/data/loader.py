@@ -15,18 +15,18 @@ def steps_per_epoch(images: int, batch_size: int, limit: int | float = 1.0) -> i
 
     `limit` is as Lightning's `limit_train_batches`: an int is a number of batches, a float a fraction, rounded down.
     """
-    steps = len(Batches(max(images, 0), batch_size, seed=0))  # a study plans with sizes that `fit` will refuse
+    steps = len(Batches(max(images, 0), batch_size, training=True))  # a study plans with sizes that `fit` will refuse
     return min(steps, limit) if isinstance(limit, int) else int(steps * limit)
 
 
 class Batches(Sampler[Tensor]):
     """Row numbers, a batch at a time (int64, shape (B,)): shuffled by seed and epoch alone, ascending without seed."""
 
-    def __init__(self, size: int, batch_size: int, *, seed: int | None) -> None:
+    def __init__(self, size: int, batch_size: int, *, training: bool = False, seed: int | None = None) -> None:
         self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, 0
         # A training batch of one has no variance to normalize by: batch norm refuses it, so a remainder of one is left
         # out, a different image each epoch. Evaluation leaves nothing out.
-        self.used = size - (seed is not None and batch_size > 1 and size % batch_size == 1)
+        self.used = size - (training and batch_size > 1 and size % batch_size == 1)
         self.done: dict[int, int] = {}  # by epoch, how many batches have been trained on already: they are left out
 
     def set_epoch(self, epoch: int) -> None:  # the Trainer calls it before each epoch
@@ -43,8 +43,8 @@ class Batches(Sampler[Tensor]):
         order = torch.arange(self.size)
         if self.seed is not None:
             generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
-            order = torch.randperm(self.size, generator=generator)[: self.used]
-        if len(order):  # an empty order would be split into one empty batch
+            order = torch.randperm(self.size, generator=generator)
+        if len(order := order[: self.used]):  # an empty order would be split into one empty batch
             yield from torch.split(order, self.batch_size)[self.skipped :]
 
 
@@ -58,36 +58,52 @@ class Rows(Dataset[ImageSet]):
         return self.images.take(rows)
 
 
-class BatchLoader(DataLoader[ImageSet]):
-    """A DataLoader that resumes in the middle of an epoch, by the methods that the Trainer looks for."""
+class BatchLoader:
+    """Whole batches of images; it resumes in the middle of an epoch, by the methods that the Trainer looks for.
 
-    sampler: Batches
-    given = 0  # batches of this epoch, those left out included
+    It has a DataLoader and is none: those Lightning rebuilds with a sampler of its own, of single rows, to overfit or
+    to train in several processes. Workers only slow it down: a slice takes longer to send than to cut.
+    """
 
-    def __iter__(self) -> Iterator[ImageSet]:  # type: ignore[override]  # torch's narrows it to its own iterators
-        self.given = self.sampler.skipped
-        for batch in super().__iter__():
+    sampler: Batches  # of training alone: the Trainer tells it the epoch, and takes any in validation for shuffled
+
+    def __init__(
+        self,
+        images: ImageSet,
+        batch_size: int,
+        *,
+        training: bool = False,
+        seed: int | None = None,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.batches = Batches(len(images.labels), batch_size, training=training, seed=seed)
+        if training:
+            self.sampler = self.batches
+        self.given = 0  # batches of this epoch, those left out included
+        self.loader = DataLoader(
+            Rows(images),
+            batch_size=None,
+            sampler=self.batches,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=pin_memory,
+            # Without one of its own, each epoch's loader draws from the global generator, and dropout would depend on
+            # it.
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[ImageSet]:
+        self.given = self.batches.skipped
+        for batch in self.loader:
             self.given += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.sampler.epoch, "batches": self.given}
+        return {"epoch": self.batches.epoch, "batches": self.given}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self.sampler.done = {state_dict["epoch"]: state_dict["batches"]}
-
-
-def batch_loader(
-    images: ImageSet, batch_size: int, *, seed: int | None = None, num_workers: int = 0, pin_memory: bool = False
-) -> BatchLoader:
-    """Return a DataLoader over whole batches. Workers only slow it down: a slice takes longer to send than to cut."""
-    return BatchLoader(
-        Rows(images),
-        batch_size=None,
-        sampler=Batches(len(images.labels), batch_size, seed=seed),
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=pin_memory,
-        # Without one of its own, each epoch's loader draws from the global generator, and dropout would depend on it.
-        generator=torch.Generator().manual_seed(0),
-    )
+        self.batches.done = {state_dict["epoch"]: state_dict["batches"]}

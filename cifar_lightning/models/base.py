@@ -17,6 +17,7 @@ from torchmetrics import ConfusionMatrix, Metric
 from cifar_lightning.data import ImageSet
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.runs.checkpoint import architecture
+from cifar_lightning.runs.logger import RunLogger
 
 NUM_CLASSES = 10
 Optimizers = Literal["adam", "adamw", "sgd"]
@@ -29,6 +30,15 @@ def check_batch_norm(model: nn.Module, batch_size: int) -> None:
     if batch_size == 1 and any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
         cause = "1 leaves batch norm nothing to average over"
         raise InputError("data.batch_size", cause, "use 2 or more, or --model.batch_norm false")
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise an `InputError` if `torch.compile` does not work here: there is no C++ compiler, for instance."""
+    try:
+        torch.compile(torch.sin)(torch.zeros(2, device=device))
+    except Exception as error:  # each back end has its own
+        cause = f"torch.compile does not work here ({type(error).__name__})"
+        raise InputError("compile", cause, "install a C++ compiler, or leave it out") from error
 
 
 class LossAndAccuracy(Metric):
@@ -62,6 +72,8 @@ class ImageClassifier(LightningModule):
         optimizer: `sgd` uses Nesterov momentum 0.9.
         schedule: `constant`; `cosine` from lr down to 0 (Loshchilov & Hutter 2017); `one-cycle` up to lr and down to
             almost 0 (Smith & Topin 2018). Both move every step and span the whole run.
+        compile: Let `torch.compile` fuse the network's operations. It takes up to a minute at the start; on two CPU
+            cores the report's CNN became slower.
     """
 
     network: nn.Module
@@ -74,6 +86,7 @@ class ImageClassifier(LightningModule):
         weight_decay: float = 0.0,
         optimizer: Optimizers = "adam",
         schedule: Schedules = "constant",
+        compile: bool = False,
     ) -> None:
         super().__init__()
         check(optimizer in get_args(Optimizers), "optimizer", optimizer, " or ".join(get_args(Optimizers)))
@@ -82,6 +95,7 @@ class ImageClassifier(LightningModule):
         check(0 <= weight_decay < float("inf"), "weight_decay", weight_decay, "0 or more")
         self.save_hyperparameters(logger=False)  # the subclass's arguments too
         self.lr, self.weight_decay, self.optimizer_name, self.schedule = lr, weight_decay, optimizer, schedule
+        self.compiles = compile
         # Keyed as they are logged: 'train' alone would hide nn.Module.train.
         metrics = nn.ModuleDict({f"{s}/": LossAndAccuracy() for s in ("train", *VALIDATION_STAGES, "test")})
         self.metrics = cast(Mapping[str, LossAndAccuracy], metrics)
@@ -98,6 +112,9 @@ class ImageClassifier(LightningModule):
         # Trainer knows the device, to which it moves the model only after this.
         if self.trainer.strategy.root_device.type != "mps":
             self.network.to(memory_format=torch.channels_last)
+        if self.compiles:
+            check_compiler(self.trainer.strategy.root_device)
+            self.network.compile()  # in place: the weights keep their names
 
     def training_step(self, batch: ImageSet, batch_idx: int) -> Tensor:
         return self._step(batch, "train")[0]
@@ -117,11 +134,16 @@ class ImageClassifier(LightningModule):
         if self.trainer.is_last_batch:
             self._publish("train")
 
+    def on_train_epoch_end(self) -> None:
+        """Send `train/*` to the loggers of a plain Trainer, which take those of an epoch only here."""
+        train = {name: x for name, x in self.trainer.callback_metrics.items() if name.startswith("train/")}
+        self._log(train)
+
     def on_validation_epoch_end(self) -> None:
         """Publish `val/*`, `train_clean/*` and the generalization gap between them, both in evaluation mode."""
         val, clean = (self._publish(stage) for stage in VALIDATION_STAGES)
         if val and clean:
-            self.log_dict({"gap/loss": val["loss"] - clean["loss"], "gap/acc": clean["acc"] - val["acc"]}, logger=False)
+            self._log({"gap/loss": val["loss"] - clean["loss"], "gap/acc": clean["acc"] - val["acc"]})
 
     def on_test_epoch_end(self) -> None:
         self._publish("test")
@@ -183,11 +205,17 @@ class ImageClassifier(LightningModule):
         self.metrics[f"{stage}/"].update(loss, logits, batch.labels)
         return loss, logits
 
+    def _log(self, values: Mapping[str, Tensor], *, logger: bool = True, prog_bar: bool = False) -> None:
+        """Publish values of an epoch: to callbacks, and to the loggers of a plain Trainer; `History` writes to ours."""
+        loggers = self.trainer.loggers
+        logger &= bool(loggers) and not any(isinstance(each, RunLogger) for each in loggers)
+        self.log_dict(values, logger=logger, prog_bar=prog_bar, batch_size=1, sync_dist=True)
+
     def _publish(self, stage: str) -> dict[str, Tensor]:
         metric = self.metrics[f"{stage}/"]
         if not metric.count:
             return {}
         values = metric.compute()
         metric.reset()
-        self.log_dict({f"{stage}/{n}": value for n, value in values.items()}, prog_bar=True, logger=False, batch_size=1)
+        self._log({f"{stage}/{n}": x for n, x in values.items()}, logger=stage != "train", prog_bar=True)
         return values

@@ -126,12 +126,13 @@ def _training(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _config(content: dict[str, Any]) -> dict[str, Any]:
-    data = {name: x for name, x in content["datamodule_hyper_parameters"].items() if name not in NOT_RESTORED}
-    if data["root"] and not Path(data["root"]).is_dir():
+    given = content.get("datamodule_hyper_parameters", {})  # none if a plain Trainer had loaders instead
+    data = {name: x for name, x in given.items() if name not in NOT_RESTORED}
+    if data.get("root") and not Path(data["root"]).is_dir():
         data["root"] = None  # it came from another machine
     epochs = {"max_epochs": content["max_epochs"]} if content.get("max_epochs") else {}
     config = {
-        "seed_everything": content["datamodule_hyper_parameters"]["seed"],
+        "seed_everything": given.get("seed", 0),
         "model": {"class_path": str(content["architecture"]), "init_args": dict(content["hyper_parameters"])},
         "data": data,
         "trainer": {"precision": content["precision"], **epochs},

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # the study's own process imports no Lightning, see executor.
 # bits of the loss, and fails with such a change.
 RECIPE = 1
 # A parameter that a model or the data get later orphans no run if it stands here, with the value that leaves all as is.
-ADDED: dict[str, Any] = {}
+ADDED: dict[str, Any] = {"model.compile": False}
 # Identified by something else, for `predict` alone, or of the machine: a run that is resumed elsewhere stays the same
 # run, though its last bits differ and the precision may; each record tells what it ran on.
 NOT_CONTENT = {

@@ -111,7 +111,26 @@ def test_only_cuda_pins_memory(monkeypatch: pytest.MonkeyPatch, accelerator: Any
     data = CIFAR10DataModule(source="synthetic")
     monkeypatch.setattr(data, "trainer", SimpleNamespace(accelerator=accelerator))
     data.setup("fit")
-    assert [loader.pin_memory for loader in (data.train_dataloader(), *data.val_dataloader())] == [pinned] * 3
+    assert [each.loader.pin_memory for each in (data.train_dataloader(), *data.val_dataloader())] == [pinned] * 3
+
+
+def test_overfitting_sees_the_first_images_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = CIFAR10DataModule(source="synthetic", batch_size=30, train_size=200)
+    monkeypatch.setattr(data, "trainer", SimpleNamespace(accelerator=CPUAccelerator(), overfit_batches=2))
+    data.setup("fit")
+    loader, seen = data.train_dataloader(), []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        seen.append([labels.tolist() for _, labels in loader][:2])
+    assert seen[0] == seen[1] == [data.train.labels[:30].tolist(), data.train.labels[30:60].tolist()]
+    assert len(data.train_clean.labels) == 60  # what is measured again is what was learnt
+    assert prints(data.train_clean) == prints(data.train.take(torch.arange(60)))
+
+
+def test_a_batch_size_found_later_counts() -> None:
+    data = build(train_size=200)
+    data.batch_size = 50  # by Lightning's BatchSizeFinder
+    assert len(data.train_dataloader()) == 4
 
 
 def test_where_the_data_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

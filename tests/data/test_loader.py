@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
 from cifar_lightning.data import ImageSet
-from cifar_lightning.data.loader import BatchLoader, batch_loader, steps_per_epoch
+from cifar_lightning.data.loader import BatchLoader, steps_per_epoch
 from cifar_lightning.models import MLP
 
 # On a machine with one core two workers are more than torch advises; from Python 3.12 on a fork of a process with
@@ -22,9 +22,13 @@ def numbered(size: int) -> ImageSet:
     return ImageSet(labels.to(torch.uint8).view(-1, 1, 1, 1).repeat(1, 3, 32, 32), labels)
 
 
+def training(images: ImageSet, batch_size: int, *, seed: int, num_workers: int = 0) -> BatchLoader:
+    return BatchLoader(images, batch_size, training=True, seed=seed, num_workers=num_workers)
+
+
 def batches(loader: BatchLoader, epoch: int = 0) -> list[list[int]]:
     """The labels of an epoch's batches; asserts that the images are theirs."""
-    loader.sampler.set_epoch(epoch)
+    loader.batches.set_epoch(epoch)
     found = [(images, labels.tolist()) for images, labels in loader]
     for images, labels in found:
         assert torch.equal(images, torch.tensor(labels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 32, 32))
@@ -53,36 +57,37 @@ def order(loader: BatchLoader, epoch: int = 0) -> list[int]:
 def test_every_image_once_per_epoch_but_a_lone_one_in_training(
     size: int, batch_size: int, sizes: list[int], lone: int
 ) -> None:
-    training, evaluation = (batch_loader(numbered(size), batch_size, seed=seed) for seed in (0, None))
-    assert [len(labels) for labels in batches(training)] == sizes
+    images = numbered(size)
+    learnt, evaluation = BatchLoader(images, batch_size, training=True, seed=0), BatchLoader(images, batch_size)
+    assert [len(labels) for labels in batches(learnt)] == sizes
     assert [len(labels) for labels in batches(evaluation)] == sizes + [1] * lone
-    assert (len(training), len(evaluation)) == (len(sizes), len(sizes) + lone)
-    assert len(set(order(training)) & set(range(size))) == size - lone
+    assert (len(learnt), len(evaluation)) == (len(sizes), len(sizes) + lone)
+    assert len(set(order(learnt)) & set(range(size))) == size - lone
     assert order(evaluation, 0) == order(evaluation, 5) == list(range(size))
 
 
 def test_each_epoch_leaves_out_another_image() -> None:
-    loader = batch_loader(numbered(101), 50, seed=0)
+    loader = training(numbered(101), 50, seed=0)
     assert len({(set(range(101)) - set(order(loader, epoch))).pop() for epoch in range(8)}) > 1
 
 
 def test_the_order_depends_on_seed_and_epoch_and_nothing_else() -> None:
-    loaders = [batch_loader(numbered(100), 10, seed=seed) for seed in range(3)]
+    loaders = [training(numbered(100), 10, seed=seed) for seed in range(3)]
     orders = [order(loader, epoch) for loader in loaders for epoch in range(3)]
     assert len({tuple(rows) for rows in orders}) == 9
     assert list(range(100)) not in orders
     torch.manual_seed(2)
-    other = batch_loader(numbered(100), 10, seed=2)
+    other = training(numbered(100), 10, seed=2)
     assert [order(other, epoch) for epoch in (2, 0, 1)] == [orders[8], orders[6], orders[7]]
     # Nor on the size of a batch.
-    assert order(batch_loader(numbered(100), 33, seed=2), 2)[:99] == orders[8][:99]
+    assert order(training(numbered(100), 33, seed=2), 2)[:99] == orders[8][:99]
 
 
 def fit(size: int, batch_size: int, **settings: Any) -> Trainer:
     images, labels = numbered(size)
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     trainer = Trainer(**{"accelerator": "cpu", **dict.fromkeys(quiet, False), **settings})
-    trainer.fit(MLP(depth=0), batch_loader(ImageSet(images.float(), labels % 10), batch_size, seed=4))
+    trainer.fit(MLP(depth=0), training(ImageSet(images.float(), labels % 10), batch_size, seed=4))
     return trainer
 
 
@@ -90,7 +95,7 @@ def test_the_trainer_tells_the_sampler_its_epoch() -> None:
     rows: list[int] = []
     recorder = LambdaCallback(on_train_batch_start=lambda *args: rows.extend(args[2].images[:, 0, 0, 0].int().tolist()))
     fit(40, 8, max_epochs=2, callbacks=[recorder])
-    loader = batch_loader(numbered(40), 8, seed=4)
+    loader = training(numbered(40), 8, seed=4)
     assert rows == order(loader, 0) + order(loader, 1)
 
 
@@ -104,7 +109,7 @@ def test_the_trainer_tells_the_sampler_its_epoch() -> None:
 )
 def test_steps_per_epoch_are_those_of_the_loader_and_of_lightning(size: int, limit: int | float, steps: int) -> None:
     assert steps_per_epoch(size, 4, limit) == steps
-    assert steps_per_epoch(size, 4) == len(batch_loader(numbered(size), 4, seed=0))
+    assert steps_per_epoch(size, 4) == len(training(numbered(size), 4, seed=0))
     trainer = fit(size, 4, max_epochs=1, limit_train_batches=limit)
     assert trainer.global_step == steps
     assert trainer.num_training_batches == steps or limit == 0
@@ -113,17 +118,17 @@ def test_steps_per_epoch_are_those_of_the_loader_and_of_lightning(size: int, lim
 @pytest.mark.parametrize("workers", [0, 2])
 def test_it_resumes_in_the_middle_of_an_epoch(workers: int) -> None:
     images = numbered(26)
-    whole = batch_loader(images, 4, seed=1)
+    whole = training(images, 4, seed=1)
     first, second, third = (batches(whole, epoch) for epoch in range(3))
     assert whole.state_dict() == {"epoch": 2, "batches": 7}
 
-    whole.sampler.set_epoch(1)
+    whole.batches.set_epoch(1)
     part = iter(whole)
     assert [next(part).labels.tolist() for _ in range(3)] == second[:3]
     state = whole.state_dict()
     assert state == {"epoch": 1, "batches": 3}
 
-    again = batch_loader(images, 4, seed=1, num_workers=workers)
+    again = training(images, 4, seed=1, num_workers=workers)
     again.load_state_dict(state)
     assert len(again) == 7
     assert batches(again, 1) == second[3:]

@@ -46,6 +46,10 @@ VARIANTS = {
     "clipped": "--trainer.gradient_clip_val=0.5",
     "bfloat16": "--trainer.precision=bf16-mixed",
     "a last batch of one": "--data.train_size=301",
+    "overfitting": "--trainer.overfit_batches=12",
+    "ddp": "--trainer.strategy=ddp",
+    "averaged weights": "--trainer.callbacks+=EMAWeightAveraging --trainer.callbacks.decay=0.9",
+    "averaged each epoch": "--trainer.callbacks+=WeightAveraging",
 }  # fmt: skip
 
 # What ends a run before its last epoch, or may do so within one; a signal may then come where a validation follows.

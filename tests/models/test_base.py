@@ -1,5 +1,6 @@
 """The base class against slow references: metrics, optimizers, schedules, clipping, what a checkpoint holds."""
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import InputError
-from cifar_lightning.models import CNN, MLP, ImageClassifier
+from cifar_lightning.models import CNN, MLP, ImageClassifier, base
 from cifar_lightning.models.base import LossAndAccuracy
 from tests.models.conftest import batch, loader, trainer
 
@@ -167,6 +170,42 @@ def test_a_checkpoint_holds_the_network_alone(model: ImageClassifier) -> None:
     model.training_step(batch(8), 0)
     state = model.state_dict()
     assert list(state) == [f"network.{name}" for name in model.network.state_dict()]
+
+
+def test_a_compiled_network_keeps_the_names_of_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "check_compiler", lambda device: None)  # which compiles, for ten seconds
+    model: Any = CNN(channels=(4,), compile=True)
+    model.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    model.setup("fit")
+    assert list(model.state_dict()) == list(CNN(channels=(4,)).state_dict())
+    assert set(copy.deepcopy(model).state_dict()) == set(model.state_dict())  # as averages of weights begin
+
+
+class Curves(CSVLogger):
+    """Collects what it is sent, with its step."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.sent: list[tuple[str, int | None, float]] = []
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self.sent += [(name, step, value) for name, value in metrics.items() if "/" in name]
+
+
+def test_a_plain_trainer_logs_every_curve_once_an_epoch(tmp_path: Path) -> None:
+    data = CIFAR10DataModule(source="synthetic", train_size=200, val_size=100, train_clean_size=50)
+    curves, model = Curves(tmp_path), MLP(width=4)
+    run = Trainer(accelerator="cpu", max_epochs=2, logger=curves, enable_progress_bar=False, log_every_n_steps=1)
+    run.fit(model, data)
+    names = [f"{stage}/{name}" for stage in ("train", "val", "train_clean", "gap") for name in ("loss", "acc")]
+    assert sorted((name, step) for name, step, _ in curves.sent) == sorted((n, s) for n in names for s in (1, 3))
+    last = {name: value for name, step, value in curves.sent if step == 3}
+    assert last == pytest.approx(published(run))
+    path = getattr(run.checkpoint_callback, "best_model_path")  # noqa: B009  # its type does not tell
+    again = MLP.load_from_checkpoint(path, weights_only=True)
+    assert again.hparams == model.hparams
+    run.test(again, data, verbose=False)
+    assert {name for name, *_ in curves.sent[16:]} == {"test/loss", "test/acc"}
 
 
 class Epochs(Callback):

@@ -67,7 +67,7 @@ def test_settings_that_are_added_orphan_no_run(monkeypatch: pytest.MonkeyPatch) 
     # By another version of Lightning, and a parameter of ours that changes nothing.
     monkeypatch.setattr(identity, "_defaults", lambda: {**defaults, "trainer.new": 3})
     assert identity.address(content({**parse([CNN]), "trainer.new": 3}), 0, "cifar10") == before
-    monkeypatch.setattr(identity, "ADDED", {"model.mixup": 0.0})
+    monkeypatch.setattr(identity, "ADDED", {**identity.ADDED, "model.mixup": 0.0})
     assert identity.address({**settings, "model.mixup": 0.0}, 0, "cifar10") == before
     assert identity.address({**settings, "model.mixup": 0.1}, 0, "cifar10") != before
 
