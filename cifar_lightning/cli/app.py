@@ -24,6 +24,7 @@ IGNORED = (
     r".*smaller than the logging interval",  # curves are logged once per epoch, whatever the interval in steps
     r"Total length of `list` across ranks is zero",  # val_size 0 asks for just that
     r".*does not have many workers",  # a batch is one slice of a tensor in memory: workers would only slow it down
+    r"Precision .*-mixed is not supported by the model summary",  # its weights are in 32 bits, as it counts them
     r".*GPU available but not used",  # the CPU was asked for
 )
 
