@@ -32,6 +32,7 @@ IGNORED = (
     r"Total length of `list` across ranks is zero",  # val_size 0 asks for just that
     r".*does not have many workers",  # a batch is one slice of a tensor in memory: workers would only slow it down
     r"You requested to overfit but enabled",  # the data module shuffles nothing then
+    r"Precision .*-mixed is not supported by the model summary",  # its weights are in 32 bits, as it counts them
     r".*GPU available but not used",  # the CPU was asked for
 )
 
@@ -185,7 +186,7 @@ def _result(cli: "CLI") -> Result:
     rows = history.rows or (cli.restored.rows if cli.restored else [])  # all epochs were done before
     folder = next((Path(each.log_dir) for each in trainer.loggers if isinstance(each, RunLogger)), None)
     kept = [path for name in (BEST, LAST) if folder and (path := RunFolder(folder).checkpoint(name)).exists()]
-    return Result(rows, kept[0] if kept else None, folder)
+    return Result(list(rows), kept[0] if kept else None, folder)
 
 
 def _reported(error: Exception) -> ReportedError:

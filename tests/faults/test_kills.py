@@ -148,7 +148,7 @@ SABOTAGE = {
     "epoch zeroed": ("cifar_lightning.data.loader.Batches.set_epoch", False),
     "batches not left out": ("cifar_lightning.data.loader.BatchLoader.load_state_dict", True),
     "sums of the epoch dropped": (f"{MODEL}.on_load_checkpoint", True),
-    "curves not purged": (f"{CLI}.lightning_cli.purge_step", False),
+    "curves not purged": (f"{RUNS}.checkpoint.Checkpoint.behind", False),
 }
 
 # By flags: the folder of the run that was never interrupted.
