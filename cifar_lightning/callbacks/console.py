@@ -78,7 +78,7 @@ class ProgressLine(TQDMProgressBar):
         pass  # the line of `Console` says how it ended
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if trainer.training:
+        if trainer.training and hasattr(self, "started"):  # before that there is no bar
             self.train_progress_bar.close()
 
 

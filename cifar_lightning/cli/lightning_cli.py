@@ -1,6 +1,7 @@
 """The LightningCLI of this project: its defaults, and checkpoints that need nothing beside them."""
 
 import contextlib
+import pydoc
 import shutil
 from collections.abc import Sequence
 from functools import partialmethod
@@ -17,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from cifar_lightning import callbacks
 from cifar_lightning.cli import starting_point
 from cifar_lightning.cli.config_files import flat, load_yaml
-from cifar_lightning.cli.error_messages import explain, naming_settings_of, naming_what_failed
+from cifar_lightning.cli.error_messages import check_nulls, explain, naming_settings_of, naming_what_failed
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.data.loader import steps_per_epoch
 from cifar_lightning.errors import InputError, check
@@ -112,6 +113,11 @@ class CLI(LightningCLI):
             if config[name] is not None:
                 raise InputError(name, f"{config[name]} stands in a file", f"give it as the flag --{name}")
         check(0 <= config.seed_everything < 2**32, "seed_everything", config.seed_everything, "0 to 4294967295")
+        model = pydoc.locate(config.model.class_path)
+        assert isinstance(model, type)  # the parser has seen to that
+        check(model is not ImageClassifier, "model", model.__name__, "CNN or MLP, or the import path of your own")
+        check_nulls("model", model, config.model.get("init_args", {}))
+        check_nulls("data", CIFAR10DataModule, config.data)
 
     def _runs(self, config: Any) -> Path:
         """Resolve what names a run, and return the folder of all runs of that name."""
@@ -120,8 +126,8 @@ class CLI(LightningCLI):
         check(config.name != "", "name", config.name, "a name, or leave --name out")
         there = self.start.run.path.resolve().parent.name.removesuffix("-synthetic") if self.start else ""
         files = [Path(str(file)) for file in config.config or []]
-        stems = [file.stem for file in files] or [config.model.class_path.rpartition(".")[2].lower()]
         if not (config.name or there):
+            stems = starting_point.stems(config.model.class_path, files)
             there = "-".join([*stems, *starting_point.departures(self.given, config.as_dict(), files)])
         config.name = config.name or there
         return Path(config.logs) / tagged(config.name, self.source)
@@ -132,11 +138,18 @@ class CLI(LightningCLI):
         self.runs = self._runs(config)
         if self.start is None:
             starting_point.check_logs(self.runs)
+            for name in starting_point.left_out(config.as_dict(), [Path(str(file)) for file in config.config or []]):
+                print(f"{name} is left out: {config.model.class_path.rpartition('.')[2]} has no such setting")
         trainer, fits = config.trainer, self.subcommand == "fit"
+        if trainer.callbacks and not isinstance(trainer.callbacks, list):  # a file may hold one alone
+            trainer.callbacks = [trainer.callbacks]
         new, resumes = fits and self.restored is None, fits and self.start is not None
         usable = accelerators() if isinstance(trainer.accelerator, str) else [trainer.accelerator]
         for name, holds, allowed in (
             ("accelerator", trainer.accelerator in usable, " or ".join(usable)),
+            ("num_nodes", trainer.num_nodes == 1, "1: a run is on one machine"),
+            ("check_val_every_n_epoch", trainer.check_val_every_n_epoch != 0, "1 or more"),
+            ("gradient_clip_val", (trainer.gradient_clip_val or 0) >= 0, "0 or more, or null"),
             ("accumulate_grad_batches", trainer.accumulate_grad_batches >= 1, "1 or more"),
             ("max_epochs", not (new and trainer.max_epochs == 0), "1 or more: 0 trains nothing"),
             ("max_steps", not (new and trainer.max_steps == 0), "1 or more: 0 trains nothing"),
