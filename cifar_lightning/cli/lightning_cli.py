@@ -1,6 +1,7 @@
 """The LightningCLI of this project: its defaults, and checkpoints that need nothing beside them."""
 
 import contextlib
+import pydoc
 import shutil
 from collections.abc import Sequence
 from functools import partialmethod
@@ -21,7 +22,7 @@ from cifar_lightning import callbacks
 from cifar_lightning.callbacks.stop_requests import may_end, stands
 from cifar_lightning.cli import lr_search, starting_point
 from cifar_lightning.cli.config_files import flat, listed, load_yaml, warn_of_replaced
-from cifar_lightning.cli.error_messages import naming_settings_of, naming_what_failed
+from cifar_lightning.cli.error_messages import check_nulls, naming_settings_of, naming_what_failed
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.data.loader import steps_per_epoch
 from cifar_lightning.errors import InputError, Interrupted, causes, check
@@ -124,6 +125,11 @@ class CLI(LightningCLI):
             if config[name] is not None:
                 raise InputError(name, f"{config[name]} stands in a file", f"give it as the flag --{name}")
         check(0 <= config.seed_everything < 2**32, "seed_everything", config.seed_everything, "0 to 4294967295")
+        model = pydoc.locate(config.model.class_path)
+        assert isinstance(model, type)  # the parser has seen to that
+        check(model is not ImageClassifier, "model", model.__name__, "CNN or MLP, or the import path of your own")
+        check_nulls("model", model, config.model.get("init_args", {}))
+        check_nulls("data", CIFAR10DataModule, config.data)
 
     def _looked_up(self, command: str, given: Any) -> bool:
         """Return whether the run must be looked up among all of its name."""
@@ -140,8 +146,8 @@ class CLI(LightningCLI):
         check(config.name != "", "name", config.name, "a name, or leave --name out")
         there = self.start.run.path.resolve().parent.name.removesuffix("-synthetic") if self.start else ""
         files = [Path(str(file)) for file in config.config or []]
-        stems = [file.stem for file in files] or [config.model.class_path.rpartition(".")[2].lower()]
         if not (config.name or there):
+            stems = starting_point.stems(config.model.class_path, files)
             there = "-".join([*stems, *starting_point.departures(self.given, config.as_dict(), files)])
         config.name = config.name or there
         return Path(config.logs) / tagged(config.name, self.source)
@@ -152,6 +158,8 @@ class CLI(LightningCLI):
         self.runs = self._runs(config)
         if self.start is None:
             starting_point.check_logs(self.runs)
+            for name in starting_point.left_out(config.as_dict(), [Path(str(file)) for file in config.config or []]):
+                print(f"{name} is left out: {config.model.class_path.rpartition('.')[2]} has no such setting")
         trainer, fits = config.trainer, self.subcommand == "fit"
         if fits and config.init_from is not None:
             config.init_from = str(starting_point.checkpoint_of(config.init_from))
@@ -164,6 +172,9 @@ class CLI(LightningCLI):
         usable = accelerators() if isinstance(trainer.accelerator, str) else [trainer.accelerator]
         for name, holds, allowed in (
             ("accelerator", trainer.accelerator in usable, " or ".join(usable)),
+            ("num_nodes", trainer.num_nodes == 1, "1: a run is on one machine"),
+            ("check_val_every_n_epoch", trainer.check_val_every_n_epoch != 0, "1 or more"),
+            ("gradient_clip_val", (trainer.gradient_clip_val or 0) >= 0, "0 or more, or null"),
             ("accumulate_grad_batches", trainer.accumulate_grad_batches >= 1, "1 or more"),
             ("max_epochs", not (new and trainer.max_epochs == 0), "1 or more: 0 trains nothing"),
             ("max_steps", not (new and trainer.max_steps == 0), "1 or more: 0 trains nothing"),

@@ -24,7 +24,7 @@ INDIFFERENT = {
     *(f"trainer.{name}" for name in ("enable_progress_bar", "enable_checkpointing")),
 }
 # Settings whose flags are part of a run's name.
-NAMING, UNNAMED = ("seed_everything", "model.", "data."), {*INDIFFERENT, "data.source"}
+NAMING, UNNAMED = ("seed_everything", "model.", "data."), {*INDIFFERENT, "data.source", "model.class_path"}
 
 
 def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
@@ -173,6 +173,21 @@ def _start(run: RunFolder, checkpoint: Checkpoint | None, given: Namespace, *, f
         arguments = [f"--config={json.dumps(own)}"]
     settings |= flat(checkpoint.config) if checkpoint else {}
     return StartingPoint(run, checkpoint, arguments, settings)
+
+
+def stems(class_path: str, files: Sequence[Path]) -> list[str]:
+    """Return the files' names for a run's, but the model's for a file that sets another one."""
+    model, found = class_path.rpartition(".")[2], list[str]()
+    for file in files:
+        there = str(flat(load_yaml(file)).get("model.class_path", class_path)).rpartition(".")[2]
+        found.append(file.stem if there == model else model.lower())
+    return found or [model.lower()]
+
+
+def left_out(now: Mapping[str, Any], files: Sequence[Path]) -> list[str]:
+    """Return the settings of a model in the files that the model which was chosen instead does not have."""
+    there = dict.fromkeys(name for file in files for name in flat(load_yaml(file)) if name.startswith("model."))
+    return [name for name in there if name not in flat(now)]
 
 
 def departures(arguments: Sequence[str], now: Mapping[str, Any], files: Sequence[Path]) -> list[str]:
