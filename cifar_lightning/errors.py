@@ -34,11 +34,12 @@ class RunError(ReportedError, RuntimeError):
 
 
 class Interrupted(BaseException):  # no Exception: nothing on its way may take it for a failure
-    """A signal asked the program to end. Exit status 128 + its number: 130 for Ctrl-C, 143 for SIGTERM."""
+    """A signal asked the program to end, or a setting (0). Exit status 0 or 128 + its number: 130 for Ctrl-C."""
 
     def __init__(self, signum: int, cause: str = "stopped at once", remedy: str = "start it again") -> None:
-        super().__init__(f"{signal.Signals(signum).name}: {cause}; {remedy}")
-        self.status = 128 + signum
+        name = f"{signal.Signals(signum).name}: " if signum else ""
+        super().__init__(f"{name}{cause}; {remedy}")
+        self.signum, self.status = signum, 128 + signum if signum else 0
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

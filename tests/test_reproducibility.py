@@ -45,8 +45,7 @@ def test_a_resumed_run_ends_the_same(model: str, fit: Fit, tmp_path: Path) -> No
     flags = [*model.split(), *FLAGS, "--model.schedule=constant"]
     whole = fit(tmp_path / "whole", [*flags, "--trainer.max_epochs=3"])
     part = fit(tmp_path / "part", [*flags, "--trainer.max_epochs=2"])
-    last = f"--ckpt_path={part / 'checkpoints/last.ckpt'}"
-    assert fit(tmp_path / "part", [*flags, "--trainer.max_epochs=3", last]) == part
+    assert main(["fit", *flags, "--trainer.max_epochs=3", f"--resume={part}"]) == 0
     assert torch.equal(weights(part), weights(whole))
     assert curves(part) == curves(whole)
     assert len(curves(part)) == 4
@@ -55,7 +54,10 @@ def test_a_resumed_run_ends_the_same(model: str, fit: Fit, tmp_path: Path) -> No
 def test_a_run_resumes_by_its_checkpoint_alone(fit: Fit, tmp_path: Path) -> None:
     run = fit(tmp_path, ["--model=MLP", *SMALL, "--trainer.max_epochs=1"])
     before = yaml.safe_load((run / "config.yaml").read_text())
-    assert fit(tmp_path, [f"--ckpt_path={run / 'checkpoints/best.ckpt'}", "--trainer.max_epochs=2"]) == run
+    (run / "config.yaml").unlink()
+    assert main(["fit", f"--resume={run}", f"--logs={tmp_path}"]) == 2
+    assert main(["fit", f"--resume={run}", "--trainer.max_epochs=2"]) == 0
+    before |= {"logs": "logs"}
     before["trainer"]["max_epochs"] = 2
     before["model"]["class_path"] = "cifar_lightning.models.mlp.MLP"
     assert yaml.safe_load((run / "config.yaml").read_text()) == before
@@ -67,7 +69,7 @@ REFUSED = {
     "--seed_everything=5": "seed_everything: 5, but the run to resume has 0",
     "--data.batch_size=50": "data.batch_size: 50, but the run to resume has 100; leave it out (`fit --resume ",
     "--model=CNN": "model.class_path: 'cifar_lightning.models.cnn.CNN', but the run to resume has ",
-    "--trainer.max_epochs=2": "trainer.max_epochs: 2, but",
+    "--trainer.max_epochs=1": "trainer.max_epochs: 1, but",
     "--trainer.max_epochs=3": "the cosine schedule was laid out for 2",
 }
 
@@ -76,7 +78,7 @@ def test_a_run_resumes_only_as_itself(fit: Fit, tmp_path: Path, capsys: pytest.C
     run = fit(tmp_path, ["--model=MLP", *SMALL, "--model.schedule=cosine", "--trainer.max_epochs=2"])
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     for flag, cause in REFUSED.items():
-        assert main(["fit", f"--ckpt_path={run / 'checkpoints/last.ckpt'}", flag]) == 2
+        assert main(["fit", f"--resume={run}", flag]) == 2
         assert cause in capsys.readouterr().err
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 

@@ -1,21 +1,25 @@
 """The callbacks of each command, in the order in which they are called."""
 
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
 
-from cifar_lightning.callbacks.checkpoints import Checkpoints, EnvironmentCheck
+from cifar_lightning.callbacks.checkpoints import Checkpoints, EnvironmentCheck, keep_apart
 from cifar_lightning.callbacks.console import Console, ProgressLine
 from cifar_lightning.callbacks.epoch_seed import EpochSeed
 from cifar_lightning.callbacks.evaluation_results import EvaluationResults
-from cifar_lightning.callbacks.history import History
+from cifar_lightning.callbacks.history import History, StepCurve
+from cifar_lightning.callbacks.stop_requests import TimeLimit
 from cifar_lightning.callbacks.stopping import Divergence, Stopping
 from cifar_lightning.callbacks.tensorboard import TensorBoardExtras
 
+__all__ = ["evaluation", "keep_apart", "training"]
 
-def training(trainer_config: Any, precision_reason: str) -> list[Callback]:
+
+def training(trainer_config: Any, precision_reason: str, requeue_signal: Signals | None) -> list[Callback]:
     """Return the callbacks of `fit`; `precision_reason` is empty where a person chose the precision."""
     unsaved = False in (trainer_config.enable_checkpointing, trainer_config.logger) or trainer_config.fast_dev_run
     history = History()
@@ -26,10 +30,12 @@ def training(trainer_config: Any, precision_reason: str) -> list[Callback]:
         Console(history, checkpoints, precision_reason),
         EnvironmentCheck(),
         TensorBoardExtras(),
+        *([StepCurve(steps)] if (steps := trainer_config.log_every_n_steps) else []),
         EpochSeed(),  # after all that draws random numbers when training starts
-        Stopping(checkpoints),
-        *([checkpoints] if checkpoints else []),  # after all whose state it saves
         *_progress_bar(trainer_config),
+        *([TimeLimit(trainer_config.max_time)] if trainer_config.max_time else []),
+        *([checkpoints] if checkpoints else []),  # after all whose state it saves
+        Stopping(checkpoints, requeue_signal),
     ]
 
 

@@ -1,17 +1,30 @@
 """Checkpoints of a run: its last epoch, the one before, the best, the step it was interrupted at; its environment."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from cifar_lightning.callbacks.history import History
+from cifar_lightning.callbacks.stop_requests import request
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.runs.layout import NEW, RunFolder
+from cifar_lightning.errors import check
+from cifar_lightning.runs.layout import NEW, OWN, RunFolder
 from cifar_lightning.runs.recovery import settle
 from cifar_lightning.utils import environment
+
+
+def keep_apart(callbacks: Sequence[Callback]) -> None:
+    """Keep a person's ModelCheckpoint from the names of the run's own files, which it would overwrite and delete."""
+    for each in callbacks:
+        if isinstance(each, ModelCheckpoint) and each.dirpath is None:
+            remedy = "another filename for ModelCheckpoint, or a dirpath: a run keeps that one itself"
+            check(f"{each.filename}.ckpt" not in OWN, "trainer.callbacks", each.filename, remedy)
+            if f"{each.CHECKPOINT_NAME_LAST}.ckpt" in OWN:  # of `save_last`
+                each.CHECKPOINT_NAME_LAST = "saved_last"
 
 
 class Checkpoints(Checkpoint):
@@ -23,18 +36,25 @@ class Checkpoints(Checkpoint):
     """
 
     def __init__(self, history: History) -> None:
-        self.history, self.stopped = history, False
+        self.history, self.asked = history, dict[str, Any]()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.trainer = trainer
 
     def path(self, trainer: Trainer, name: str) -> Path:
         return RunFolder(Path(str(trainer.log_dir))).checkpoint(name)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        new, self.stopped = self.path(trainer, NEW), trainer.should_stop
+        new = self.path(trainer, NEW)
         trainer.save_checkpoint(new)
         settle(new, self.history.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"stopped": self.stopped}  # before its last epoch, by EarlyStopping say
+        asked = request(self.trainer)
+        return {"asked": asked if asked.get("by") else {}}  # steps and time count anew
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.asked = state_dict.get("asked", {})  # not there in an older version's
 
 
 class EnvironmentCheck(Callback):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure  # torchmetrics imports matplotlib anyway, 
 from torch import Tensor
 from tqdm import tqdm
 
-from cifar_lightning.callbacks.tensorboard import writer_of
+from cifar_lightning.callbacks.tensorboard import run_logger
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.runs.layout import RunFolder
@@ -58,10 +58,11 @@ class EvaluationResults(Callback):
         }
         try:
             files.replace(self.run.test, f"{json.dumps(results, indent=1)}\n".encode())
-            if writer := writer_of(trainer):
-                writer.add_figure("test/confusion_matrix", confusion_figure(counts, data.classes), self.epoch)
-                writer.add_scalar("test/loss", loss, self.epoch)
-                writer.add_scalar("test/acc", acc, self.epoch)
+            if logger := run_logger(trainer):
+                figure = confusion_figure(counts, data.classes)
+                logger.experiment.add_figure("test/confusion_matrix", figure, self.epoch)
+            for each in trainer.loggers:
+                each.log_metrics({"test/loss": loss, "test/acc": acc}, step=self.epoch)
         finally:  # even where it can't be written, for it took a while
             width, header = max(map(len, data.classes)), " ".join(f"{name[:5]:>5}" for name in data.classes)
             tqdm.write(f"test set: {data.description}\n  loss {loss:.4f}  accuracy {acc:.4f}  ({images:,} images)\n")

@@ -23,17 +23,23 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.validation: dict[str, float] = {}  # of the current epoch, the last if there are several
+        self.validation: dict[str, float] = {}  # after the current epoch's last step: of the weights in its checkpoint
         self._seconds_before, self._started = 0.0, 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter() - self._seconds_before  # resumes in the middle of an epoch
+        self._validation_interval = trainer.val_check_batch  # in steps
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started, self.validation = time.perf_counter(), {}
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Have an epoch with validations end with one: the row speaks of the weights that the checkpoint holds."""
+        if trainer.check_val_every_n_epoch and self._validation_interval:
+            trainer.val_check_batch = 1 if trainer.is_last_batch else self._validation_interval
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.validation = _published(trainer, validation=True)
+        self.validation = _published(trainer, validation=True) if trainer.is_last_batch else {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch's row, to the loggers with the epoch (1 for the first) as its step."""
@@ -41,15 +47,19 @@ class History(Callback):
         metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         metrics["epoch_seconds"] = round(time.perf_counter() - self._started, 3)
         self.rows.append({"epoch": epoch, **metrics})
-        # metrics.csv before the event file, and both before the checkpoint: on resume, its additional rows then tell
-        # that the event file may hold superseded points. Other loggers first: a CSVLogger writes a metrics.csv, too.
-        for ours in (False, True):
-            if ours and trainer.log_dir and trainer.loggers:
-                metrics_csv.write(RunFolder(Path(trainer.log_dir)).metrics, self.rows)
-            for logger in trainer.loggers:
-                if isinstance(logger, RunLogger) == ours:
-                    logger.log_metrics(metrics, step=epoch)
-                    logger.save()  # flushes the event file
+        if trainer.log_dir and trainer.loggers:
+            metrics_csv.write(RunFolder(Path(trainer.log_dir)).metrics, self.rows)
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.log_epoch(metrics, epoch)
+            else:  # whose x are steps, as Lightning counts them
+                logger.log_metrics({"epoch": epoch, **metrics}, step=trainer.global_step - 1)
+            logger.save()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Bring to disk what any callback has logged so far: the checkpoint counts on it."""
+        for logger in trainer.loggers:
+            logger.save()
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "validation": self.validation, "seconds": time.perf_counter() - self._started}
@@ -57,6 +67,25 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.validation = state_dict["rows"], state_dict["validation"]
         self._seconds_before = state_dict["seconds"]
+
+
+class StepCurve(Callback):
+    """Log the loss of every nth step as `train/loss_step`: where `log_every_n_steps` was given."""
+
+    # Not by the model's `self.log`: the Trainer logs that after `on_train_batch_end`, where a run may be saved and end.
+
+    def __init__(self, every: int) -> None:
+        self.every, self.steps = every, 0  # done at the last batch: gradients may accumulate over several
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.steps = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, _: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        before, self.steps = self.steps, trainer.global_step
+        if self.steps > before and self.steps % self.every == 0:
+            loss = outputs["loss"].item() * trainer.accumulate_grad_batches  # the Trainer has divided by it
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/loss_step": loss}, step=self.steps - 1)
 
 
 def _published(trainer: Trainer, *, validation: bool) -> dict[str, float]:

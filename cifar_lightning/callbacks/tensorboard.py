@@ -15,6 +15,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from cifar_lightning.callbacks.stop_requests import heeded
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.transforms import denormalize, normalize
 from cifar_lightning.runs.logger import CURVES, STAGES, RunLogger
@@ -27,9 +28,15 @@ class TensorBoardExtras(Callback):
     """Write what the curves alone do not show."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        writer, data = writer_of(trainer), CIFAR10DataModule.of(trainer)
-        if writer is None or trainer.global_step:  # a resumed run has them already
+        ours, data = run_logger(trainer), CIFAR10DataModule.of(trainer)
+        hparams = {"model": type(pl_module).__name__, "epochs": trainer.max_epochs, "source": data.source}
+        hparams |= {**pl_module.hparams, **{name: data.hparams[name] for name in DATA_HPARAMS}}
+        for logger in trainer.loggers:
+            if not isinstance(logger, RunLogger):
+                logger.log_hyperparams(hparams)
+        if ours is None or trainer.global_step:  # a resumed run has them already
             return
+        writer = ours.experiment
         writer.add_text("data", data.description)
         few = type(data.train)(*(tensor[: SIDE**2] for tensor in data.train))
         # Through the data module's hooks, as any batch: augmented and normalized as in training, on the device.
@@ -40,15 +47,13 @@ class TensorBoardExtras(Callback):
             warnings.simplefilter("ignore")
             # Of a copy, which is not compiled: what is can't be traced.
             writer.add_graph(copy.deepcopy(pl_module.network), images[:2].to(pl_module.dtype))
-        hparams = {"model": type(pl_module).__name__, "epochs": trainer.max_epochs, "source": data.source}
-        hparams |= {**pl_module.hparams, **{name: data.hparams[name] for name in DATA_HPARAMS}}
         add_hparams(writer, hparams)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After the last epoch, and before its checkpoint, show validation images with the predicted classes."""
-        writer, data = writer_of(trainer), CIFAR10DataModule.of(trainer)
+        logger, data = run_logger(trainer), CIFAR10DataModule.of(trainer)
         epoch, count = trainer.current_epoch + 1, SIDE**2
-        if writer is None or not len(data.val.labels) or not (epoch == trainer.max_epochs or trainer.should_stop):
+        if logger is None or not len(data.val.labels) or not (epoch == trainer.max_epochs or heeded(trainer)):
             return
         images = normalize(data.val.images[:count].to(pl_module.device))
         pl_module.eval()
@@ -59,14 +64,12 @@ class TensorBoardExtras(Callback):
             data.classes[guess] if guess == label else f"{data.classes[guess]} ({data.classes[label]})"
             for guess, label in zip(predicted.tolist(), data.val.labels[:count].tolist(), strict=True)
         ]
-        writer.add_figure("predictions/val", image_grid(images, titles), epoch)
-        for logger in trainer.loggers:
-            logger.save()  # to disk before the checkpoint, after which it would not be made again
+        logger.writer("val").add_figure("predictions/val", image_grid(images, titles), epoch)
 
 
-def writer_of(trainer: Trainer) -> SummaryWriter | None:
-    """Return the writer of this run's event file; None where nothing is logged."""
-    return next((each.experiment for each in trainer.loggers if isinstance(each, RunLogger)), None)
+def run_logger(trainer: Trainer) -> RunLogger | None:
+    """Return the logger of this run's folder; None where nothing is logged."""
+    return next((each for each in trainer.loggers if isinstance(each, RunLogger)), None)
 
 
 def image_grid(images: Tensor, titles: Sequence[str]) -> Figure:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -25,12 +26,32 @@ IGNORED = (
     # Lightning 2.6.6 calls jsonargparse by names that are deprecated since 4.49 and leave in 5 (see the bound on it).
     r"(?s).*(only one JsonargparseDeprecationWarning|was deprecated in v4\.49)",
     r".*Checkpoint directory .* exists and is not empty",  # a run resumes in its own folder
+    r".*`\.fit\(ckpt_path=(None\)` was called without|\"last\"\)` is set)",  # it looks for OnExceptionCheckpoint's file
     r".*callbacks used to create the checkpoint",  # `test` needs none of those that wrote it
     r".*smaller than the logging interval",  # curves are logged once per epoch, whatever the interval in steps
     r"Total length of `list` across ranks is zero",  # val_size 0 asks for just that
     r".*does not have many workers",  # a batch is one slice of a tensor in memory: workers would only slow it down
     r"You requested to overfit but enabled",  # the data module shuffles nothing then
+    r"Precision .*-mixed is not supported by the model summary",  # its weights are in 32 bits, as it counts them
     r".*GPU available but not used",  # the CPU was asked for
+)
+
+
+# What Lightning tells of every run, or what our own lines tell as well. All else it says reaches the screen.
+NO_NEWS = re.compile(
+    r"Seed set to|(GPU|TPU) available|LOCAL_RANK|Using \w+ Automatic Mixed Precision|You are using a CUDA device"
+    r"|💡 Tip|Loading `train_dataloader` to estimate|`weights_only` was not set|`Trainer\.fit` stopped|Restor(ing|ed) "
+    r"|Loaded model weights|\s*Detected KeyboardInterrupt"
+)
+
+
+SPEAKERS = (
+    *(
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.seed",
+        "lightning.pytorch.accelerators.cuda",
+    ),
+    "lightning.pytorch.trainer.connectors.checkpoint_connector",
 )
 
 
@@ -42,7 +63,9 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
     try:
         with contextlib.ExitStack() as stack:
             if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
-                stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
+                for name in {"SIGTERM", "SIGUSR1"} & {*signal.Signals.__members__}:  # Windows lacks the latter
+                    signum = signal.Signals[name]
+                    stack.callback(signal.signal, signum, signal.signal(signum, _interrupt))
             try:
                 return command([arg for arg in args if arg != "--debug"])
             except BrokenPipeError:  # the reader of our output, `head` say, has closed it
@@ -62,7 +85,7 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise Interrupted(signum)  # SIGTERM ends the program as Ctrl-C does: through every `finally`
+    raise Interrupted(signum)  # it ends the program as Ctrl-C does: through every `finally`
 
 
 def _interruption(error: BaseException) -> Interrupted | None:
@@ -163,7 +186,7 @@ def _result(cli: "CLI") -> Result:
     rows = history.rows or (cli.restored.rows if cli.restored else [])  # all epochs were done before
     folder = next((Path(each.log_dir) for each in trainer.loggers if isinstance(each, RunLogger)), None)
     kept = [path for name in (BEST, LAST) if folder and (path := RunFolder(folder).checkpoint(name)).exists()]
-    return Result(rows, kept[0] if kept else None, folder)
+    return Result(list(rows), kept[0] if kept else None, folder)
 
 
 def _reported(error: Exception) -> ReportedError:
@@ -179,9 +202,13 @@ def be_quiet() -> None:
     """Silence messages of Lightning and others that are no news here."""
     for pattern in IGNORED:
         warnings.filterwarnings("ignore", pattern)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in SPEAKERS:
+        logging.getLogger(name).addFilter(_is_news)
     threading.excepthook = _unless_raised_again
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not NO_NEWS.match(record.getMessage())
 
 
 def _unless_raised_again(args: threading.ExceptHookArgs) -> None:

@@ -1,7 +1,9 @@
 """Configuration files, checked before anything is made of them."""
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """Return the settings in a file; raise an `InputError` with the line unless it holds YAML settings."""
     try:
         if not path.is_file():
-            raise InputError(str(path), "there is no such file", "see the folder configs/")
+            raise InputError(str(path), "there is no such file", _similar(path))
         content = yaml.load(path.read_text(), _Loader)  # a SafeLoader: plain values alone
     except OSError as error:
         raise InputError(str(path), f"can't be read ({error.strerror})", "see the folder configs/") from None
@@ -44,10 +46,39 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}{where}", "not valid YAML", f"fix it: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
         raise InputError(str(path), "holds no settings", "write them as `name: value` lines")
-    model = content.get("model")
-    if isinstance(model, dict) and model.get("init_args", {}) is None:
-        raise InputError(f"{path}, model.init_args", "nothing stands below it", "write settings there or leave it out")
+    model, data = content.get("model"), content.get("data")
+    named = {**content, "model.init_args": model.get("init_args", {}) if isinstance(model, dict) else {}}
+    for name, value in named.items():
+        if value is None and name in ("model", "model.init_args", "data", "trainer", "experiments"):
+            raise InputError(f"{path}, {name}", "nothing stands below it", "write settings there or leave it out")
+        if name in ("trainer", "data") and not isinstance(value, dict):
+            cause = f"{value!r} is no group of settings"
+            raise InputError(f"{path}, {name}", cause, "write them below it, as `name: value` lines")
+    if isinstance(data, dict) and "seed" in data:  # the parser would overrule it without a word
+        raise InputError(f"{path}, data.seed", "follows seed_everything", "give that instead")
     return content
+
+
+def listed(given: Any) -> list[Any]:
+    """Return what was given for a setting that takes one or several; nothing for a bare yes or no."""
+    return list(given) if isinstance(given, list) else [] if given is None or isinstance(given, bool) else [given]
+
+
+def warn_of_replaced(files: Sequence[str], used: Sequence[Any]) -> None:
+    """Print which callbacks of the files are not among those used: a later list replaces an earlier one."""
+    names = {each.class_path.rpartition(".")[2] for each in used}
+    for file in files:
+        trainer = load_yaml(Path(file)).get("trainer") or {}
+        there = [*listed(trainer.get("callbacks")), *listed(trainer.get("callbacks+"))]
+        paths = (str(each["class_path"] if isinstance(each, dict) else each) for each in there)
+        if gone := [name for name in (path.rpartition(".")[2] for path in paths) if name not in names]:
+            print(f"{file}: {', '.join(gone)}: replaced by later callbacks; `callbacks+:` adds", file=sys.stderr)
+
+
+def _similar(path: Path) -> str:
+    shipped = [str(each) for each in Path("configs").glob("*.yaml")]
+    near = get_close_matches(str(Path("configs", path.name)), shipped, n=1, cutoff=0.8)
+    return f"did you mean {near[0]}?" if near else "see the folder configs/"
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

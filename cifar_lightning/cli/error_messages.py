@@ -2,21 +2,24 @@
 
 import contextlib
 import errno
+import pydoc
 import re
 import traceback
 from argparse import ArgumentError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
-from inspect import signature
+from inspect import Parameter, signature
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer, loggers, plugins, profilers
+from lightning.pytorch import callbacks as lightning_callbacks
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.errors import InputError, ReportedError, RunError, causes
+from cifar_lightning.errors import InputError, ReportedError, RunError, causes, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.runs.checkpoint import REMEDY
 
@@ -47,11 +50,18 @@ def explain(error: BaseException) -> tuple[str, int]:
             if found := re.search(pattern, str(error)):
                 return found.expand(reword) if isinstance(reword, str) else reword(found), 2
         return f"command line: {text}; `fit --help` lists what there is", 2
-    raised_in = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)[-1:]]
-    by_lightning = any(Path(lightning.__file__).parent in file.parents for file in raised_in)
-    if by_lightning and isinstance(error, ValueError | ImportError | MisconfigurationException):
+    if found := re.search(REFUSED, str(error)):
+        return _refused(found), 2
+    frames = traceback.extract_tb(error.__traceback__)
+    by_lightning = any(Path(lightning.__file__).parent in Path(frame.filename).parents for frame in frames[-1:])
+    wrong: tuple[type[Exception], ...] = (ValueError, ImportError, MisconfigurationException)
+    if any(frame.name == "instantiate_trainer" for frame in frames):
+        wrong = (*wrong, TypeError)  # once it runs, a TypeError is a fault of the program
+    if by_lightning and isinstance(error, wrong):
+        text = text.replace("Timer(duration=", "Trainer(max_time=")  # the Trainer makes one of it
         mentioned = [f".{word}" for word in re.findall(r"\w+", text) if word in signature(Trainer).parameters]
-        return f"trainer{mentioned[0] if mentioned else ''}: {text}; `fit --help` lists what it takes", 2
+        cause, remedy = _package(text, "it") or (text, "`fit --help` lists what it takes")
+        return f"trainer{mentioned[0] if mentioned else ''}: {cause}; {remedy}", 2
     if isinstance(error, OSError) and (error.filename or error.errno in FULL):
         remedy = REMEDIES.get(error.errno or 0, "fix that, and start again")
         return f"{error.filename or 'disk'}: {error.strerror}; {remedy}", 1
@@ -98,55 +108,176 @@ def naming_what_failed(trainer: Trainer, checkpoint: Path | None) -> Iterator[No
         raise
 
 
+def _architectures() -> list[type[ImageClassifier]]:
+    return sorted(ImageClassifier.__subclasses__(), key=lambda kind: kind.__name__)
+
+
 def _settings() -> list[str]:
-    architectures = [ImageClassifier, *ImageClassifier.__subclasses__()]
-    groups: dict[str, list[Any]] = {"model": architectures, "data": [CIFAR10DataModule], "trainer": [Trainer]}
-    named = [f"{g}.{name}" for g, kinds in groups.items() for kind in kinds for name in signature(kind).parameters]
+    kinds = [("data", CIFAR10DataModule), ("trainer", Trainer), ("model", ImageClassifier)]
+    kinds += [("model", kind) for kind in _architectures()]
+    named = [f"{group}.{name}" for group, kind in kinds for name in arguments(kind)]
     return ["model", "model.class_path", "config", "ckpt_path", "seed_everything", "logs", "name", *named]
 
 
-def _key(text: str, *more: str) -> str:
-    """Return the setting that a message is about: its nested parser keys, joined."""
-    return ".".join([*re.findall(r'Parser key "([^"]+)"', text), *more]) or "command line"
+def arguments(kind: type) -> dict[str, Parameter]:
+    """Return a constructor's arguments by name, with those that it hands on to its base class."""
+    found: dict[str, Parameter] = {}
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            own = signature(base).parameters.values()
+            found |= {each.name: each for each in own if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
+            if not any(each.kind == each.VAR_KEYWORD for each in own):
+                break
+    return found
+
+
+def check_nulls(group: str, kind: type, values: Mapping[str, Any]) -> None:
+    """Refuse nothing as a value (`batch_size:` in a file) for an argument that must have one: the parser does not."""
+    for name, argument in arguments(kind).items():
+        holds = values.get(name, 0) is not None or argument.default is None or "None" in str(argument.annotation)
+        check(holds, f"{group}.{name}", None, "a value, or leave it out")
+
+
+def _key(found: re.Match[str]) -> str:
+    """Return the setting that a message is about: its nested parser keys, joined, or what takes such a class."""
+    keys = re.findall(r'Parser key "([^"]+)"', found.string[: found.end()])
+    if base := re.search(r"Subtypes: \[(?:list\[|<class ')([\w.]+)", "" if keys else found.string):
+        # Once it is parsed, a message tells only of which class an object was to be.
+        takes = (name for name, each in signature(Trainer).parameters.items() if base[1] in str(each.annotation))
+        return f"trainer.{next(takes)}" if base[1].startswith("lightning.") else "model"
+    inner = [key for key, after in pairwise([*keys, ""]) if not after.startswith(f"{key}.")]
+    return ".".join(inner) or "command line"
+
+
+def _nearest(name: str) -> str:
+    group, _, last = name.rpartition(".")
+    known = {each.rpartition(".")[2]: each for each in _settings() if group in ("", each.rpartition(".")[0])}
+    near = [known[each] for each in get_close_matches(last, known, n=1, cutoff=0.7)]
+    if not known:  # there is no such group
+        near = get_close_matches(name, _settings(), n=1, cutoff=0.7)
+    near = [FORMER[last]] if last in FORMER else near
+    return f"did you mean {near[0]}?" if near else "`fit --help` lists them"
 
 
 def _unknown(found: re.Match[str]) -> str:
-    if not found[1].startswith("-") and "unrecognized" in found.string:
+    if not found[1].startswith("--") and "unrecognized" in found.string:
         return f"{found[1]}: an argument that belongs to no flag; flags start with --"
-    name = _key(found.string, found[1].lstrip("-").partition("=")[0]).replace(".init_args.", ".")
-    if name in _settings():
-        return f"{name}: no architecture comes before it; give --config configs/cnn.yaml or --model CNN first"
-    near = get_close_matches(name, _settings(), n=1, cutoff=0.7)
-    return f"{name}: there is no such setting; " + (f"did you mean {near[0]}?" if near else "`fit --help` lists them")
+    name = found[1].lstrip("-").partition("=")[0]
+    short = name.replace(".init_args.", ".")
+    if short in _settings() and short.startswith("model."):
+        return f"{short}: {NO_ARCHITECTURE}"
+    return f"{name}: there is no such setting; {_nearest(short)}"
+
+
+def _problem(found: re.Match[str]) -> str:
+    """Say what is wrong with the arguments of a class, or with its name."""
+    key, path, cause, kind = _key(found), found[1], found[2], pydoc.locate(found[1])
+    name = path.rpartition(".")[2]
+    if option := re.match(r"Option '(?:init_args\.)?([^']+)'", cause):
+        return _no_argument(key, kind, option[1], found.string)
+    if missing := re.match(r"the following arguments are required: ([\w.]+)", cause):
+        setting = f"{key}.{missing[1]}"
+        return f"{setting}: missing, {name} needs it; give --{setting} VALUE, or it as one of init_args"
+    if cause.startswith("Parser key"):
+        following = found.string[found.end() :].split("\n")[1].strip()
+        if following.startswith(("Does not", "Expected")):
+            return _wrong_value(found)
+        return f"{key}: {following}; `fit --{key.rpartition('.')[0]}.help {name}` lists what it takes"
+    if package := _package(cause, name):
+        return f"{key}: {package[0]}; {package[1]}"
+    if not isinstance(kind, type):
+        return _no_class(found)
+    if "object has no attribute 'keys'" in cause:
+        return f"{key}.init_args: not the arguments of {name}; write them as `name: value` lines"
+    return f"{key}: {name}: {cause.rstrip('.')}; `fit --{key}.help {name}` lists what it takes"
+
+
+def _no_argument(key: str, kind: object, option: str, message: str) -> str:
+    if kind is ImageClassifier:
+        return f"{key}.{option}: {NO_ARCHITECTURE}"
+    typed = "NestedArg(" in message
+    if kind is Callback and typed:
+        return f"{key}.{option}: no class comes before it; give --{key}+=NAME first"
+    if not isinstance(kind, type) or kind is Callback or (option == "class_path" and not typed):
+        value = re.findall("Given value: (.*)", message)[-1]
+        return f"{key}: {value} {NOT_A_CLASS}"
+    own, others = list(arguments(kind)), [each.__name__ for each in _architectures() if option in arguments(each)]
+    near = get_close_matches(option, own, n=1)
+    belongs = f", which belongs to {', '.join(others)}" if others and key == "model" else ""
+    remedy = f"did you mean {key}.{near[0]}?" if near else f"its settings are {', '.join(own)}"
+    return f"{key}.{option}: {kind.__name__} has no {option}{belongs}; {remedy}"
+
+
+def _refused(found: re.Match[str]) -> str:
+    """Say why a class of Lightning's or of a person's own was not made of what was parsed well."""
+    if problem := re.search(PROBLEM, found.string):
+        return _problem(problem)
+    names = dict.fromkeys(path.rpartition(".")[2] for path in re.findall(r"class_path='([^']+)'", found.string))
+    key, cause = _key(found), " ".join(found[1].split()).rstrip(".")
+    return f"{key}: {' or '.join(names)}: {cause}; `fit --{key}.help NAME` lists what it takes"
+
+
+def _package(text: str, name: str) -> tuple[str, str] | None:
+    """Return what is wrong with a class of that name and the remedy, if a package is missing."""
+    if found := re.search(r"pip install (?:-U )?['\"]?([^'\"`\s]+)", text):
+        cause = re.split(r"\.?\s*(?:Requirement|HINT|Install)\b", text)[0]
+        return cause or f"{name} needs {found[1]}, which is not installed", f"pip install '{found[1]}'"
+    return None
 
 
 def _wrong_value(found: re.Match[str]) -> str:
-    value = re.search(r"(?:Got|Given) value: (.*)", found.string)
+    key, text = _key(found), found.string
+    inner = text[max(0, text.rfind("Parser key", 0, found.end())) :]
+    value = re.search(r"(?:Got|Given) value: (.*)", inner)
+    inner = inner[: value.start()] if value else inner
     # A type comes as <class 'int'>, choices as typing.Literal['adam', 'sgd'].
-    expected = re.findall(r"Expected an? (?:<class '|typing\.)?(.+?)(?:'>)?(?:\. Got.*)?$", found.string, re.MULTILINE)
+    expected = re.findall(r"Expected an? (?:<class '|typing\.)?(.+?)(?:'>)?\.?\s*$", inner, re.MULTILINE)
     allowed = dict.fromkeys(TYPES.get(x, re.sub(r"Literal\[(.*)]", r"one of \1", x)).replace("'", "") for x in expected)
-    if found.string.count("Parser key") > 1:  # 'model' itself may be left out; that is no help to a value inside it
+    if key.startswith("model."):  # 'model' itself may be left out; that is no help to a value inside it
         allowed.pop("null", None)
-    return f"{_key(found.string)}: {value[1] if value else 'this'} is not possible; use {' or '.join(allowed)}"
+    use = f"use {' or '.join(allowed)}" if allowed else "`fit --help` lists what it takes"
+    return f"{key}: {value[1] if value else 'this'} is not possible; {use}"
 
 
 def _no_class(found: re.Match[str]) -> str:
-    key, given = _key(found.string), re.search(r"(?:class_path'?[ :=]+'|Given value: )([^'\s]+)", found.string)
-    reason = f" ({found[1]})" if found.lastindex else ""
-    use = "name one of lightning.pytorch"
+    key, text = _key(found), found.string
+    patterns = r"class_path '([^']+)'|class_path': '([^']+)'|Import path (\S+) does|path string: (\S+)|value: (.+)"
+    named = re.search(patterns, text)
+    given = next(filter(None, named.groups()), "") if named else ""
+    if given.startswith("{"):
+        return f"{key}: {given} {NOT_A_CLASS}"
+    reason = f" ({found[found.lastindex]})" if found.lastindex else ""
     if key == "model":
-        use = f"use {' or '.join(sorted(kind.__name__ for kind in ImageClassifier.__subclasses__()))}"
-    return f"{key}: {given[1] if given else 'this'} can't be used{reason}; {use}, or the import path of your own"
+        known = [kind.__name__ for kind in _architectures()]
+    else:
+        known = [*loggers.__all__, *lightning_callbacks.__all__, *profilers.__all__, *plugins.__all__]
+    word = given.rpartition(".")[2]
+    near = [name for name in known if len(word) > 2 and name.lower().startswith(word.lower())]
+    near = near or get_close_matches(word, known, n=1, cutoff=0.75)
+    use = f"use {' or '.join(known)}" if key == "model" else "name one of lightning.pytorch"
+    remedy = f"did you mean {near[0]}?" if near else f"{use}, or the import path of your own"
+    return f"{key}: {given or 'this'} can't be used{reason}; {remedy}"
 
 
+# What people of other versions, or of other programs, type.
+FORMER = {
+    **{"gpus": "trainer.accelerator", "epochs": "trainer.max_epochs", "seed": "seed_everything"},
+    **{"lr_scheduler": "model.schedule", "resume_from_checkpoint": "resume"},
+}
+NO_ARCHITECTURE = "no architecture comes before it; give --config configs/cnn.yaml or --model CNN first"
+NOT_A_CLASS = "is not how a class is written; write {class_path: NAME, init_args: {ARGUMENT: VALUE}}"
+PROBLEM = r"Problem with given class_path '([^']+)':\s+(.+)"
+REFUSED = r"^Does not validate against any of the Union subtypes\s(?:.*\s)*?Errors:\s+- (.+)"
 # A pattern in the words of jsonargparse, and ours for it: a template of its groups, or a function.
 RULES: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"(Importing '[^']+' is not allowed)": _no_class,
-    # A wrong value for a class that takes the setting; the other classes that were tried do not accept it at all.
-    r"Problem with given class_path '[^']+':\s+Parser key \"[^\"]+\":\s+(?:Expected|Does not)": _wrong_value,
-    r"(?:Option|does not accept option) '([^']+)'": _unknown,
+    PROBLEM: _problem,
+    r"does not accept option '([^']+)'": _unknown,
     r"[Uu]nrecognized arguments: (\S+)": _unknown,
-    r"Problem with given class_path '[^']+':\s+(.+)": _no_class,
+    r"argument (?:--)?([\w.]+)\S*: expected one argument": r"\1: nothing follows it; give a value",
+    r"Parser key \"config\": (.+)": r"config: \1; give each file as --config FILE",
+    r"Parser key \"(\w+)\":\s+Unable to load config '(.*)'\s+- .*Unable": r"\1: \2 is no file of its settings; "
+    r"give each as --\1.NAME VALUE",
     r"does not correspond to a subclass of|Expected a dot import path string: |Not a valid subclass of": _no_class,
     r"arguments are required: \w+\.model": "model: missing; give --config configs/cnn.yaml, or --model CNN "
     "(to resume, fit --resume RUN needs neither)",

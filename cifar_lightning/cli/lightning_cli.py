@@ -1,34 +1,39 @@
 """The LightningCLI of this project: its defaults, and checkpoints that need nothing beside them."""
 
 import contextlib
+import pydoc
 import re
 import shutil
 from collections.abc import Sequence
 from functools import partialmethod
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import yaml
 from jsonargparse import set_parsing_settings
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.callbacks import OnExceptionCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins.precision import Precision
 
 from cifar_lightning import callbacks
-from cifar_lightning.cli import starting_point
-from cifar_lightning.cli.config_files import flat, load_yaml
-from cifar_lightning.cli.error_messages import explain, naming_settings_of, naming_what_failed
+from cifar_lightning.callbacks.stop_requests import may_end, stands
+from cifar_lightning.cli import lr_search, starting_point
+from cifar_lightning.cli.config_files import flat, listed, load_yaml, warn_of_replaced
+from cifar_lightning.cli.error_messages import check_nulls, naming_settings_of, naming_what_failed
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.data.loader import steps_per_epoch
-from cifar_lightning.errors import InputError, check
+from cifar_lightning.errors import InputError, Interrupted, causes, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.base import check_batch_norm
-from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture
+from cifar_lightning.runs import slurm
+from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture, load, read_checkpoint
 from cifar_lightning.runs.layout import RunFolder, tagged
 from cifar_lightning.runs.logger import RunLogger
-from cifar_lightning.runs.recovery import purge_step, repair
+from cifar_lightning.runs.recovery import repair
 from cifar_lightning.utils import files, performance
 
 # Strategies that train in a child process, which neither signals reach nor the curves come back from.
@@ -58,13 +63,17 @@ class CLI(LightningCLI):
     restored: Checkpoint | None = None  # the checkpoint of that
     settings_from: Path | None = None  # the checkpoint, where the person gave no settings that could be wrong
     source: Source | None = None
+    finder: lr_search.Options | None = None  # of a search for the learning rate
     why_precision = ""
     given: Sequence[str] = ()  # what was typed
+    resumes_job = True  # whether the same command in a requeued SLURM job goes on with its run
+    requeues = False  # whether that job is to be requeued when it is told that its time is over
 
     def __init__(self, args: Sequence[str]) -> None:
         # A person may name any class of their own; jsonargparse's list of what runs code by itself is enforced.
         set_parsing_settings(import_path_denylist=[])
         strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+        self.checkpoint_io = DurableCheckpoints()
         super().__init__(
             ImageClassifier,
             CIFAR10DataModule,
@@ -85,6 +94,8 @@ class CLI(LightningCLI):
         parser.add_argument("--name", type=str | None, default=None, help=help_name)
         help_resume = "Folder of a run that `fit` resumes, from its newest whole checkpoint; needs no config."
         parser.add_argument("--resume", type=str | None, default=None, help=help_resume)
+        help_init = "Checkpoint or run folder whose weights a new run of `fit` starts from."
+        parser.add_argument("--init_from", type=str | None, default=None, help=help_init)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("seed_everything", "data.seed")
@@ -104,19 +115,33 @@ class CLI(LightningCLI):
         for file in given.config:
             if "experiments" in load_yaml(Path(file)):  # which raises what is wrong with it, by line
                 raise InputError(file, "is the configuration of a study", f"use it for that: study --config {file}")
-        last = given.ckpt_path == "last" and command == "fit"
-        runs = self._runs(parser.parse_args([command, *rest])[command]) if last else None
         if not {"-h", "--help"} & set(rest):
-            self.start = starting_point.find(command, given, runs)
+            runs = self._runs(parser.parse_args([command, *rest])[command]) if self._looked_up(command, given) else None
+            self.start = starting_point.find(command, given, runs, rest)
         self.restored = self.start.checkpoint if self.start else None
         self.settings_from = self.restored.path if self.restored and not rest else None
         with naming_settings_of(self.settings_from):
             self.config = parser.parse_args([command, *(self.start.arguments if self.start else []), *rest])
         config = self.config[command]
+        config.trainer.callbacks = listed(config.trainer.callbacks) or None
+        warn_of_replaced(given.config, config.trainer.callbacks or [])
         for name in ("ckpt_path", "resume"):  # their flags were taken out above
             if config[name] is not None:
                 raise InputError(name, f"{config[name]} stands in a file", f"give it as the flag --{name}")
         check(0 <= config.seed_everything < 2**32, "seed_everything", config.seed_everything, "0 to 4294967295")
+        model = pydoc.locate(config.model.class_path)
+        assert isinstance(model, type)  # the parser has seen to that
+        check(model is not ImageClassifier, "model", model.__name__, "CNN or MLP, or the import path of your own")
+        check_nulls("model", model, config.model.get("init_args", {}))
+        check_nulls("data", CIFAR10DataModule, config.data)
+
+    def _looked_up(self, command: str, given: Any) -> bool:
+        """Return whether the run must be looked up among all of its name."""
+        if command != "fit" and given.ckpt_path in ("best", "last") and not (given.config or given.model):
+            remedy = "give --ckpt_path RUN, or the --config that the run was trained with"
+            raise InputError("ckpt_path", f"{given.ckpt_path} of which run?", remedy)
+        requeued = self.resumes_job and not (given.resume or given.ckpt_path) and slurm.job_id()
+        return given.ckpt_path == "last" or (bool(requeued) if command == "fit" else given.ckpt_path == "best")
 
     def _runs(self, config: Any) -> Path:
         """Resolve what names a run, and return the folder of all runs of that name."""
@@ -125,8 +150,8 @@ class CLI(LightningCLI):
         check(config.name != "", "name", config.name, "a name, or leave --name out")
         there = self.start.run.path.resolve().parent.name.removesuffix("-synthetic") if self.start else ""
         files = [Path(str(file)) for file in config.config or []]
-        stems = [file.stem for file in files] or [config.model.class_path.rpartition(".")[2].lower()]
         if not (config.name or there):
+            stems = starting_point.stems(config.model.class_path, files)
             there = "-".join([*stems, *starting_point.departures(self.given, config.as_dict(), files)])
         config.name = config.name or there
         return Path(config.logs) / tagged(config.name, self.source)
@@ -137,21 +162,34 @@ class CLI(LightningCLI):
         self.runs = self._runs(config)
         if self.start is None:
             starting_point.check_logs(self.runs)
+            for name in starting_point.left_out(config.as_dict(), [Path(str(file)) for file in config.config or []]):
+                print(f"{name} is left out: {config.model.class_path.rpartition('.')[2]} has no such setting")
         trainer, fits = config.trainer, self.subcommand == "fit"
+        if fits and config.init_from is not None:
+            config.init_from = str(starting_point.checkpoint_of(config.init_from))
+        self.finder = lr_search.take_finder(trainer)
+        if self.finder and self.start and self.restored:
+            there = flat(self.restored.config)[f"model.{self._rate}"]
+            config.model.init_args[self._rate] = there
+            print(f"LearningRateFinder: this run has its learning rate, {there:g}")
         new, resumes = fits and self.restored is None, fits and self.start is not None
         usable = accelerators() if isinstance(trainer.accelerator, str) else [trainer.accelerator]
         for name, holds, allowed in (
             ("accelerator", trainer.accelerator in usable, " or ".join(usable)),
+            ("num_nodes", trainer.num_nodes == 1, "1: a run is on one machine"),
+            ("check_val_every_n_epoch", trainer.check_val_every_n_epoch != 0, "1 or more"),
+            ("gradient_clip_val", (trainer.gradient_clip_val or 0) >= 0, "0 or more, or null"),
             ("strategy", not re.search(CHILD, str(trainer.strategy)), "ddp or auto: a run lives in one process"),
             ("accumulate_grad_batches", trainer.accumulate_grad_batches >= 1, "1 or more"),
             ("max_epochs", not (new and trainer.max_epochs == 0), "1 or more: 0 trains nothing"),
             ("max_steps", not (new and trainer.max_steps == 0), "1 or more: 0 trains nothing"),
             ("limit_train_batches", not (new and trainer.limit_train_batches == 0), "more: 0 trains nothing"),
             ("fast_dev_run", not (resumes and trainer.fast_dev_run), "false: this run resumes"),
-            ("logger", not resumes or trainer.logger in (None, True, False), "the default: this run resumes"),
         ):
             check(holds, f"trainer.{name}", trainer[name], allowed)
-        if trainer.precision is None and trainer.plugins is None:
+        if trainer.precision is None and not any(
+            issubclass(resolve_name(plugin.class_path), Precision) for plugin in listed(trainer.plugins)
+        ):
             trainer.precision, self.why_precision = performance.best_precision(trainer.accelerator)
 
     def instantiate_classes(self) -> None:
@@ -161,25 +199,31 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the Trainer its run folder, its callbacks and its way to write checkpoints."""
         config, run = self.config_init[self.subcommand], self.start.run if self.start else None
-        if config.trainer.logger in (None, True):
-            # TensorBoard purges at the second session start that it reads in a run, so the first must be there, too.
-            purge = 0 if run is None else purge_step(run, self.restored) if self.subcommand == "fit" else None
-            logger = RunLogger(run.path.parent if run else self.runs, run.path if run else None, purge)
-            kwargs["logger"] = self.subcommand in ("fit", "test") and logger
+        kwargs["plugins"] = [*listed(config.trainer.plugins), self.checkpoint_io]
+        self.requeues, self.requeue_signal = slurm.take_over(kwargs["plugins"])
+        kwargs["logger"], runs = listed(config.trainer.logger), run.path.parent if run else self.runs
+        # Where Lightning looks for its own hpc_ckpt_N.ckpt, to load it unasked: not among other programs' files.
+        kwargs["default_root_dir"] = config.trainer.default_root_dir or runs
+        logs = self.subcommand == "fit" or (self.subcommand == "test" and run is not None and run.exists())
+        if config.trainer.logger is not False and logs:
+            done = None if self.subcommand == "test" else self.restored.behind() if self.restored else (0, 0)
+            # The Trainer's folder, and ModelCheckpoint's, is that of the first.
+            kwargs["logger"].insert(0, RunLogger(runs, run.path if run else None, done))
         if self.subcommand == "fit":
-            ours = callbacks.training(config.trainer, self.why_precision)
+            callbacks.keep_apart(config.trainer.callbacks or [])
+            ours = callbacks.training(config.trainer, self.why_precision, self.requeue_signal)
+            kwargs["max_time"] = None  # our own callback
         else:
             assert run, "what evaluates has a checkpoint"
             assert self.restored
             ours = callbacks.evaluation(config.trainer, run.path, self.restored.epochs)
         kwargs["callbacks"] = [*(config.trainer.callbacks or []), *ours]
+        lr_search.check_finders(kwargs["callbacks"])
         if any(isinstance(each, StochasticWeightAveraging) for each in kwargs["callbacks"]):
             cause = "StochasticWeightAveraging puts its means in place after the last checkpoint: none would hold them"
             raise InputError("trainer.callbacks", cause, "use EMAWeightAveraging, or WeightAveraging")
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
-        plugins = config.trainer.plugins or []
-        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), DurableCheckpoints()]
         trainer = super().instantiate_trainer(**kwargs)
         check(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1: batches are cut for one device")
         return trainer
@@ -188,6 +232,8 @@ class CLI(LightningCLI):
         """Check that things fit together, and print what comes from the checkpoint."""
         if self.subcommand == "fit":
             check_batch_norm(self.model, self.datamodule.batch_size)
+            if self.config_init.fit.init_from and self.restored is None:
+                self._initialize(Path(self.config_init.fit.init_from))
         if self.start is None or self.restored is None:
             return
         now = flat(yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[str(self.subcommand)])
@@ -204,8 +250,57 @@ class CLI(LightningCLI):
         midway = f" and {self.restored.midway} steps" if self.restored.midway else ""
         print(f"{self.restored.path}: {type(self.model).__name__} after epoch {self.restored.epochs}{midway}; {where}")
 
+    def _initialize(self, path: Path) -> None:
+        """Start from the weights of a checkpoint of the same architecture and shapes."""
+        found, own = read_checkpoint(path), {name: tensor.shape for name, tensor in self.model.state_dict().items()}
+        there, here = found.config["model"]["class_path"], architecture(self.model)
+        remedy = "give the settings of that model: --config RUN/config.yaml"
+        if there != here:
+            raise InputError("init_from", f"{path} is of a {there}, and this run of a {here}", remedy)
+        names = (name for name in {**found.shapes, **own} if found.shapes.get(name) != own.get(name))
+        if name := next(names, None):
+            shapes = (str([*shapes[name]]) if name in shapes else "missing" for shapes in (found.shapes, own))
+            raise InputError("init_from", f"{name} in {path} is {next(shapes)}, in this run {next(shapes)}", remedy)
+        self.model.load_state_dict(load(path)["state_dict"])
+        print(f"{path}: {type(self.model).__name__} after epoch {found.epochs}; starts a new run from its weights")
+
+    @property
+    def _rate(self) -> str:
+        """The argument of the model that LearningRateFinder sets."""
+        return (self.finder or {}).get("attr_name") or "lr"
+
+    def before_fit(self) -> None:
+        """Search the learning rate where that is asked for, and make all classes anew with it."""
+        if self.finder is None or self.start:
+            return
+        config = self.config[self.subcommand]
+        arguments = config.model.init_args
+        check(self._rate in arguments, "trainer.callbacks", self._rate, "an attr_name that is an argument of the model")
+        with naming_what_failed(self.trainer, None):
+            rate = lr_search.search(super().instantiate_trainer, self.model, self.datamodule, self.finder)
+        if rate is None:
+            return
+        print(f"LearningRateFinder: {rate:g} has the steepest descent")
+        if self.finder["update_attr"]:
+            arguments[self._rate] = rate
+            print(f"trains with model.{self._rate} {rate:g}: it stands in config.yaml in place of the search")
+        seed_everything(config.seed_everything, workers=True, verbose=False)  # as if there had been no search
+        self.instantiate_classes()
+
     def fit(self, **given: Any) -> None:
-        """Train, in a folder that no other process trains in, repaired first if the run resumes."""
+        """Train, in a folder that no other process trains in, repaired first if the run resumes.
+
+        A signal that a SLURM job's time is over requeues the job once all is saved.
+        """
+        try:
+            self._fit(**given)
+        except BaseException as error:
+            stops = (each for each in causes(error) if isinstance(each, Interrupted))
+            if self.requeues and any(stop.signum == self.requeue_signal for stop in stops):
+                slurm.requeue()
+            raise
+
+    def _fit(self, **given: Any) -> None:
         logger = self.trainer.logger
         if not isinstance(logger, RunLogger):
             return self._run("fit", **given)
@@ -213,26 +308,48 @@ class CLI(LightningCLI):
         folder = Path(logger.log_dir)
         try:
             with files.locked(folder):
-                if self.start:
-                    done = self.restored is not None and self.restored.is_done(self.trainer.max_epochs)
-                    if not done:
+                if self.start is None:
+                    slurm.record(RunFolder(folder), self.given)
+                else:
+                    if not (done := self._done()):
                         logger.save()  # to disk: that points of it are stale must be known after the repair, too
                     given["ckpt_path"] = repair(self.start.run, self.restored)
                     if done:
-                        return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
+                        return print(f"{folder}: {done}")
                 return self._run("fit", **given)
+        except Interrupted as stopped:
+            if stopped.status:
+                raise
+            print(stopped)
         except BlockingIOError:
             raise InputError(str(folder), "another process is training here", "wait for it, or stop it") from None
-        except Exception as error:
-            refused = explain(error)[1] == InputError.status
-            if refused and self.start is None and not self.trainer.global_step:  # before it has trained a step
+        except Exception:
+            if self.start is None and not self.trainer.global_step:  # before it has trained a step
                 shutil.rmtree(folder, ignore_errors=True)
                 with contextlib.suppress(OSError):  # there are other runs
                     folder.parent.rmdir()
             raise
 
+    def _done(self) -> str:
+        """Return why a run that resumes has nothing left to do, and how to go on; empty if it has."""
+        saved, trainer = self.restored, self.trainer
+        if saved is None:
+            return ""
+        if saved.epochs == trainer.max_epochs:
+            return "all epochs are done; for more give a larger --trainer.max_epochs"
+        if saved.steps == trainer.max_steps:
+            return f"max_steps {saved.steps} is reached; for more give a larger --trainer.max_steps"
+        if not stands(saved.asked, trainer) or not may_end(trainer, saved.epochs, saved.steps):
+            return ""
+        step = f"step {saved.midway} in epoch {saved.epochs + 1}" if saved.midway else f"epoch {saved.epochs}"
+        return f"stopped after {step} of {trainer.max_epochs}: {saved.asked['reason']}; {saved.asked['way_on']}"
+
     def _run(self, command: str, ckpt_path: Path | None = None, **given: Any) -> None:
         path = ckpt_path or (self.restored.path if self.restored else None)
+        self.checkpoint_io.named |= {path.resolve()} if path else set()
+        for each in self.config_init[self.subcommand].trainer.callbacks or []:
+            if path is None and isinstance(each, OnExceptionCheckpoint) and Path(each.ckpt_path).exists():
+                self.checkpoint_io.load_checkpoint(each.ckpt_path)  # as Lightning would
         with performance.still_heap(), naming_what_failed(self.trainer, path):
             getattr(self.trainer, command)(ckpt_path=path, **given)
 
@@ -243,6 +360,13 @@ class CLI(LightningCLI):
 
 class DryRun(CLI):
     """Everything that `fit` would run with, made by the same code, and not run; how much it trains on in an epoch."""
+
+    resumes_job = False
+
+    def before_fit(self) -> None:
+        if self.finder:
+            cause = "LearningRateFinder in a study, whose settings are known before it runs"
+            raise InputError("trainer.callbacks", cause, "search with `fit`, and give what it finds as model.lr")
 
     def fit(self, **_: Any) -> None:
         """Note what there would be to do, and do nothing of it."""

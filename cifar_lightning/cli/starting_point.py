@@ -12,8 +12,9 @@ from typing import Any
 
 from cifar_lightning.cli.config_files import flat, load_yaml
 from cifar_lightning.errors import InputError, check
+from cifar_lightning.runs import slurm
 from cifar_lightning.runs.checkpoint import NOT_RESTORED, OURS, Checkpoint, newest, read_checkpoint
-from cifar_lightning.runs.layout import BEST, RunFolder, versions
+from cifar_lightning.runs.layout import LAST, RunFolder, versions
 
 # Settings that may differ in a run that resumes: they change nothing in what it computes, or are checked elsewhere.
 INDIFFERENT = {
@@ -23,20 +24,23 @@ INDIFFERENT = {
     *(f"trainer.{name}" for name in ("enable_progress_bar", "enable_checkpointing")),
 }
 # Settings whose flags are part of a run's name.
-NAMING, UNNAMED = ("seed_everything", "model.", "data."), {*INDIFFERENT, "data.source"}
+NAMING, UNNAMED = ("seed_everything", "model.", "data."), {*INDIFFERENT, "data.source", "model.class_path"}
 
 
 def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
     """Take `--ckpt_path` and `--resume` out: Lightning would put the checkpoint's settings over explicit flags.
 
-    Return what these give, and `logs`, `name`, `model` and all `config` files, which stay; and the other arguments,
+    Return what these give, and `logs`, `name`, `model`, `init_from` and all `config` files, which stay; and the others,
     with several files behind `--data.images` (a shell expands `*.png`) as one list.
     """
     for flag, following in pairwise([*args, "--"]):  # the parser would name the section alone
         if re.fullmatch(r"--[\w.]+", flag) and following.startswith("--") and flag not in ("--help", "--print_config"):
             raise InputError(flag.lstrip("-"), "nothing follows it", "give a value")
     taken, seen = (ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False) for _ in range(2))
-    for parser, flags in ((taken, ("--ckpt_path", "--resume")), (seen, ("--logs", "--name", "--model"))):
+    for parser, flags in (
+        (taken, ("--ckpt_path", "--resume")),
+        (seen, ("--logs", "--name", "--model", "--init_from")),
+    ):
         for flag in flags:
             parser.add_argument(flag)
     taken.add_argument("--data.images", nargs="+", dest="images", default=[])
@@ -56,7 +60,6 @@ class StartingPoint:
     checkpoint: Checkpoint | None  # None if it was stopped in its first epoch
     arguments: list[str]  # to put before what was given, which thus wins
     settings: Mapping[str, Any]  # the checkpoint's, and for `fit` those of config.yaml, with dotted names
-    may_be_done: bool = False  # whether it resumes only to find that it has no epochs left
 
     def check(self, now: Mapping[str, Any], *, fits: bool) -> dict[str, tuple[Any, Any]]:
         """Check that a command with these settings is of the same model and data, a `fit` of the same run.
@@ -67,8 +70,9 @@ class StartingPoint:
         changed = {name: (x, y) for name, (x, y) in shared.items() if x != y and name not in INDIFFERENT}
         same, holder, remedy = ["model.", "data.source"], "the checkpoint", "leave it out"
         if fits:
-            same, holder = ["seed_everything", "model.", "data."], "the run to resume"
-            remedy = f"leave it out (`fit --resume {self.run.path}` needs no flags), or start a new run"
+            same, holder = ["seed_everything", "model.", "data.", "init_from"], "the run to resume"
+            way = f"leave it out (`fit --resume {self.run.path}` needs no flags)"
+            remedy = f"{way}, or start a new run from its weights with --init_from {self.run.path}"
         for name, (there, value) in changed.items():
             if name.startswith(tuple(same)) and (fits or name != "model.compile"):  # of the machine, not the weights
                 raise InputError(name, f"{value!r}, but {holder} has {there!r}", remedy)
@@ -78,48 +82,71 @@ class StartingPoint:
         """Check that a run that resumes has epochs left to train."""
         saved, steps, epochs = self.checkpoint, now["trainer.max_steps"], now["trainer.max_epochs"]
         assert saved is not None
-        if steps not in (None, -1) and not saved.midway:  # Lightning would end the epoch once more
-            cause = f"{steps}, but a run that counts steps resumes exactly only in the middle of an epoch"
-            raise InputError("trainer.max_steps", cause, "give --trainer.max_steps -1 and how many epochs")
-        if 0 <= (epochs or 0) < saved.epochs + (not self.may_be_done):
-            cause = f"{epochs}, but {saved.path} has done {saved.epochs}"
-            raise InputError("trainer.max_epochs", cause, "give more, or test the checkpoint")
         schedule = now.get("model.schedule", "constant")
-        if schedule != "constant" and epochs != saved.max_epochs:
-            cause = f"{epochs}, but the {schedule} schedule was laid out for {saved.max_epochs}"
-            raise InputError("trainer.max_epochs", cause, "leave it at that, or start a new run")
+        for name, given, done, laid_out in (
+            ("max_epochs", epochs or 0, saved.epochs, saved.max_epochs),
+            ("max_steps", steps, saved.steps, self.settings.get("trainer.max_steps", steps)),
+        ):
+            if 0 <= given < done:
+                cause = f"{given}, but {saved.path} has done {done}"
+                raise InputError(f"trainer.{name}", cause, "give more, or test the checkpoint")
+            if schedule != "constant" and now[f"trainer.{name}"] != laid_out:
+                cause = f"{given}, but the {schedule} schedule was laid out for {laid_out}"
+                raise InputError(f"trainer.{name}", cause, "leave it at that, or start a new run")
 
 
-def find(command: str, given: Namespace, runs: Path | None) -> StartingPoint | None:
-    """Find the checkpoint or the run that was asked for; the last one of a name in the folder `runs`."""
+def find(command: str, given: Namespace, runs: Path | None, arguments: Sequence[str]) -> StartingPoint | None:
+    """Find the checkpoint to evaluate, or the run to resume: the one that was asked for, or that of this SLURM job.
+
+    `runs` is the folder of all runs of one name, or None where `best`, `last` and the job need not be looked up in it.
+    """
     path, folder, fits = given.ckpt_path, given.resume, command == "fit"
     check(path != "", "ckpt_path", path, "a path")
     check(path is None or folder is None, "resume", folder, "either this or --ckpt_path")
     check(fits or folder is None, "resume", folder, "--ckpt_path: only `fit` resumes a run")
-    if path is None and folder is None:
-        if not fits:
+    check(fits or given.init_from is None, "init_from", given.init_from, "--ckpt_path: only `fit` starts a run")
+    if not fits:
+        if path is None:
             raise InputError("ckpt_path", f"{command} needs a checkpoint", "give --ckpt_path RUN, for its best one")
-        return None
+        checkpoint = read_checkpoint(checkpoint_of(path, runs))
+        return _start(RunFolder.of_checkpoint(checkpoint.path), checkpoint, given, fits=False)
     if folder is not None:
-        for name in ("logs", "name"):
-            check(getattr(given, name) is None, name, getattr(given, name), "none: a run resumes in its folder")
-        run = RunFolder(Path(folder))
-        if not run.exists():
-            parents, inside = run.path.parents[:2], sorted(versions(run.path), reverse=True)
-            near = (path for path in (*parents, *(path for _, path in inside)) if RunFolder(path).exists())
-            remedy = f"name one: --resume {next(near, 'logs/cnn/version_0, say')}"
-            raise InputError("resume", f"{run.path} is not the folder of a run", remedy)
-    elif runs:
-        if (found := last_run(runs)) is None:
+        run: RunFolder | None = _run_to_resume(given)
+    elif path == "last":
+        if (run := last_run(runs) if runs else None) is None:
             print("nothing to resume: starts a new run")
-            return None
-        run = found
-    else:
+    elif path is not None:
         run = RunFolder(Path(path))
-        of_run = run.exists() and not fits
-        checkpoint = read_checkpoint(run.checkpoint(BEST) if of_run else run.path, to_resume=fits)
-        return _start(RunFolder.of_checkpoint(checkpoint.path), checkpoint, given, fits=fits)
-    return _start(run, newest(run), given, fits=True)
+        run = run if run.exists() else RunFolder.of_checkpoint(run.path)
+        remedy = f"give --resume {run.path if run.exists() else 'RUN'} to resume the run that it is of"
+        remedy += f", or --init_from {path} to start a new run from its weights"
+        raise InputError("ckpt_path", f"{path}: `fit` resumes runs, not files", remedy)
+    elif (run := slurm.run_of_job(runs, arguments) if runs else None) is not None:
+        print(f"SLURM job {slurm.job_id()}: resumes its run {run.path}")
+    return _start(run, newest(run), given, fits=True) if run else None
+
+
+def checkpoint_of(path: str, runs: Path | None = None) -> Path:
+    """Return the file that is meant by a path, by a run (its best), or by `best` and `last` of the newest of `runs`."""
+    if runs is None:
+        run = RunFolder(Path(path))
+        return run.best() if run.exists() else run.path
+    if not (there := max(versions(runs), default=None)):
+        raise InputError("ckpt_path", f"{path}: there is no run in {runs}", "give --ckpt_path RUN, or another --name")
+    run = RunFolder(there[1])
+    return run.best() if path == "best" else run.checkpoint(LAST)
+
+
+def _run_to_resume(given: Namespace) -> RunFolder:
+    for name in ("logs", "name", "init_from"):
+        check(getattr(given, name) is None, name, getattr(given, name), "none: a run resumes as it is, in its folder")
+    run = RunFolder(Path(given.resume))
+    if not run.exists():
+        parents, inside = run.path.parents[:2], sorted(versions(run.path), reverse=True)
+        near = (path for path in (*parents, *(path for _, path in inside)) if RunFolder(path).exists())
+        remedy = f"name one: --resume {next(near, 'logs/cnn/version_0, say')}"
+        raise InputError("resume", f"{run.path} is not the folder of a run", remedy)
+    return run
 
 
 def last_run(runs: Path) -> RunFolder | None:
@@ -145,7 +172,22 @@ def _start(run: RunFolder, checkpoint: Checkpoint | None, given: Namespace, *, f
             del own["model"]
         arguments = [f"--config={json.dumps(own)}"]
     settings |= flat(checkpoint.config) if checkpoint else {}
-    return StartingPoint(run, checkpoint, arguments, settings, given.ckpt_path in (None, "last"))
+    return StartingPoint(run, checkpoint, arguments, settings)
+
+
+def stems(class_path: str, files: Sequence[Path]) -> list[str]:
+    """Return the files' names for a run's, but the model's for a file that sets another one."""
+    model, found = class_path.rpartition(".")[2], list[str]()
+    for file in files:
+        there = str(flat(load_yaml(file)).get("model.class_path", class_path)).rpartition(".")[2]
+        found.append(file.stem if there == model else model.lower())
+    return found or [model.lower()]
+
+
+def left_out(now: Mapping[str, Any], files: Sequence[Path]) -> list[str]:
+    """Return the settings of a model in the files that the model which was chosen instead does not have."""
+    there = dict.fromkeys(name for file in files for name in flat(load_yaml(file)) if name.startswith("model."))
+    return [name for name in there if name not in flat(now)]
 
 
 def departures(arguments: Sequence[str], now: Mapping[str, Any], files: Sequence[Path]) -> list[str]:

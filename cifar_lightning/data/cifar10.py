@@ -42,6 +42,8 @@ MIRRORS: tuple[str, ...] = (
 )
 TIMEOUT = (5, 30)  # seconds: to connect, and between two pieces of the answer
 SCRATCH = ".cifar-10-"
+# Files that may lie in a folder of data sets, where people of torchvision keep several side by side, each in a folder.
+BESIDE_DATA_SETS = (".gz", ".tgz", ".tar", ".zip", ".lock", ".gitkeep", ".gitignore", ".DS_Store")
 REASONS = {  # why a source failed
     exceptions.SSLError: "bad certificate",
     exceptions.ChunkedEncodingError: "cut off",
@@ -88,12 +90,16 @@ def ensure(root: Path, mirrors: Sequence[str]) -> None:
     """Make `root/cifar-10-batches-py` whole, else raise InputError; if it is already, touch neither disk nor network.
 
     An archive in `root` is used and kept, else `mirrors` are tried in order. Only damaged or missing files are written,
-    each renamed into place. One process downloads while others wait; what a killed one leaves the next one removes.
+    each renamed into place. One process downloads while others wait; what a killed one leaves the next one removes. A
+    folder with other files and nothing of CIFAR-10, of photos or a home say, is refused.
     """
     if not faults(root):
         return
     new = not root.exists()
     try:
+        if other := _other_file(root):
+            remedy = f"give --data.root {root / 'cifar10'}, or make {root / FOLDER} to have it there"
+            raise InputError("data.root", f"no CIFAR-10 in {root}, but other files, such as {other}", remedy)
         root.mkdir(parents=True, exist_ok=True)
         with files.locked(root, waiting=f"waiting for another process that fills {root}"):
             failures = _obtain(root, mirrors) if faults(root) else []  # another process may have filled it meanwhile
@@ -106,6 +112,14 @@ def ensure(root: Path, mirrors: Sequence[str]) -> None:
     if left := faults(root):
         there = ", ".join(left.values()) if (root / FOLDER).exists() else "no CIFAR-10"
         raise InputError("data.root", f"{there} in {root} (tried {', '.join(failures) or 'no mirror'})", REMEDY)
+
+
+def _other_file(root: Path) -> str | None:
+    """Return the name of a file in a folder that is none for data sets."""
+    if not root.is_dir() or (root / FOLDER).exists() or (root / ARCHIVE).exists():
+        return None
+    names = sorted(path.name for path in root.iterdir() if not path.is_dir())
+    return next((name for name in names if not name.endswith(BESIDE_DATA_SETS)), None)
 
 
 def _obtain(root: Path, mirrors: Sequence[str]) -> list[str]:

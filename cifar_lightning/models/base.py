@@ -131,7 +131,7 @@ class ImageClassifier(LightningModule):
     def on_train_batch_end(self, outputs: object, batch: ImageSet, batch_idx: int) -> None:
         """Publish `train/*` after an epoch's last batch: means over the epoch, in training mode, as weights moved."""
         # Not in on_train_epoch_end: callbacks come before the model there, and would see the epoch before.
-        if self.trainer.is_last_batch or self.trainer.global_step == self.trainer.max_steps:
+        if self.trainer.is_last_batch:
             self._publish("train")
 
     def on_train_epoch_end(self) -> None:

@@ -84,7 +84,7 @@ def measured(rows: pd.DataFrame, metric: str, digits: int = -1) -> Markup:
 def plain(markdown: str) -> list[str]:
     """Return the text of each paragraph, list item and heading."""
     blocks = (token.children for token in MarkdownIt().parse(markdown) if token.children)
-    return ["".join(child.content for child in children).strip() for children in blocks]
+    return ["".join(" " if child.type == "softbreak" else child.content for child in block).strip() for block in blocks]
 
 
 def to_html(markdown: str, figures: dict[str, bytes], colours: dict[str, str]) -> tuple[str, list[tuple[str, str]]]:

@@ -18,17 +18,22 @@ CURVES = "curves"  # their tag; the first page opens on the first tags in alphab
 class RunLogger(TensorBoardLogger):
     """Writes event files to LOGS/NAME/version_N, and no hparams.yaml beside the config.yaml that holds them all.
 
-    `train/loss` goes to the folder `train` below it as `curves/loss`, and likewise for each stage; other metrics stay.
+    TensorBoard hides superseded points by their x alone, so each folder has one kind of it. Directly in the run's:
+    steps from 0, as Lightning counts them (what a model or a callback logs). In the folder of a stage: epochs from 1,
+    with `train/loss` as `curves/loss`; what belongs to no stage is with `train`.
 
     Args:
         runs: LOGS/NAME. ModelCheckpoint puts its files below it, too.
         run: A run that exists; None makes a new version.
-        purge_step: Hides the points of earlier event files from this step on: they are written again.
+        done: Steps and epochs that a run to train in has behind it: later points of earlier event files are hidden, for
+            they are written again. None hides nothing.
     """
 
-    def __init__(self, runs: Path, run: Path | None = None, purge_step: int | None = None) -> None:
-        super().__init__(runs, name="", default_hp_metric=False, purge_step=purge_step)
-        self.runs, self.run, self.purge_step = runs, run, purge_step
+    def __init__(self, runs: Path, run: Path | None = None, done: tuple[int, int] | None = (0, 0)) -> None:
+        steps, epochs = done or (None, None)
+        super().__init__(runs, name="", default_hp_metric=False, purge_step=steps)
+        self.runs, self.run = runs, run
+        self.purge_epoch = epochs + 1 if epochs else epochs
         self.writers: dict[str, SummaryWriter] = {}  # by stage
 
     @property
@@ -48,23 +53,21 @@ class RunLogger(TensorBoardLogger):
     def version(self) -> str:
         return Path(self.log_dir).name
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write the points of one step."""
-        others = {}
+    def log_epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
+        """Write the points of one epoch, from 1."""
         for tag, value in metrics.items():
             stage, _, name = tag.partition("/")
             if stage in STAGES:
-                self._writer(stage).add_scalar(f"{CURVES}/{name}", value, step)
+                self.writer(stage).add_scalar(f"{CURVES}/{name}", value, epoch)
             else:
-                others[tag] = value
-        super().log_metrics(others, step)
+                self.writer(STAGES[0]).add_scalar(tag, value, epoch)
 
     def save(self) -> None:
         """Bring the event files to disk: a checkpoint that counts on them must not survive them."""
-        if self.purge_step is not None:  # to be known on disk for all stages, before metrics.csv is repaired
+        if self.purge_epoch is not None:  # to be known on disk for all stages, before metrics.csv is repaired
             for stage in STAGES:
                 if (Path(self.log_dir) / stage).is_dir():
-                    self._writer(stage)
+                    self.writer(stage)
         for writer in (self.experiment, *self.writers.values()):
             writer.flush()
         for path in Path(self.log_dir).rglob(EVENTS):
@@ -75,9 +78,10 @@ class RunLogger(TensorBoardLogger):
         for writer in self.writers.values():
             writer.close()
 
-    def _writer(self, stage: str) -> SummaryWriter:
+    def writer(self, stage: str) -> SummaryWriter:
+        """Return what writes the points of a stage, by epochs."""
         if stage not in self.writers:
             folder = Path(self.log_dir) / stage
-            purge_step = self.purge_step if any(folder.glob(EVENTS)) else 0  # the first file starts a session
+            purge_step = self.purge_epoch if any(folder.glob(EVENTS)) else 0  # the first file starts a session
             self.writers[stage] = SummaryWriter(str(folder), purge_step=purge_step)
         return self.writers[stage]

@@ -1,12 +1,15 @@
 """Bring a run's folder to the state of its checkpoint, at whatever moment the run was killed."""
 
+import itertools
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cifar_lightning.errors import InputError
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import Checkpoint, read_checkpoint
-from cifar_lightning.runs.layout import BEST, EVENTS, INTERRUPTED, LAST, NEW, PREVIOUS, RunFolder
+from cifar_lightning.runs.layout import BEST, INTERRUPTED, LAST, NEW, OWN, PREVIOUS, RunFolder
 from cifar_lightning.utils import files
 
 
@@ -15,14 +18,13 @@ def repair(run: RunFolder, checkpoint: Checkpoint | None) -> Path | None:
     if checkpoint:
         if read_checkpoint(checkpoint.path).steps != checkpoint.steps:  # replaced before the folder was locked
             raise InputError(str(run.path), "another process has just trained here", "start again")
-        for path in sorted({*run.checkpoints.glob("*.ckpt")} - {checkpoint.path}):
-            try:  # a run that returns to an earlier epoch must not find the later ones again that it has left
-                suffix = ".later" if read_checkpoint(path).steps > checkpoint.steps else ""
-            except InputError:  # kept to be looked into, and so that the next does not push out the whole one before it
-                suffix = ".damaged"
-            if suffix:
-                print(f"sets aside {path} as {path.name}{suffix}", file=sys.stderr)
-                path.replace(f"{path}{suffix}")
+        for path in sorted({*run.checkpoints.glob("*.ckpt")} & {*map(run.checkpoint, OWN)} - {checkpoint.path}):
+            try:
+                later = read_checkpoint(path, to_resume=path.name != BEST).steps > checkpoint.steps
+            except InputError:
+                later = True
+            if later:  # so that it does not push out the whole one before it; kept to be looked into
+                _set_aside(path)
     for leftover in [*run.path.glob(files.TEMPORARY), *run.checkpoints.glob(files.TEMPORARY)]:
         leftover.unlink()
     if checkpoint and checkpoint.rows:
@@ -34,25 +36,16 @@ def repair(run: RunFolder, checkpoint: Checkpoint | None) -> Path | None:
     return checkpoint.path if checkpoint else None
 
 
-def purge_step(run: RunFolder, checkpoint: Checkpoint | None) -> int | None:
-    """Return the step from which a new event file must hide what earlier ones hold; None if they hold nothing stale.
-
-    An epoch's row is in metrics.csv before it is in the event file, and there before the checkpoint: where metrics.csv
-    has no more rows than the checkpoint, nor has the event file. TensorBoard takes a step for an epoch here; what a
-    model logs at later *steps* would be hidden too, so nothing is purged without need.
-    """
-    if not any(run.path.glob(EVENTS)):
-        return None
-    if checkpoint is None:
-        return 0
-    try:
-        stale = len(metrics_csv.read(run.metrics)) > len(checkpoint.rows)
-    except (ValueError, OSError):  # damaged: then nothing is known
-        stale = True
-    return len(checkpoint.rows) + 1 if stale else None
+def _set_aside(path: Path) -> None:
+    """Rename a damaged file, over no other."""
+    suffixes = itertools.chain([""], (f".{n}" for n in itertools.count(1)))
+    names = (f"{path.name}.damaged{suffix}" for suffix in suffixes)
+    name = next(name for name in names if not os.path.lexists(path.with_name(name)))
+    print(f"sets aside {path} as {name}", file=sys.stderr)
+    path.rename(path.with_name(name))
 
 
-def settle(new: Path, rows: list[metrics_csv.Row]) -> Path:
+def settle(new: Path, rows: Sequence[metrics_csv.Row]) -> Path:
     """Give the checkpoint of an epoch its name, `last.ckpt`, and perhaps `best.ckpt`; if cut off, done from the start.
 
     The checkpoints of earlier epochs lie beside it; `rows` is the history up to it.

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,13 +26,19 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     set: dict[str, Any] = {}  # settings that all its runs share, dotted
     # Settings that vary, dotted, each with a list of values; several lists go together, value by value.
     vary: dict[str, Annotated[list[Any], Some]] = {}
+    # Settings that vary, dotted, each with a list of values; every value goes with every other one.
+    grid: dict[str, Annotated[list[Any], Some]] = {}
     test: bool = False  # whether the test set is asked once a run has ended
 
     @property
     def variants(self) -> list[dict[str, Any]]:
-        """The settings that vary, dotted, variant by variant; none in the only one where nothing varies."""
-        rows = zip(*self.vary.values(), strict=True) if self.vary else [()]
-        return [dict(zip(self.vary, values, strict=True)) for values in rows]
+        """The settings that vary, dotted, variant by variant; none in the only one where nothing varies.
+
+        Each variant of `vary` with each of `grid`, of which the last setting changes fastest.
+        """
+        rows = list(zip(*self.vary.values(), strict=True)) if self.vary else [()]
+        names = [*self.vary, *self.grid]
+        return [dict(zip(names, (*row, *more), strict=True)) for row in rows for more in product(*self.grid.values())]
 
 
 def read(path: Path) -> dict[str, Experiment]:
@@ -64,13 +71,15 @@ def _experiment(path: Path, name: str, common: dict[str, Any], own: Any) -> Expe
     except msgspec.ValidationError as error:
         raise InputError(where, fault(error), "see configs/study.yaml") from None
     settings = shared.set | experiment.set
-    for key, value in (*settings.items(), *experiment.vary.items()):
+    for key, value in (*settings.items(), *experiment.vary.items(), *experiment.grid.items()):
         dotted = re.fullmatch(r"(model|data|trainer)\.\w+", key) is not None and not isinstance(value, dict)
         check(dotted, f"{where}, {key}", value, "settings of model, data and trainer, dotted: {model.dropout: 0.2}")
         check(key != "trainer.max_epochs", f"{where}, {key}", value, "`epochs` of the experiment")
     seeds, lengths = experiment.seeds, {len(values) for values in experiment.vary.values()}
     check(len(set(seeds)) == len(seeds), f"{where}.seeds", seeds, "each once")
-    check(len(lengths) <= 1, f"{where}.vary", experiment.vary, "lists of equal length")
+    check(len(lengths) <= 1, f"{where}.vary", experiment.vary, "lists of equal length, or `grid` for all combinations")
+    both = sorted(experiment.vary.keys() & experiment.grid.keys())
+    check(not both, f"{where}.grid", both, "settings that do not vary already")
     base = path.parent / experiment.base
     if not base.is_file():
         raise InputError(f"{where}.base", f"{base}: there is no such file", "name it relative to the study's own file")

@@ -29,7 +29,7 @@ NOT_CONTENT = {
 # A study leaves these as they are.
 FIXED = [
     *("trainer.max_steps", "trainer.max_time", "trainer.fast_dev_run", "trainer.check_val_every_n_epoch"),
-    *("trainer.logger", "trainer.enable_checkpointing"),
+    *("trainer.logger", "trainer.enable_checkpointing", "init_from"),
 ]
 LIMIT, EPOCHS, MODELS = "trainer.limit_train_batches", "trainer.max_epochs", "cifar_lightning.models."
 

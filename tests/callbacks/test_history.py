@@ -14,14 +14,21 @@ TINY = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.max_epochs=2"]
 def test_metrics_csv_comes_before_the_event_file(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
 
-    def spy(self: RunLogger, *_: object, step: int) -> None:
+    def spy(self: RunLogger, *_: object) -> None:
         rows.append(len(metrics_csv.read(Path(self.log_dir) / "metrics.csv")))
 
-    monkeypatch.setattr(RunLogger, "log_metrics", spy)
+    monkeypatch.setattr(RunLogger, "log_epoch", spy)
     fit(tmp_path, TINY)
     assert rows == [1, 2]
 
 
-def test_a_csv_logger_leaves_metrics_csv_to_us(fit: Fit, tmp_path: Path) -> None:
-    run = fit(tmp_path, [*TINY, "--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}"])
-    assert [row.get("epoch") for row in metrics_csv.read(run / "metrics.csv")] == [1, 2]
+def test_another_logger_is_added(fit: Fit, tmp_path: Path) -> None:
+    flags = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path / 'csv'}"]
+    flags += ["--trainer.check_val_every_n_epoch=2", "--trainer.log_every_n_steps=8"]
+    run = fit(tmp_path / "logs", [*TINY, *flags])
+    rows = metrics_csv.read(run / "metrics.csv")
+    assert [("val/acc" in row, "train/loss_step" in row) for row in rows] == [(False, False), (True, False)]
+    theirs = metrics_csv.read(tmp_path / "csv/lightning_logs/version_0/metrics.csv")
+    # 20 steps an epoch; x are steps from 0, as Lightning counts them.
+    assert [row["step"] for row in theirs if "train/loss_step" in row] == [7, 15, 23, 31, 39]
+    assert [row for row in theirs if "epoch" in row] == [row | {"step": 20 * row["epoch"] - 1} for row in rows]

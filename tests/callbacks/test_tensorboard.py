@@ -26,9 +26,10 @@ def events(run: Path) -> Any:
 
 
 def test_curves_are_those_of_metrics_csv_and_the_stages_of_one_share_a_card(mlp_run: Path) -> None:
-    tags = {(mlp_run, tag): tag for tag in ("gap/loss", "gap/acc", "lr", "epoch_seconds")}
+    tags = {(mlp_run / "train", tag): tag for tag in ("gap/loss", "gap/acc", "lr", "epoch_seconds")}
     tags |= {(mlp_run / stage, f"curves/{name}"): f"{stage}/{name}" for stage in STAGES for name in ("loss", "acc")}
     folders = {folder: events(folder) for folder, _ in tags}
+    assert events(mlp_run).Tags()["scalars"] == []  # its x are steps, and no curve over these was asked for
     assert {(folder, tag) for folder, read in folders.items() for tag in read.Tags()["scalars"]} == set(tags)
     # The first page opens on the first of these, and shows them in this order.
     assert sorted({tag.partition("/")[0] for _, tag in tags}) == ["curves", "epoch_seconds", "gap", "lr"]
@@ -52,7 +53,7 @@ def test_images_of_a_grid_are_those_of_the_data_each_with_its_title() -> None:
 
 def test_samples_at_the_start_and_predictions_after_the_last_epoch(mlp_run: Path) -> None:
     assert [event.step for event in events(mlp_run).Images("samples/train")] == [0]
-    assert [event.step for event in events(mlp_run).Images("predictions/val")] == [3]
+    assert [event.step for event in events(mlp_run / "val").Images("predictions/val")] == [3]
 
 
 def test_hyper_parameters_stand_beside_the_final_metrics(mlp_run: Path) -> None:

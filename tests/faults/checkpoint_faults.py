@@ -14,7 +14,7 @@ import torch
 from tests.faults.processes import nobody
 from tests.faults.settings_faults import modules
 from tests.faults.steps import Payload, content, folder, gone, is_whole, pipe, replaced
-from tests.faults.table import BEST, LAST, OLD_RUN, RESUME, RUN, Damage, Fault, Table, Then
+from tests.faults.table import BEST, FIT, LAST, OLD_RUN, RESUME, RUN, Damage, Fault, Table, Then
 
 
 def flip(text: bytes, at: int) -> bytes:
@@ -115,9 +115,10 @@ COMMANDS = ("test", "validate", "predict", "fit")
 
 def refused(damages: dict[str, Damage], *commands: str, **more: Any) -> list[Fault]:
     return [
-        Fault(f"{command} {name}", f"{command} --ckpt_path={LAST}", 2, (LAST,), {LAST: damage}, **more)
+        Fault(f"{command} {name}", f"{start}={LAST}", 2, (LAST,), {LAST: damage}, **more)
         for name, damage in damages.items()
         for command in commands
+        for start in [f"{FIT} --init_from" if command == "fit" else f"{command} --ckpt_path"]
     ]
 
 
@@ -169,9 +170,13 @@ TABLE: Table = [
     *refused(FOREIGN_CLASS, *COMMANDS, make=modules),
     *(not_resumed(f"with {name}", every(FOREIGN_CLASS[name]), RUN, make=modules) for name in FOREIGN_CLASS),
     "a class for a value in a checkpoint: parser",
-    *refused(FOREIGN_VALUE, *COMMANDS, make=modules),
+    *refused(FOREIGN_VALUE, *COMMANDS[:-1], make=modules),
+    *(
+        Fault(f"fit {name}", f"{FIT} --ckpt_path=last", 2, (RUN,), every(damage), make=modules)
+        for name, damage in FOREIGN_VALUE.items()
+    ),
     "training state in a checkpoint: its checks",
-    *refused(TRAINING, "fit"),
+    *another(TRAINING),
     "no checkpoint named: command line",
     Fault("fit an empty name", "fit --ckpt_path=", 2, ("ckpt_path",)),
     *(Fault(f"{command} without", command, 2, ("ckpt_path",)) for command in ("test", "validate", "predict")),

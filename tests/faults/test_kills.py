@@ -32,6 +32,15 @@ VARIANTS = {
     "one-cycle sgd": "--model.schedule=one-cycle --model.optimizer=sgd",
     "early stopping": "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val/acc "
                       "--trainer.callbacks.patience=1 --trainer.callbacks.mode=max",
+    "early stopping between validations": "--trainer.val_check_interval=0.5 --trainer.callbacks+=EarlyStopping "
+                                          "--trainer.callbacks.monitor=val/loss --trainer.callbacks.min_delta=9 "
+                                          "--trainer.callbacks.patience=7",
+    "not before min_epochs": "--trainer.max_epochs=5 --trainer.min_epochs=4 --trainer.callbacks+=EarlyStopping "
+                             "--trainer.callbacks.monitor=val/loss --trainer.callbacks.min_delta=0.13 "
+                             "--trainer.callbacks.patience=1",
+    "steps": "--trainer.max_steps=37",
+    "steps of whole epochs": "--trainer.max_steps=30",
+    "a time limit": "--trainer.max_time=00:00:10:00",
     "checkpoints of their own": "--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.every_n_train_steps=7 "
                                 "--trainer.callbacks.save_top_k=-1 --trainer.callbacks.save_on_train_epoch_end=false",
     "clipped": "--trainer.gradient_clip_val=0.5",
@@ -43,6 +52,12 @@ VARIANTS = {
     "averaged each epoch": "--trainer.callbacks+=WeightAveraging",
 }  # fmt: skip
 
+# What ends a run before its last epoch, or may do so within one; a signal may then come where a validation follows.
+STOPPING = (
+    *("early stopping", "early stopping between validations", "not before min_epochs", "steps"),
+    *("validated every seventh step", "a time limit"),
+)
+
 CALLBACKS, CLI, RUNS = (f"cifar_lightning.{package}" for package in ("callbacks", "cli", "runs"))
 OPEN, REPLACE = "pathlib.Path.open", "pathlib.Path.replace"
 STEP, VALIDATION = f"{MODEL}.training_step", f"{MODEL}.validation_step"
@@ -53,6 +68,8 @@ EPOCH_END = f"{CALLBACKS}.checkpoints.Checkpoints.on_train_epoch_end"
 
 # In the middle of the second epoch.
 TERMINATED = partial(at_call, STEP, partial(send, signal.SIGTERM), 24)
+# In a step that validation follows, where that comes every seventh.
+BEFORE_VALIDATION = partial(at_call, STEP, partial(send, signal.SIGTERM), 22)
 
 
 def killed(target: str, when: When, nth: int = 1, named: str = "") -> Before:
@@ -131,7 +148,7 @@ SABOTAGE = {
     "epoch zeroed": ("cifar_lightning.data.loader.Batches.set_epoch", False),
     "batches not left out": ("cifar_lightning.data.loader.BatchLoader.load_state_dict", True),
     "sums of the epoch dropped": (f"{MODEL}.on_load_checkpoint", True),
-    "curves not purged": (f"{CLI}.lightning_cli.purge_step", False),
+    "curves not purged": (f"{RUNS}.checkpoint.Checkpoint.behind", False),
 }
 
 # By flags: the folder of the run that was never interrupted.
@@ -168,7 +185,9 @@ class Bench:
 
     def stop(self, *befores: Before) -> "Bench":
         """Run until a kill or a SIGTERM, which must come."""
-        assert self.once(*befores) == (143 if befores == (TERMINATED,) else -signal.SIGKILL), "was not reached"
+        assert self.once(*befores) == (143 if befores[0] in (TERMINATED, BEFORE_VALIDATION) else -signal.SIGKILL), (
+            "was not reached"
+        )
         return self
 
     def finish(self) -> None:
@@ -212,8 +231,14 @@ def test_there_are_47_points() -> None:
     assert len(POINTS) == 47
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_killed_at_random_moments(model: str, begin: Callable[..., Bench], request: pytest.FixtureRequest) -> None:
+AT_RANDOM = [("mlp", ""), ("cnn", ""), *(pytest.param("mlp", name, marks=pytest.mark.nightly) for name in STOPPING)]
+
+
+@pytest.mark.parametrize(("model", "settings"), AT_RANDOM)
+def test_killed_at_random_moments(
+    model: str, settings: str, begin: Callable[..., Bench], request: pytest.FixtureRequest
+) -> None:
+    begin = partial(begin, settings=VARIANTS.get(settings, ""))
     uninterrupted, started = begin(model), time.monotonic()
     uninterrupted.finish()
     seconds = time.monotonic() - started
@@ -243,6 +268,7 @@ def test_the_comparison_finds_what_is_not_restored(target: str, midway: bool, be
 STOPS = [
     pytest.param(AHEAD, id="killed", marks=pytest.mark.slow),
     pytest.param(TERMINATED, id="terminated", marks=pytest.mark.nightly),
+    pytest.param(BEFORE_VALIDATION, id="terminated before a validation", marks=pytest.mark.nightly),
 ]
 
 

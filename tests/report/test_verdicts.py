@@ -227,7 +227,6 @@ def everything() -> Experiments:
     [
         {},
         {"cnn": [], "another": []},
-        {"learning_rate": [record()], "batch_size_updates": [record()]},
         {"cnn": [record(failed="no memory")], "dropout": [record(failed="no memory")]},
     ],
 )

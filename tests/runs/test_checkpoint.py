@@ -64,20 +64,16 @@ def test_of_the_checkpoints_of_one_epoch_the_last_is_the_newest(mlp_run: Path) -
     assert (found.path.name, found.epochs, found.midway) == ("last.ckpt", 3, 0)
 
 
-RESUME, BACK = "--resume={run}", "--ckpt_path={run}/checkpoints/previous.ckpt"
-
-
-@pytest.mark.parametrize(("flag", "damaged"), [(RESUME, True), (BACK, True), (BACK, False)])
-def test_an_epoch_that_is_done_again_is_the_same(
-    flag: str, damaged: bool, mlp_run: Path, run: Path, capsys: Capture
-) -> None:
-    last, aside = run / "checkpoints/last.ckpt", run / f"checkpoints/last.ckpt.{'damaged' if damaged else 'later'}"
-    if damaged:
-        last.write_bytes(b"damaged")
-    before = last.read_bytes()
-    assert main(["fit", flag.format(run=run), "--trainer.max_epochs=3"]) == 0
-    assert f"sets aside {last} as {aside.name}" in capsys.readouterr().err
-    assert aside.read_bytes() == before
+@pytest.mark.parametrize("earlier", [0, 2])  # files that were set aside before
+def test_an_epoch_that_is_done_again_is_the_same(earlier: int, mlp_run: Path, run: Path, capsys: Capture) -> None:
+    last = run / "checkpoints/last.ckpt"
+    names = ["last.ckpt.damaged", "last.ckpt.damaged.1", "last.ckpt.damaged.2"]
+    for content, name in enumerate(["last.ckpt", *names][: earlier + 1]):
+        last.with_name(name).write_text(str(content))
+    assert main(["fit", f"--resume={run}", "--trainer.max_epochs=3"]) == 0
+    assert f"sets aside {last} as {names[earlier]}\n" in capsys.readouterr().err
+    there = {path.name: path.read_text() for path in last.parent.glob("*.damaged*")}
+    assert there == {names[earlier]: "0"} | {name: str(i) for i, name in enumerate(names[:earlier], 1)}
     assert list(unequal(load(last), load(mlp_run / "checkpoints/last.ckpt"))) == []
     assert read_checkpoint(run / "checkpoints/previous.ckpt").epochs == 2
 
@@ -103,11 +99,13 @@ def test_what_is_near_a_run_tells_its_folder(name: str, mlp_run: Path, capsys: C
 @pytest.mark.parametrize("lacking", ["EpochSeed", "Checkpoints"])
 def test_an_older_one_can_be_tested_but_not_resumed(lacking: str, run: Path, capsys: Capture) -> None:
     path = run / "checkpoints/last.ckpt"
+    for name in ("best.ckpt", "previous.ckpt"):
+        path.with_name(name).unlink()
     content, before = load(path), sorted(run.rglob("*"))
     del content["callbacks"][lacking]
     torch.save(content, path)
     assert main(["validate", f"--ckpt_path={path}"]) == 0
-    assert main(["fit", f"--ckpt_path={path}", "--trainer.max_epochs=4"]) == 2
+    assert main(["fit", f"--resume={run}", "--trainer.max_epochs=4"]) == 2
     assert "older version" in capsys.readouterr().err
     assert sorted(run.rglob("*")) == before
 
@@ -123,7 +121,7 @@ def test_a_run_that_stopped_itself_is_done(fit: Fit, tmp_path: Path, capsys: Cap
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("flag", ["--trainer.fast_dev_run=true", "--trainer.logger=CSVLogger", "--name=x", "--logs=x"])
+@pytest.mark.parametrize("flag", ["--trainer.fast_dev_run=true", "--name=x", "--logs=x"])
 def test_a_run_resumes_as_itself_or_not_at_all(flag: str, mlp_run: Path, capsys: Capture) -> None:
     assert main(["fit", f"--resume={mlp_run}", "--trainer.max_epochs=4", flag]) == 2
     assert f"error: {flag[2:].partition('=')[0]}" in capsys.readouterr().err

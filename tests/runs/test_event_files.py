@@ -11,27 +11,28 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import Checkpoint
 from cifar_lightning.runs.layout import EVENTS, LAST, RunFolder
 from cifar_lightning.runs.logger import RunLogger
-from cifar_lightning.runs.recovery import purge_step
 
 ROWS = [{"epoch": 1, "val/acc": 0.1}, {"epoch": 2, "val/acc": 0.2}, {"epoch": 3, "val/acc": 0.3}]
 REDONE = 0.5  # another value than before, so that the old one would be seen
 EXPECTED = [(1, pytest.approx(0.1)), (2, pytest.approx(0.2)), (3, REDONE)]
+STEPS = 10  # per epoch
 
 
 def checkpoint(run: RunFolder, epochs: int) -> Checkpoint:
-    return Checkpoint(run.checkpoint(LAST), {}, {}, 3, epochs, 10 * epochs, 0, ROWS[:epochs], stopped=False)
+    return Checkpoint(run.checkpoint(LAST), {}, {}, 3, epochs, STEPS * epochs, 0, ROWS[:epochs])
 
 
-def write(run: RunFolder, rows: list[dict[str, float]], purge: int | None = None) -> None:
-    """Do what a run does at the end of each epoch: metrics.csv, then the event file."""
-    logger = RunLogger(run.path.parent, run.path, purge)
+def write(run: RunFolder, rows: list[dict[str, float]], done: tuple[int, int] = (0, 0)) -> None:
+    """Do what a run does in each epoch: a point per step, then those of the epoch."""
+    logger = RunLogger(run.path.parent, run.path, done)
     for row in rows:
-        metrics_csv.write(run.metrics, [*metrics_csv.read(run.metrics), row])
-        logger.log_metrics({"val/acc": row["val/acc"], "lr": row["val/acc"]}, step=int(row["epoch"]))
+        epoch, value = int(row["epoch"]), row["val/acc"]
+        for step in range(STEPS * (epoch - 1), STEPS * epoch):
+            logger.log_metrics({"train/loss_step": value}, step=step)
+        logger.log_epoch({"val/acc": value, "lr": value}, epoch)
         logger.save()
     logger.finalize("aborted")
 
@@ -45,31 +46,35 @@ def resumed(folder: Path, *, cut: int) -> RunFolder:
         if cut:
             first.write_bytes(first.read_bytes()[:-cut])
         first.rename(first.with_name("events.out.tfevents.0000000001.host.1.0"))  # earlier than what follows
-    purge = purge_step(run, checkpoint(run, 2))
-    assert purge == 3
-    metrics_csv.write(run.metrics, ROWS[:2])
-    write(run, [{"epoch": 3, "val/acc": REDONE}], purge)
+    write(run, [{"epoch": 3, "val/acc": REDONE}], checkpoint(run, 2).behind())
     return run
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7])
 def test_what_was_superseded_is_hidden(cut: int, tmp_path: Path) -> None:
     run = resumed(tmp_path, cut=cut)
-    for folder, tag in ((run.path, "lr"), (run.path / "val", "curves/acc")):
-        reader = EventAccumulator(str(folder))
-        reader.Reload()
-        assert [(point.step, point.value) for point in reader.Scalars(tag)] == EXPECTED
+    assert shown(run.path / "train", "lr") == shown(run.path / "val", "curves/acc") == EXPECTED
+    per_step = [(step, EXPECTED[step // STEPS][1]) for step in range(3 * STEPS)]
+    assert shown(run.path, "train/loss_step") == per_step
 
 
-def test_nothing_is_hidden_without_need(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    assert purge_step(run, checkpoint(run, 2)) is None  # there is no event file
+def shown(folder: Path, tag: str) -> list[tuple[int, float]]:
+    reader = EventAccumulator(str(folder))
+    reader.Reload()
+    return [(point.step, point.value) for point in reader.Scalars(tag)]
+
+
+def test_of_a_whole_run_nothing_is_hidden(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "version_0")
+    run.path.mkdir()
     write(run, ROWS)
-    assert purge_step(run, checkpoint(run, 3)) is None
-    assert purge_step(run, checkpoint(run, 2)) == 3
-    assert purge_step(run, None) == 0
-    run.metrics.write_bytes(b"\0\xff,,\n\n")
-    assert purge_step(run, checkpoint(run, 3)) == 4
+    for done in (checkpoint(run, 3).behind(), None):  # `fit` that resumes, `test`
+        logger = RunLogger(tmp_path, run.path, done)
+        logger.log_metrics({"test/acc": 0.3}, step=3)
+        logger.save()
+        logger.finalize("success")
+    assert shown(run.path / "val", "curves/acc") == [*EXPECTED[:2], (3, pytest.approx(0.3))]
+    assert len(shown(run.path, "train/loss_step")) == 3 * STEPS
 
 
 @pytest.mark.slow
