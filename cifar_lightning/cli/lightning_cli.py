@@ -237,7 +237,7 @@ class CLI(LightningCLI):
                 if self.start:
                     done = self.restored is not None and self.restored.is_done(self.trainer.max_epochs)
                     if not done:
-                        logger.save()  # to disk: that points of it are stale must be known after the repair, too
+                        logger.save()  # hides the points that are stale
                     given["ckpt_path"] = repair(self.start.run, self.restored)
                     if done:
                         return print(f"{folder}: all epochs are done; for more give a larger --trainer.max_epochs")
