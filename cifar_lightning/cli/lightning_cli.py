@@ -137,8 +137,8 @@ class CLI(LightningCLI):
             starting_point.check_logs(self.runs)
         trainer, fits = config.trainer, self.subcommand == "fit"
         self.finder = lr_search.take_finder(trainer)
-        if self.finder and self.start and self.restored:
-            there = flat(self.restored.config)[f"model.{self._rate}"]
+        there = flat(self.restored.config).get(f"model.{self._rate}") if self.restored else None
+        if self.finder and there is not None:
             config.model.init_args[self._rate] = there
             print(f"LearningRateFinder: this run has its learning rate, {there:g}")
         new, resumes = fits and self.restored is None, fits and self.start is not None

@@ -149,6 +149,7 @@ TABLE: Table = [
     Fault("a one-cycle schedule up to the found rate",
           f"{FIT_20} {FIND} --model.schedule=one-cycle", 0, changes=NEW_RUN,
           then=partial(found_is_recorded, "one-cycle")),
+    Fault("a finder in a fast_dev_run", f"{FIT_20} {FIND} --trainer.fast_dev_run=true", 0, child=ITSELF),
     Fault("a finder that only tells", f"{FIT_20} {FIND} --trainer.callbacks.update_attr=false", 0,
           ("has the steepest descent",), changes=NEW_RUN),
     Fault("EarlyStopping beside a finder (pytorch-lightning#19575)",
