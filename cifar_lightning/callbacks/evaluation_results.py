@@ -38,8 +38,11 @@ class EvaluationResults(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         tqdm.write(f"validation set: {CIFAR10DataModule.of(trainer).description}")
-        for name, value in sorted(trainer.callback_metrics.items()):
-            tqdm.write(f"  {name:18} {value.item():.6f}")  # every digit that is exact
+        metrics = {name: value.item() for name, value in sorted(trainer.callback_metrics.items())}
+        for name, value in metrics.items():
+            tqdm.write(f"  {name:18} {value:.6f}")  # every digit that is exact
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=self.epoch)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ImageClassifier)

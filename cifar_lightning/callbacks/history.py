@@ -54,10 +54,9 @@ class History(Callback):
                 logger.log_epoch(metrics, epoch)
             else:  # whose x are steps, as Lightning counts them
                 logger.log_metrics({"epoch": epoch, **metrics}, step=trainer.global_step - 1)
-            logger.save()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Bring to disk what any callback has logged so far: the checkpoint counts on it."""
+        """Bring to disk what has been logged so far, before the checkpoint that counts on it."""
         for logger in trainer.loggers:
             logger.save()
 

@@ -168,8 +168,8 @@ class CLI(LightningCLI):
         if fits and config.init_from is not None:
             config.init_from = str(starting_point.checkpoint_of(config.init_from))
         self.finder = lr_search.take_finder(trainer)
-        if self.finder and self.start and self.restored:
-            there = flat(self.restored.config)[f"model.{self._rate}"]
+        there = flat(self.restored.config).get(f"model.{self._rate}") if self.restored else None
+        if self.finder and there is not None:
             config.model.init_args[self._rate] = there
             print(f"LearningRateFinder: this run has its learning rate, {there:g}")
         new, resumes = fits and self.restored is None, fits and self.start is not None
@@ -312,7 +312,7 @@ class CLI(LightningCLI):
                     slurm.record(RunFolder(folder), self.given)
                 else:
                     if not (done := self._done()):
-                        logger.save()  # to disk: that points of it are stale must be known after the repair, too
+                        logger.save()  # hides the points that are stale
                     given["ckpt_path"] = repair(self.start.run, self.restored)
                     if done:
                         return print(f"{folder}: {done}")

@@ -64,7 +64,7 @@ class RunLogger(TensorBoardLogger):
 
     def save(self) -> None:
         """Bring the event files to disk: a checkpoint that counts on them must not survive them."""
-        if self.purge_epoch is not None:  # to be known on disk for all stages, before metrics.csv is repaired
+        if self.purge_epoch is not None:  # what is stale is hidden from the start, in all stages
             for stage in STAGES:
                 if (Path(self.log_dir) / stage).is_dir():
                     self.writer(stage)

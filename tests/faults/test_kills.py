@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.compare import differences
-from tests.faults.processes import MODEL, Before, When, at_call, disable, send, start
+from tests.faults.processes import MODEL, SAVE, Before, When, at_call, disable, send, start
 
 FLAGS = (
     "--data.source=synthetic --data.train_size=300 --data.val_size=200 --data.train_clean_size=100 "
@@ -45,6 +45,9 @@ VARIANTS = {
                                 "--trainer.callbacks.save_top_k=-1 --trainer.callbacks.save_on_train_epoch_end=false",
     "clipped": "--trainer.gradient_clip_val=0.5",
     "bfloat16": "--trainer.precision=bf16-mixed",
+    "curves over steps, another logger": "--trainer.log_every_n_steps=2 --trainer.accumulate_grad_batches=2 "
+                                         "--trainer.logger=CSVLogger --trainer.logger.save_dir=csv",
+    "a rate that was searched": "--trainer.callbacks+=LearningRateFinder --trainer.callbacks.num_training_steps=40",
     "a last batch of one": "--data.train_size=301",
     "overfitting": "--trainer.overfit_batches=12",
     "ddp": "--trainer.strategy=ddp",
@@ -94,7 +97,7 @@ IN_FIT = {
     "no row in metrics.csv": killed(f"{RUNS}.metrics_csv.write", "before", 2),
     "metrics.csv half": killed(OPEN, "half", 2, ".metrics.csv.tmp"),
     "metrics.csv ahead of the curves": killed(f"{RUNS}.metrics_csv.write", "after", 2),
-    "curves ahead of the checkpoint": killed(EPOCH_END, "before", 2),
+    "curves ahead of the checkpoint": killed(SAVE, "before", 2),
     "first metrics.csv, no checkpoint": killed(f"{RUNS}.metrics_csv.write", "after", 1),
     "before the temporary file": killed(OPEN, "before", 2, ".new.ckpt.tmp"),
     "first temporary file half": killed(OPEN, "half", 1, ".new.ckpt.tmp"),

@@ -41,6 +41,7 @@ def runs(folder: Path, **more: Any) -> list[Run]:
         ({"trainer.max_time": "00:00:01:00"}, "trainer.max_time: .* is not possible"),
         ({"trainer.check_val_every_n_epoch": 2}, "trainer.check_val_every_n_epoch: 2 is not possible"),
         ({"trainer.logger": False}, "trainer.logger: False is not possible"),
+        ({"trainer.callbacks": [{"class_path": "LearningRateFinder"}]}, "LearningRateFinder in a study"),
         ({"trainer.enable_checkpointing": False}, "trainer.enable_checkpointing: False is not possible"),
     ],
 )
