@@ -46,18 +46,18 @@ def take_over(plugins: list[Any]) -> tuple[bool, signal.Signals | None]:
 
 def record(run: RunFolder, arguments: Sequence[str]) -> None:
     """Write down which job, if it is one, began a run, and with which arguments."""
-    if job := job_id():
-        files.replace(run.job, json.dumps({"job": job, "arguments": [*arguments]}).encode())
+    if job_id():
+        files.replace(run.job, _described(arguments))
 
 
 def run_of_job(runs: Path, arguments: Sequence[str]) -> RunFolder | None:
     """Return the run among those of one name that this very job began with the same arguments."""
-    mine = {"job": job_id(), "arguments": [*arguments]}
-    for _, path in sorted(versions(runs), reverse=True):
-        run = RunFolder(path)
-        if run.job.is_file() and json.loads(run.job.read_bytes()) == mine:
-            return run
-    return None
+    found = (RunFolder(path) for _, path in sorted(versions(runs), reverse=True))
+    return next((run for run in found if run.job.is_file() and run.job.read_bytes() == _described(arguments)), None)
+
+
+def _described(arguments: Sequence[str]) -> bytes:
+    return json.dumps({"job": job_id(), "arguments": [*arguments]}).encode()
 
 
 def requeue() -> None:

@@ -172,7 +172,7 @@ TABLE: Table = [
     "a class for a value in a checkpoint: parser",
     *refused(FOREIGN_VALUE, *COMMANDS[:-1], make=modules),
     *(
-        Fault(f"fit {name}", f"{FIT} --ckpt_path=last", 2, (RUN,), every(damage), make=modules)
+        Fault(f"fit {name}", f"{FIT} --ckpt_path=last", 2, (), every(damage), make=modules)
         for name, damage in FOREIGN_VALUE.items()
     ),
     "training state in a checkpoint: its checks",

@@ -179,7 +179,7 @@ PLACES: list[Fault] = [
     Fault("init_from another architecture", f"fit --model=CNN --model.channels=[4] {SMALL} --init_from={BEST}", 2,
           ("init_from", "MLP", "CNN")),
     Fault("init_from another width", f"{INIT} --model.width=9", 2, ("init_from", "[8, 3072]", "[9, 3072]")),
-    Fault("init_from without a layer", f"{INIT} --model.batch_norm=false", 2, ("init_from", "network.bn1", "missing")),
+    Fault("init_from what lacks a layer", f"{INIT} --model.batch_norm=false", 2, ("init_from", "missing")),
     Fault("init_from on resume", f"{RESUME} --init_from={BEST}", 2, ("init_from",)),
     Fault("init_from on resume of the last", f"{INIT} --ckpt_path=last", 2, ("init_from",)),
     Fault("init_from for a test", f"test --ckpt_path={BEST} --init_from={BEST}", 2, ("init_from", "--ckpt_path")),

@@ -14,6 +14,7 @@ import pytest
 
 from tests.faults.compare import differences
 from tests.faults.processes import MODEL, SAVE, Before, When, at_call, disable, send, start
+from tests.faults.resume_users import enter_job
 
 FLAGS = (
     "--data.source=synthetic --data.train_size=300 --data.val_size=200 --data.train_clean_size=100 "
@@ -258,6 +259,25 @@ def test_killed_at_random_moments(
                 break
             kills += 1
         bench.finish()
+
+
+def test_a_slurm_job_ends_the_same(begin: Callable[..., Bench], request: pytest.FixtureRequest) -> None:
+    """Whether its time is over (SIGUSR1) or its node is gone, the requeued job gives the same command again."""
+    begin("mlp").finish()
+    kills, signums = 0, [signal.SIGUSR1, signal.SIGUSR1, signal.SIGKILL]
+    while kills < int(request.config.getoption("kills")):
+        bench, status = begin("mlp"), 1
+        while status:
+            child = start(bench.folder, ["fit", *bench.flags.split()], enter_job)
+            # Each further run gets longer, so that it ends.
+            time.sleep(bench.rng.uniform(0, 2 + kills % 5))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, bench.rng.choice(signums))
+            status, output = child.run()
+            kills += status != 0
+            assert status in (0, -signal.SIGKILL, -signal.SIGUSR1, 128 + signal.SIGUSR1), output
+        (bench.run / "slurm_job.json").unlink()
+        assert differences(bench.run, WHOLE[bench.flags]) == []
 
 
 @pytest.mark.parametrize(("target", "midway"), SABOTAGE.values(), ids=SABOTAGE)
