@@ -1,5 +1,6 @@
 """Console output of training: progress within an epoch, a line per epoch, and what to do next."""
 
+import contextlib
 import shlex
 import sys
 import time
@@ -79,7 +80,8 @@ class ProgressLine(TQDMProgressBar):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if trainer.training:
-            self.train_progress_bar.close()
+            with contextlib.suppress(TypeError):  # it failed before there was a bar
+                self.train_progress_bar.close()
 
 
 def epoch_of(trainer: Trainer) -> str:

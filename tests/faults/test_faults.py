@@ -18,12 +18,18 @@ import torch
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.runs.checkpoint import read_checkpoint
-from tests.faults import checkpoint_faults, data_faults, machine_faults, settings_faults
+from tests.faults import checkpoint_faults, data_faults, machine_faults, settings_faults, stops_users
 from tests.faults.processes import start
 from tests.faults.steps import Payload
 from tests.faults.table import BEST, CANARY, FIT, RUN, WHOLE, Fault, damage
 
-TABLE = [*settings_faults.TABLE, *checkpoint_faults.TABLE, *data_faults.TABLE, *machine_faults.TABLE]
+TABLE = [
+    *settings_faults.TABLE,
+    *checkpoint_faults.TABLE,
+    *data_faults.TABLE,
+    *machine_faults.TABLE,
+    *stops_users.TABLE,
+]
 # The first row of each kind runs by default.
 ROWS = [
     pytest.param(row, id=row.title, marks=() if isinstance(before, str) else pytest.mark.slow)
