@@ -12,6 +12,7 @@ from cifar_lightning.callbacks.console import Console, ProgressLine
 from cifar_lightning.callbacks.epoch_seed import EpochSeed
 from cifar_lightning.callbacks.evaluation_results import EvaluationResults
 from cifar_lightning.callbacks.history import History, StepCurve
+from cifar_lightning.callbacks.monitor_check import MonitorCheck
 from cifar_lightning.callbacks.stop_requests import TimeLimit
 from cifar_lightning.callbacks.stopping import Divergence, Stopping
 from cifar_lightning.callbacks.tensorboard import TensorBoardExtras
@@ -25,6 +26,7 @@ def training(trainer_config: Any, precision_reason: str, requeue_signal: Signals
     history = History()
     checkpoints = None if unsaved else Checkpoints(history)
     return [
+        MonitorCheck(),
         Divergence(checkpoints),
         history,
         Console(history, checkpoints, precision_reason),

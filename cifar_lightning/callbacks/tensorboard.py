@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from cifar_lightning.callbacks.stop_requests import heeded
+from cifar_lightning.callbacks.stop_requests import heeded, request
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.transforms import denormalize, normalize
 from cifar_lightning.runs.logger import CURVES, STAGES, RunLogger
@@ -53,7 +53,9 @@ class TensorBoardExtras(Callback):
         """After the last epoch, and before its checkpoint, show validation images with the predicted classes."""
         logger, data = run_logger(trainer), CIFAR10DataModule.of(trainer)
         epoch, count = trainer.current_epoch + 1, SIDE**2
-        if logger is None or not len(data.val.labels) or not (epoch == trainer.max_epochs or heeded(trainer)):
+        # `max_time` ends only a start.
+        last = epoch == trainer.max_epochs or (heeded(trainer) and request(trainer)["by"])
+        if logger is None or not len(data.val.labels) or not last:
             return
         images = normalize(data.val.images[:count].to(pl_module.device))
         pl_module.eval()

@@ -137,7 +137,7 @@ TABLE: Table = [
     full("disk full at the second checkpoint", 2, 20_000, NEW, "checkpoints", FREE, then=kept),
     full("disk full at the first checkpoint", 1, 20_000, NEW, "checkpoints", FREE, then=new_resumes),
     full("disk full from the start", 0, 1000, NEW),
-    full("disk full once config.yaml is there", 0, 10_000, "disk", FREE, then=new_resumes),
+    full("disk full once config.yaml is there", 0, 10_000, "disk", FREE, changes=()),  # nothing was trained yet
     full("disk full where a run resumes", 1, 20_000, RUN, "checkpoints", FREE, command=RESUME, changes=OLD_RUN,
          files={LAST: gone}, then=old_resumes),
     full("old predictions on a full disk", 0, 3000, PREDICTIONS, command=PREDICT, changes=(),

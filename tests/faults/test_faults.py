@@ -26,13 +26,14 @@ from tests.faults import (
     python_users,
     resume_users,
     settings_faults,
+    stops_users,
 )
 from tests.faults.processes import start
 from tests.faults.steps import Payload
 from tests.faults.table import BEST, CANARY, FIT, RUN, WHOLE, Fault, damage
 
 TABLE = [*settings_faults.TABLE, *checkpoint_faults.TABLE, *data_faults.TABLE, *machine_faults.TABLE]
-TABLE += [*resume_users.TABLE, *python_users.TABLE, *loggers_users.TABLE]
+TABLE += [*resume_users.TABLE, *python_users.TABLE, *loggers_users.TABLE, *stops_users.TABLE]
 # The first row of each kind runs by default.
 ROWS = [
     pytest.param(row, id=row.title, marks=() if isinstance(before, str) else pytest.mark.slow)
