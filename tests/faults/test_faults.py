@@ -18,12 +18,15 @@ import torch
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.runs.checkpoint import read_checkpoint
-from tests.faults import checkpoint_faults, data_faults, machine_faults, settings_faults
+from tests.faults import checkpoint_faults, data_faults, machine_faults, settings_faults, words_users
 from tests.faults.processes import start
 from tests.faults.steps import Payload
 from tests.faults.table import BEST, CANARY, FIT, RUN, WHOLE, Fault, damage
 
-TABLE = [*settings_faults.TABLE, *checkpoint_faults.TABLE, *data_faults.TABLE, *machine_faults.TABLE]
+TABLE = [
+    *(*settings_faults.TABLE, *checkpoint_faults.TABLE, *data_faults.TABLE, *machine_faults.TABLE),
+    *words_users.TABLE,
+]
 # The first row of each kind runs by default.
 ROWS = [
     pytest.param(row, id=row.title, marks=() if isinstance(before, str) else pytest.mark.slow)
@@ -86,6 +89,7 @@ def test_a_fault_is_one_line_and_changes_nothing(fault: Fault, capfd: pytest.Cap
         lines = [line for line in output.splitlines() if line.startswith("error: ")]
         assert len(lines) == ((0 < fault.status < 128) if fault.errors is None else fault.errors), output
         assert [line for line in lines if len(line) > 2000 or not LINE.fullmatch(line)] == []
+        assert status != 2 or "--debug shows where" not in output  # for faults of the program, not of what it was given
         told = "\n".join(lines) if lines else output
         assert [text for text in fault.says if text not in told] == [], output
         touched = sorted({str(path) for path, _ in before ^ snapshot()})
