@@ -27,7 +27,7 @@ class ProgressLine(TQDMProgressBar):
     """
 
     def __init__(self) -> None:
-        self.redraws = sys.stdout.isatty()
+        self.redraws, self.started = sys.stdout.isatty(), 0.0
         super().__init__(refresh_rate=int(self.redraws))
         self.seconds_between = 0.2 if self.redraws else 60  # reading the means makes the host wait for the device
 
@@ -78,7 +78,7 @@ class ProgressLine(TQDMProgressBar):
         pass  # the line of `Console` says how it ended
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if trainer.training and hasattr(self, "started"):  # before that there is no bar
+        if trainer.training and self.started:
             self.train_progress_bar.close()
 
 
