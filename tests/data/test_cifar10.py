@@ -146,9 +146,11 @@ def serving(archive: bytes) -> Iterator[Mirror]:
     """A mirror on this machine."""
     with Mirror(archive) as server, ThreadPoolExecutor(1) as pool:
         pool.submit(server.serve_forever, poll_interval=0.01)
-        yield server
-        server.go_on.set()
-        server.shutdown()
+        try:
+            yield server
+        finally:  # or a test that fails here would wait for it for ever
+            server.go_on.set()
+            server.shutdown()
 
 
 @pytest.fixture
