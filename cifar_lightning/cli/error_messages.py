@@ -233,7 +233,7 @@ def _wrong_value(found: re.Match[str]) -> str:
     # A type comes as <class 'int'>, choices as typing.Literal['adam', 'sgd'].
     expected = re.findall(r"Expected an? (?:<class '|typing\.)?(.+?)(?:'>)?\.?\s*$", inner, re.MULTILINE)
     allowed = dict.fromkeys(TYPES.get(x, re.sub(r"Literal\[(.*)]", r"one of \1", x)).replace("'", "") for x in expected)
-    if key.startswith("model."):  # 'model' itself may be left out; that is no help to a value inside it
+    if key.startswith("model"):  # 'model' itself may be left out; that is no help to a value inside it
         allowed.pop("null", None)
     use = f"use {' or '.join(allowed)}" if allowed else "`fit --help` lists what it takes"
     return f"{key}: {value[1] if value else 'this'} is not possible; {use}"
@@ -275,6 +275,7 @@ RULES: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"does not accept option '([^']+)'": _unknown,
     r"[Uu]nrecognized arguments: (\S+)": _unknown,
     r"argument (?:--)?([\w.]+)\S*: expected one argument": r"\1: nothing follows it; give a value",
+    r"Key must be a string, got: (.+)": r"\1: no name of a setting; write names as in configs/cnn.yaml",
     r"Parser key \"config\": (.+)": r"config: \1; give each file as --config FILE",
     r"Parser key \"(\w+)\":\s+Unable to load config '(.*)'\s+- .*Unable": r"\1: \2 is no file of its settings; "
     r"give each as --\1.NAME VALUE",

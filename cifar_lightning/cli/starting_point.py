@@ -176,12 +176,13 @@ def _start(run: RunFolder, checkpoint: Checkpoint | None, given: Namespace, *, f
 
 
 def stems(class_path: str, files: Sequence[Path]) -> list[str]:
-    """Return the files' names for a run's, but the model's for a file that sets another one."""
-    model, found = class_path.rpartition(".")[2], list[str]()
-    for file in files:
-        there = str(flat(load_yaml(file)).get("model.class_path", class_path)).rpartition(".")[2]
-        found.append(file.stem if there == model else model.lower())
-    return found or [model.lower()]
+    """Return the files' names for a run's, but the model's in the place of the file whose model it replaced."""
+    model, found = class_path.rpartition(".")[2], {file: file.stem for file in files}
+    chosen = {file: str(flat(load_yaml(file)).get("model.class_path", "")).rpartition(".")[2] for file in files}
+    for last in [file for file in files if chosen[file]][-1:]:
+        if chosen[last] != model:
+            found[last] = model.lower()
+    return list(found.values()) or [model.lower()]
 
 
 def left_out(now: Mapping[str, Any], files: Sequence[Path]) -> list[str]:

@@ -99,7 +99,9 @@ def ensure(root: Path, mirrors: Sequence[str]) -> None:
     try:
         if other := _other_file(root):
             remedy = f"give --data.root {root / 'cifar10'}, or make {root / FOLDER} to have it there"
-            raise InputError("data.root", f"no CIFAR-10 in {root}, but other files, such as {other}", remedy)
+            if other in CHECKSUMS:
+                remedy = f"give --data.root {root.absolute().parent}, of which {FOLDER} is a part"
+            raise InputError("data.root", f"no {FOLDER} in {root}, but other files, such as {other}", remedy)
         root.mkdir(parents=True, exist_ok=True)
         with files.locked(root, waiting=f"waiting for another process that fills {root}"):
             failures = _obtain(root, mirrors) if faults(root) else []  # another process may have filled it meanwhile

@@ -32,7 +32,7 @@ INPUT_ERRORS = {
     "fit --ckpt_path=last": ["model", "configs/cnn.yaml", "fit --resume RUN"],
     "fit --model=ResNet": ["model", "ResNet", "CNN", "MLP"],
     "fit CNN --trainer.callbacks=os.system": ["trainer.callbacks", "os.system", "not allowed"],
-    "fit CNN --trainer.callbacks=EarlyStopping": ["trainer.callbacks", "EarlyStopping", "required: monitor"],
+    "fit CNN --trainer.callbacks=EarlyStopping": ["trainer.callbacks.monitor: missing", "EarlyStopping needs it"],
     "fit CNN --data.seed=3": ["data.seed", "seed_everything"],
     "fit --config": ["config", "give a value"],
     f"fit --config={CONFIGS / 'study.yaml'}": ["study.yaml: is the configuration of a study", "study --config"],
@@ -129,6 +129,9 @@ def test_without_validation_nothing_is_best_but_the_last_epoch_is_kept(capsys: C
         ("--model.dropout=0.5 --data.batch_size 100", "mlp"),  # what the file says
         ("--seed_everything 3 --model.dropout 0 --data.num_workers=0", "mlp-seed=3-dropout=0.0"),
         ("--model.init_args.width=8 --name ours", "ours"),
+        ("--model CNN --model.dropout 0.1", "cnn-dropout=0.1"),  # what ran, not what the file is called
+        ("--config=configs/cpu.yaml --model.class_path=CNN", "cnn-cpu"),
+        ("--config=configs/cnn.yaml --config=configs/no_dropout.yaml", "mlp-cnn-no_dropout"),
     ],
 )
 def test_runs_are_named_by_what_differs(flags: str, name: str) -> None:

@@ -146,9 +146,11 @@ def serving(archive: bytes) -> Iterator[Mirror]:
     """A mirror on this machine."""
     with Mirror(archive) as server, ThreadPoolExecutor(1) as pool:
         pool.submit(server.serve_forever, poll_interval=0.01)
-        yield server
-        server.go_on.set()
-        server.shutdown()
+        try:
+            yield server
+        finally:  # or a test that fails here would wait for it for ever
+            server.go_on.set()
+            server.shutdown()
 
 
 @pytest.fixture
@@ -205,6 +207,30 @@ def test_one_error_names_all_that_was_tried(tmp_path: Path, mirror: Mirror, monk
         f"{mirror.host}: timed out, file:///etc/passwd: no HTTP address)"
     )
     assert names(tmp_path) == [cifar10.ARCHIVE]
+
+
+@pytest.mark.parametrize(
+    ("there", "filled"),
+    [
+        ("MNIST/raw/x FashionMNIST/raw/x cifar-100-python.tar.gz .gitignore", True),  # as torchvision's users keep them
+        ("photo.jpg holidays/photo.jpg", False),
+        (".bashrc", False),  # a home
+        (f"photo.jpg {cifar10.FOLDER}/notes.txt", True),  # a folder of that name asks for it
+    ],
+)
+def test_a_folder_of_other_things_is_not_filled(there: str, filled: bool, tmp_path: Path, mirror: Mirror) -> None:
+    for name in there.split():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    if filled:
+        cifar10.ensure(tmp_path, mirror.urls("good"))
+        assert contents(tmp_path).items() >= FILES.items()
+        return
+    before = sorted(tmp_path.rglob("*"))
+    remedy = f"give --data.root {tmp_path}/cifar10, or make {tmp_path}/{cifar10.FOLDER}"
+    with pytest.raises(InputError, match=f"other files, such as {there.split()[0]}; {remedy}"):
+        cifar10.ensure(tmp_path, mirror.urls("good"))
+    assert (mirror.asked, sorted(tmp_path.rglob("*"))) == ([], before)
 
 
 def test_a_flipped_bit_is_repaired_and_nothing_else_touched(tmp_path: Path, mirror: Mirror) -> None:

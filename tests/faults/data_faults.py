@@ -165,7 +165,7 @@ TABLE: Table = [
     root("mirror no address", "root", "nowhere", mirrors="nowhere", make=mirror),
     root("mirror a file", "root", "root", mirrors="file:///etc/passwd", make=mirror),
     Fault("the synthetic stand-in is announced",
-          f"{FIT} {SMALL} --data.source=auto --data.root=root --data.mirrors=[$MIRROR/absent]", 0,
+          f"{FIT} {SMALL} --name=mlp --data.source=auto --data.root=root --data.mirrors=[$MIRROR/absent]", 0,
           ("using the synthetic stand-in", "HTTP 404", "SYNTHETIC"), make=mirror, changes=NEW_RUN),
     "no image in a file: decoder",
     *images(NO_IMAGE),

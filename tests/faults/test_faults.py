@@ -27,13 +27,15 @@ from tests.faults import (
     resume_users,
     settings_faults,
     stops_users,
+    words_users,
 )
 from tests.faults.processes import start
 from tests.faults.steps import Payload
 from tests.faults.table import BEST, CANARY, FIT, RUN, WHOLE, Fault, damage
 
 TABLE = [*settings_faults.TABLE, *checkpoint_faults.TABLE, *data_faults.TABLE, *machine_faults.TABLE]
-TABLE += [*resume_users.TABLE, *python_users.TABLE, *loggers_users.TABLE, *stops_users.TABLE]
+for users in (loggers_users, python_users, resume_users, stops_users, words_users):
+    TABLE += users.TABLE
 # The first row of each kind runs by default.
 ROWS = [
     pytest.param(row, id=row.title, marks=() if isinstance(before, str) else pytest.mark.slow)
@@ -96,6 +98,7 @@ def test_a_fault_is_one_line_and_changes_nothing(fault: Fault, capfd: pytest.Cap
         lines = [line for line in output.splitlines() if line.startswith("error: ")]
         assert len(lines) == ((0 < fault.status < 128) if fault.errors is None else fault.errors), output
         assert [line for line in lines if len(line) > 2000 or not LINE.fullmatch(line)] == []
+        assert status != 2 or "--debug shows where" not in output  # for faults of the program, not of what it was given
         told = "\n".join(lines) if lines else output
         assert [text for text in fault.says if text not in told] == [], output
         touched = sorted({str(path) for path, _ in before ^ snapshot()})

@@ -46,6 +46,14 @@ def test_a_number_is_one_however_it_is_written(number: str, tmp_path: Path) -> N
     assert read(path)["one"].vary == {"model.lr": [1e-4]}
 
 
+def test_what_varies_in_step_goes_with_every_combination_of_the_grid(tmp_path: Path) -> None:
+    text = "vary: {data.batch_size: [10, 20], model.lr: [1, 2]}, grid: {model.width: [3, 4], model.depth: [5, 6]}"
+    path = study(tmp_path, f"experiments: {{one: {{base: mlp.yaml, epochs: 1, {text}}}}}")
+    names = ["data.batch_size", "model.lr", "model.width", "model.depth"]
+    values = [(*pair, width, depth) for pair in ((10, 1), (20, 2)) for width in (3, 4) for depth in (5, 6)]
+    assert read(path)["one"].variants == [dict(zip(names, each, strict=True)) for each in values]
+
+
 ONE = "experiments: {one: {base: mlp.yaml, epochs: 1, %s}}"
 
 
@@ -73,7 +81,11 @@ ONE = "experiments: {one: {base: mlp.yaml, epochs: 1, %s}}"
         (ONE % "set: 3", r"one: set: Expected `object`, got `int`"),
         ("set: [1]\n" + ONE % "set: {model.lr: 1}", r"one: set: Expected `object`, got `array`"),
         (ONE % "vary: {model.lr: 3}", r"one: vary\[...\]: Expected `array`, got `int`"),
-        (ONE % "vary: {model.lr: [1], model.dropout: [1, 2]}", r"one.vary: .* use lists of equal length"),
+        (ONE % "vary: {model.lr: [1], model.dropout: [1, 2]}", r"one.vary: .* use lists of equal length, or `grid`"),
+        (ONE % "vary: {model.lr: [1]}, grid: {model.lr: [2]}", r"one.grid: \['model.lr'\] is not .* vary already"),
+        (ONE % "grid: {model.lr: 1}", r"one: grid\[...\]: Expected `array`, got `int`"),
+        (ONE % "grid: {model: [1]}", r"one, model: .* dotted"),
+        (ONE % "grid: {trainer.max_epochs: [1, 2]}", r"trainer.max_epochs: .* use `epochs` of the experiment"),
         (ONE % "vary: {model.lr: []}", r"one: vary\[...\]: Expected `array` of length >= 1"),
         (ONE % "set: {seed_everything: 1}", r"one, seed_everything: .* dotted"),
         (ONE % "set: {model: {lr: 1}}", r"one, model: .* dotted"),

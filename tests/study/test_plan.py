@@ -69,7 +69,7 @@ def test_a_new_point_leaves_the_others_where_they_are(tmp_path: Path) -> None:
     [
         ({"data.source": ["cifar10"]}, r"experiment one: data.source: \['cifar10'\] is not possible; use one of cifar"),
         ({"data.source": "auto", "data.mirrors": 5}, r"experiment one: data.mirrors: 5 is not possible; use a list"),
-        ({"model.drpout": 0.5}, "experiment one: model.drpout: there is no such setting; did you mean model.dropout"),
+        ({"model.drpout": 0.5}, "experiment one: model.drpout: MLP has no drpout; did you mean model.dropout"),
         ({"data.batch_size": "abc"}, "experiment one: data.batch_size: abc is not possible; use a whole number"),
         ({"trainer.epochs": 3}, "experiment one: trainer.epochs: there is no such setting"),
     ],
@@ -84,6 +84,19 @@ def test_so_is_a_base_configuration_that_is_none(tmp_path: Path) -> None:
         (tmp_path / "base.yaml").write_text(text)
         with pytest.raises(InputError, match=r"experiment one: .*(base\.yaml|model)"):
             plan({"one": Experiment(base=str(tmp_path / "base.yaml"), epochs=1)}, tmp_path)
+
+
+def test_a_grid_is_each_with_each_and_the_same_runs_as_if_they_were_written_out(tmp_path: Path) -> None:
+    grid: dict[str, list[Any]] = {"data.batch_size": [10, 100], "model.lr": [0.1, 0.2]}
+    listed: dict[str, list[Any]] = {"data.batch_size": [10, 10, 100, 100], "model.lr": [0.1, 0.2, 0.1, 0.2]}
+    short = Experiment(base=MLP, epochs=1, seeds=[0, 1], grid=grid)
+    points, runs, _ = plan({"one": short}, tmp_path)
+    assert [(point.variant, point.seed) for point in points] == [
+        (f"batch_size={size},lr={lr}", seed) for size in (10, 100) for lr in (0.1, 0.2) for seed in (0, 1)
+    ]
+    assert len({run.address for run in runs}) == 8
+    long = msgspec.structs.replace(short, grid={}, vary=listed)
+    assert plan({"one": long}, tmp_path) == (points, runs, {})
 
 
 @pytest.mark.parametrize("values", [[0, 0.0], [1e-2, 0.01]])
