@@ -275,7 +275,7 @@ RULES: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"does not accept option '([^']+)'": _unknown,
     r"[Uu]nrecognized arguments: (\S+)": _unknown,
     r"argument (?:--)?([\w.]+)\S*: expected one argument": r"\1: nothing follows it; give a value",
-    r"Key must be a string, got: (.+)": r"\1: no name of a setting; write names as in configs/cnn.yaml",
+    r"Key must be a string, got: (.+?)\.?$": r"\1: no name of a setting; write names as in configs/cnn.yaml",
     r"Parser key \"config\": (.+)": r"config: \1; give each file as --config FILE",
     r"Parser key \"(\w+)\":\s+Unable to load config '(.*)'\s+- .*Unable": r"\1: \2 is no file of its settings; "
     r"give each as --\1.NAME VALUE",
