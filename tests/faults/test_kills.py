@@ -189,9 +189,8 @@ class Bench:
 
     def stop(self, *befores: Before) -> "Bench":
         """Run until a kill or a SIGTERM, which must come."""
-        assert self.once(*befores) == (143 if befores[0] in (TERMINATED, BEFORE_VALIDATION) else -signal.SIGKILL), (
-            "was not reached"
-        )
+        terminated = befores in ((TERMINATED,), (BEFORE_VALIDATION,))
+        assert self.once(*befores) == (143 if terminated else -signal.SIGKILL), "was not reached"
         return self
 
     def finish(self) -> None:

@@ -367,7 +367,7 @@ def test_what_a_person_gets_wrong_is_one_line(bench: Bench) -> None:
 def test_a_study_that_is_refused_leaves_no_folder(bench: Bench) -> None:
     bench.grid = GRID + "  bad: {base: mlp.yaml, epochs: 1, set: {model.drpout: 0.1}}\n"
     assert bench.study() == 2
-    assert "experiment bad: model.drpout: there is no such setting" in bench.err
+    assert "experiment bad: model.drpout: MLP has no drpout" in bench.err
     assert not Path("out").exists()
 
 

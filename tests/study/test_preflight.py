@@ -110,5 +110,5 @@ def test_settings_are_read_in_a_process_of_their_own(tmp_path: Path, monkeypatch
         runs(tmp_path)
     monkeypatch.setattr(plan_module, "answers", executor.answers)
     assert runs(tmp_path) == here
-    with pytest.raises(InputError, match=r"experiment one: model.drpout: there is no such setting"):
+    with pytest.raises(InputError, match=r"experiment one: model.drpout: MLP has no drpout"):
         runs(tmp_path, set={"model.drpout": 0.5})
