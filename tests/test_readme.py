@@ -100,9 +100,16 @@ def test_commands_and_settings_exist(empty_folder: Path, capsys: pytest.CaptureF
     for words in ("fit --config settings.yaml --print_config", "fit --help", "study --help", "report --help"):
         with pytest.raises(SystemExit, match=r"^0$"):
             main(words.split())
-    known = {*re.findall(r"--[\w.-]+", capsys.readouterr().out), "--debug", "--index-url", "--logdir"}
+    known = {
+        *re.findall(r"--[\w.-]+", capsys.readouterr().out),
+        "--debug",
+        "--index-url",
+        "--logdir",
+        "--trainer.callbacks.monitor",
+    }
     known |= {f"--model.{name}" for name in yaml.safe_load(settings)["model"]["init_args"]}
-    assert set(re.findall(r"(?<![\w|-])--[a-z][\w.-]+", README)) - known == set()
+    ours = re.sub("#SBATCH.*", "", README)
+    assert set(re.findall(r"(?<![\w|-])--[a-z][\w.-]+", ours)) - known == set()
 
 
 def test_it_is_short_and_its_links_and_the_agreed_top_level_exist() -> None:
