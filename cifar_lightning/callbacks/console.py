@@ -103,12 +103,15 @@ class Console(Callback):
         tqdm.write(data.description)
         if trainer.log_dir and trainer.loggers:
             tqdm.write(f"run folder: {Path(trainer.log_dir)}")
+        if self.checkpoints is None:
+            tqdm.write("no checkpoint is saved")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         row = self.history.rows[-1]
         stages = [stage for stage in ("train", "val") if f"{stage}/loss" in row]
         metrics = [f"{stage} loss {row[f'{stage}/loss']:.4f} acc {row[f'{stage}/acc']:.4f}  " for stage in stages]
-        epoch = f"epoch {row['epoch']:3d}/{trainer.max_epochs}"
+        total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+        epoch = f"epoch {row['epoch']:3d}{total}"
         tqdm.write(f"{epoch}  {''.join(metrics)}{row['epoch_seconds']:.1f} s")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -34,9 +34,12 @@ class TensorBoardExtras(Callback):
         for logger in trainer.loggers:
             if not isinstance(logger, RunLogger):
                 logger.log_hyperparams(hparams)
-        if ours is None or trainer.global_step:  # a resumed run has them already
+        if ours is None:
             return
         writer = ours.experiment
+        add_hparams(writer, hparams)  # again where a run resumes, perhaps for more epochs
+        if trainer.global_step:  # the rest is there already
+            return
         writer.add_text("data", data.description)
         few = type(data.train)(*(tensor[: SIDE**2] for tensor in data.train))
         # Through the data module's hooks, as any batch: augmented and normalized as in training, on the device.
@@ -47,7 +50,6 @@ class TensorBoardExtras(Callback):
             warnings.simplefilter("ignore")
             # Of a copy, which is not compiled: what is can't be traced.
             writer.add_graph(copy.deepcopy(pl_module.network), images[:2].to(pl_module.dtype))
-        add_hparams(writer, hparams)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After the last epoch, and before its checkpoint, show validation images with the predicted classes."""

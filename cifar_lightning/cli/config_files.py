@@ -49,7 +49,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     model, data = content.get("model"), content.get("data")
     named = {**content, "model.init_args": model.get("init_args", {}) if isinstance(model, dict) else {}}
     for name, value in named.items():
-        if value is None and name in ("model", "model.init_args", "data", "trainer", "experiments"):
+        if value is None and name not in ("name", "ckpt_path", "resume", "init_from"):
             raise InputError(f"{path}, {name}", "nothing stands below it", "write settings there or leave it out")
         if name in ("trainer", "data") and not isinstance(value, dict):
             cause = f"{value!r} is no group of settings"

@@ -21,7 +21,7 @@ from lightning.pytorch import callbacks as lightning_callbacks
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import InputError, ReportedError, RunError, causes, check
 from cifar_lightning.models import ImageClassifier
-from cifar_lightning.runs.checkpoint import REMEDY
+from cifar_lightning.runs.checkpoint import OURS, REMEDY
 
 TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
 TYPES["collections.abc.Sequence"] = "a list such as [a,b]"
@@ -44,6 +44,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         if isinstance(each, ReportedError):
             full = next((name for name in _settings() if name.rpartition(".")[2] == each.field), each.field)
             return f"{full}: {each.cause}; {each.remedy}", each.status
+    if any(map(_out_of_memory, causes(error))):
+        return "model: it does not fit in memory; make it narrower or shallower", 1
     text = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, ArgumentError):  # jsonargparse has no types to tell its errors apart, so the text decides
         for pattern, reword in RULES.items():
@@ -65,8 +67,6 @@ def explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and (error.filename or error.errno in FULL):
         remedy = REMEDIES.get(error.errno or 0, "fix that, and start again")
         return f"{error.filename or 'disk'}: {error.strerror}; {remedy}", 1
-    if any(map(_out_of_memory, causes(error))):
-        return "model: it does not fit in memory; make it narrower or shallower", 1
     return f"{type(error).__name__}: {text}; --debug shows where", 1
 
 
@@ -109,7 +109,8 @@ def naming_what_failed(trainer: Trainer, checkpoint: Path | None) -> Iterator[No
 
 
 def _architectures() -> list[type[ImageClassifier]]:
-    return sorted(ImageClassifier.__subclasses__(), key=lambda kind: kind.__name__)
+    kinds = [kind for kind in ImageClassifier.__subclasses__() if kind.__module__.startswith(OURS)]
+    return sorted(kinds, key=lambda kind: kind.__name__)
 
 
 def _settings() -> list[str]:
@@ -255,7 +256,8 @@ def _no_class(found: re.Match[str]) -> str:
     near = [name for name in known if len(word) > 2 and name.lower().startswith(word.lower())]
     near = near or get_close_matches(word, known, n=1, cutoff=0.75)
     use = f"use {' or '.join(known)}" if key == "model" else "name one of lightning.pytorch"
-    remedy = f"did you mean {near[0]}?" if near else f"{use}, or the import path of your own"
+    own = "your own subclass of cifar_lightning.models.ImageClassifier" if key == "model" else "your own"
+    remedy = f"did you mean {near[0]}?" if near else f"{use}, or the import path of {own}"
     return f"{key}: {given or 'this'} can't be used{reason}; {remedy}"
 
 

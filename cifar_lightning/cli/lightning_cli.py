@@ -177,6 +177,7 @@ class CLI(LightningCLI):
         for name, holds, allowed in (
             ("accelerator", trainer.accelerator in usable, " or ".join(usable)),
             ("num_nodes", trainer.num_nodes == 1, "1: a run is on one machine"),
+            ("barebones", not trainer.barebones, "false: a run is logged and saved"),
             ("check_val_every_n_epoch", trainer.check_val_every_n_epoch != 0, "1 or more"),
             ("val_check_interval", trainer.val_check_interval != 0, "more: 0 is no interval"),
             ("gradient_clip_val", (trainer.gradient_clip_val or 0) >= 0, "0 or more, or null"),

@@ -34,7 +34,11 @@ def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
     with several files behind `--data.images` (a shell expands `*.png`) as one list.
     """
     for flag, following in pairwise([*args, "--"]):  # the parser would name the section alone
-        if re.fullmatch(r"--[\w.]+", flag) and following.startswith("--") and flag not in ("--help", "--print_config"):
+        if (
+            re.fullmatch(r"--[\w.]+", flag)
+            and following.startswith("--")
+            and not flag.endswith(("help", "--print_config"))
+        ):
             raise InputError(flag.lstrip("-"), "nothing follows it", "give a value")
     taken, seen = (ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False) for _ in range(2))
     for parser, flags in (

@@ -149,6 +149,7 @@ class CIFAR10DataModule(LightningDataModule):
         self.train_loader = self._loader(self.train, self.batch_size, training=True, seed=seed)
         if self.resumed:
             self.train_loader.load_state_dict(self.resumed)
+            self.resumed = {}  # a later Trainer begins anew
         return self.train_loader
 
     def val_dataloader(self) -> list[BatchLoader]:

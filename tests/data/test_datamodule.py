@@ -162,3 +162,10 @@ def test_a_named_source_is_not_looked_for(tmp_path: Path) -> None:
     CIFAR10DataModule(source="synthetic", root=str(tmp_path / "none")).prepare_data()
     assert not (tmp_path / "none").exists()
     assert CIFAR10DataModule(source="cifar10").classes == cifar10.CLASSES
+
+
+def test_a_place_in_an_epoch_is_for_the_next_trainer_alone() -> None:
+    data = CIFAR10DataModule(source="synthetic", train_size=500)
+    data.setup("fit")
+    data.load_state_dict({"epoch": 0, "batches": 3})
+    assert [len(list(data.train_dataloader())) for _ in range(2)] == [2, 5]

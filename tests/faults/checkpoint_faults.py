@@ -204,7 +204,7 @@ TABLE: Table = [
     resumed("config.yaml missing", {LAST: gone, CONFIG: gone}, then=names_its_checkpoints),
     "curves damaged: resume",
     resumed("metrics.csv damaged", {LAST: gone, f"{RUN}/metrics.csv": b"\0\xff,,\n\n"}),
-    resumed("event file cut", {LAST: gone, f"{RUN}/**/events.*": content(lambda text: text[:-7])}),
+    resumed("event file cut", {LAST: gone, f"{RUN}/*/events.*": content(lambda text: text[:-7])}),
     resumed("event file flipped", {LAST: gone, f"{RUN}/**/events.*": flipped}, then=None),
     "nothing wrong: resume",
     Fault("resume a run that is done", RESUME, 0, ("all epochs are done",)),

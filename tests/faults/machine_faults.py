@@ -20,7 +20,7 @@ from tests.faults.steps import dangling, gone, is_whole, new_resumes, old_resume
 from tests.faults.table import BEST, FIT, LAST, NEW, NEW_RUN, OLD_RUN, PREDICTIONS, RESUME, RUN, Fault, Make, Table
 
 PREDICT, TEST = f"predict --ckpt_path={BEST}", f"test --ckpt_path={BEST}"
-EVENTS = (f"{RUN}/events.*",)
+EVENTS = (f"{RUN}/events.*", f"{RUN}/*/events.*")
 FREE = "free some space"
 DENIED, LITTLE = partial(Fault, child=nobody), partial(little_memory, 400)
 
@@ -95,7 +95,7 @@ def nothing_kept() -> None:
 
 
 def diverges(name: str, make: Make, *says: str, command: str = FIT, **more: Any) -> Fault:
-    changes = NEW_RUN if command.startswith(FIT) else OLD_RUN[:3]  # not the checkpoints
+    changes = NEW_RUN if command.startswith(FIT) else OLD_RUN[:4]  # not the checkpoints
     return Fault(name, command, 1, ("learning rate", "--model.lr", *says), {}, changes, make, **{"then": kept, **more})
 
 
@@ -163,7 +163,7 @@ TABLE: Table = [
     "two processes want a folder: lock",
     Fault("another process resumes the run", RESUME, 2, (RUN, "another process"), {LAST: gone},
           make=partial(beside, RESUME, f"{MODEL}.training_step"), then=partial(is_whole, RUN)),
-    Fault("another process trains from the checkpoint", f"fit --ckpt_path={LAST} --trainer.max_epochs=3", 2,
+    Fault("another process extends the run", f"{RESUME} --trainer.max_epochs=3", 2,
           (RUN, "another process"), make=partial(beside, f"{RESUME} --trainer.max_epochs=4", f"{MODEL}.training_step")),
     Fault("two runs at once", FIT, 0, changes=NEW_RUN, make=partial(beside, FIT, "pathlib.Path.mkdir", "version_1"),
           then=partial(is_whole, RUN, NEW, "logs/mlp-synthetic/version_2")),

@@ -59,7 +59,7 @@ VARIANTS = {
 # What ends a run before its last epoch, or may do so within one; a signal may then come where a validation follows.
 STOPPING = (
     *("early stopping", "early stopping between validations", "not before min_epochs", "steps"),
-    *("validated every seventh step", "a time limit"),
+    *("validated every seventh step", "a time limit", "curves over steps, another logger", "a rate that was searched"),
 )
 
 CALLBACKS, CLI, RUNS = (f"cifar_lightning.{package}" for package in ("callbacks", "cli", "runs"))
