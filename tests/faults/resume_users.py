@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -63,7 +62,6 @@ def requeued(name: str = "7", **changes: str) -> Callable[[], None]:
     def then() -> None:
         assert REQUEUED.read_text() == f"requeue {name}\n"
         assert not [*Path().rglob("hpc_ckpt*")]
-        time.sleep(1.1)  # TensorBoard sorts event files by the second that they were begun in
         with job(**changes):
             assert main(FIT.split()) == 0
         assert json.loads(Path(f"{NEW}/slurm_job.json").read_bytes())["job"] == name
