@@ -82,10 +82,10 @@ class ProgressLine(TQDMProgressBar):
             self.train_progress_bar.close()
 
 
-def epoch_of(trainer: Trainer) -> str:
+def epoch_of(trainer: Trainer, width: int = 0) -> str:
     """Return `epoch 2/50`, counted from 1."""
     epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
-    return f"epoch {trainer.current_epoch + 1}{epochs}"
+    return f"epoch {trainer.current_epoch + 1:{width}}{epochs}"
 
 
 class Console(Callback):
@@ -110,9 +110,7 @@ class Console(Callback):
         row = self.history.rows[-1]
         stages = [stage for stage in ("train", "val") if f"{stage}/loss" in row]
         metrics = [f"{stage} loss {row[f'{stage}/loss']:.4f} acc {row[f'{stage}/acc']:.4f}  " for stage in stages]
-        total = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
-        epoch = f"epoch {row['epoch']:3d}{total}"
-        tqdm.write(f"{epoch}  {''.join(metrics)}{row['epoch_seconds']:.1f} s")
+        tqdm.write(f"{epoch_of(trainer, width=3)}  {''.join(metrics)}{row['epoch_seconds']:.1f} s")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = CIFAR10DataModule.of(trainer)

@@ -42,7 +42,7 @@ class History(Callback):
         self.validation = _published(trainer, validation=True) if trainer.is_last_batch else {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the epoch's row, to the loggers with the epoch (1 for the first) as its step."""
+        """Write the epoch's row: to metrics.csv, and to every logger."""
         epoch, metrics = trainer.current_epoch + 1, _published(trainer, validation=False) | self.validation
         metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         metrics["epoch_seconds"] = round(time.perf_counter() - self._started, 3)

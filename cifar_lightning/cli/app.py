@@ -46,12 +46,10 @@ NO_NEWS = re.compile(
 
 
 SPEAKERS = (
-    *(
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.fabric.utilities.seed",
-        "lightning.pytorch.accelerators.cuda",
-    ),
+    "lightning.fabric.utilities.seed",
+    "lightning.pytorch.accelerators.cuda",
     "lightning.pytorch.trainer.connectors.checkpoint_connector",
+    "lightning.pytorch.utilities.rank_zero",
 )
 
 
@@ -139,7 +137,7 @@ _AT_WORK = threading.RLock()  # a callback may run a command within its own
 
 @dataclass(frozen=True)
 class Result:
-    """What came of `fit`."""
+    """The result of `fit`."""
 
     rows: list[dict[str, float]]  # the curves, as in metrics.csv: a row per epoch
     best: Path | None  # the checkpoint with the highest val/acc; the last where nothing is validated, or none

@@ -203,9 +203,8 @@ def departures(arguments: Sequence[str], now: Mapping[str, Any], files: Sequence
     for name, value in flat(now).items():
         typed = any(re.match(rf"--{name}(=|$)", argument.replace(".init_args.", ".")) for argument in arguments)
         if typed and name.startswith(NAMING) and name not in UNNAMED and there.get(name) != value:
-            found[name.rpartition(".")[2].removesuffix("_everything")] = re.sub(r"[^\w.+-]+", "_", str(value)).strip(
-                "_"
-            )
+            short = name.rpartition(".")[2].removesuffix("_everything")
+            found[short] = re.sub(r"[^\w.+-]+", "_", str(value)).strip("_")
     return [f"{name}={text}" for name, text in found.items()]
 
 

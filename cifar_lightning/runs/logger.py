@@ -1,6 +1,7 @@
 """TensorBoard's logger, in the folder of one run."""
 
 import contextlib
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +36,9 @@ class RunLogger(TensorBoardLogger):
         self.runs, self.run = runs, run
         self.purge_epoch = epochs + 1 if epochs else epochs
         self.writers: dict[str, SummaryWriter] = {}  # by stage
+        if run:  # TensorBoard reads event files by name, which tells the second: none may begin in that of the last
+            begun = [int(path.name.split(".")[3]) for path in run.rglob(EVENTS)]
+            time.sleep(min(1, max(0, max(begun, default=0) + 1 - time.time())))
 
     @property
     def log_dir(self) -> str:

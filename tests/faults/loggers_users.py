@@ -1,4 +1,4 @@
-"""What is asked for is not silenced, ignored or overruled, and the record holds what ran; by whom it was missed."""
+"""Requests that are not silenced, ignored or overruled, and records of what ran; titles name the issues."""
 
 from functools import partial
 from pathlib import Path

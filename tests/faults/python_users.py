@@ -1,4 +1,4 @@
-"""What people who know Lightning do to loaders, compilers and weight averages, and with a Trainer of their own."""
+"""Loaders, compilers, weight averages, and a Trainer of a person's own; titles name the issues."""
 
 import re
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""What users of Lightning do around a start: SLURM jobs, their own checkpoints, fine-tuning; titles name the issues."""
+"""Ways to start: SLURM jobs, a person's own checkpoints, fine-tuning; titles name the issues."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is done to files in the table of faults, and what is asserted of runs afterwards."""
+"""Damage to files in the table of faults, and assertions on runs afterwards."""
 
 import os
 import shutil

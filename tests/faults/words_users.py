@@ -1,4 +1,4 @@
-"""What people of Lightning get wrong in files and flags: one line with the true cause, and with what would be right."""
+"""Mistakes in files and flags: one line with the true cause, and with what would be right."""
 
 from typing import Any
 

@@ -45,7 +45,8 @@ def resumed(folder: Path, *, cut: int) -> RunFolder:
     for first in [*run.path.rglob(EVENTS)]:
         if cut:
             first.write_bytes(first.read_bytes()[:-cut])
-        first.rename(first.with_name("events.out.tfevents.0000000001.host.1.0"))  # earlier than what follows
+        # By name after any that begins in the same second: a run that resumes must begin in a later one.
+        first.rename(first.with_name(f"events.out.tfevents.{int(time.time()):010d}.~.1.0"))
     write(run, [{"epoch": 3, "val/acc": REDONE}], checkpoint(run, 2).behind())
     return run
 
