@@ -33,6 +33,10 @@ class RunError(ReportedError, RuntimeError):
     """Something went wrong while running, with nothing wrong in what was given."""
 
 
+class SharedError(RunError):
+    """One that all processes of a command raise at the same step: rank zero tells it."""
+
+
 class Interrupted(BaseException):  # no Exception: nothing on its way may take it for a failure
     """A signal asked the program to end, or a setting (0). Exit status 0 or 128 + its number: 130 for Ctrl-C."""
 

@@ -47,7 +47,8 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         new = self.path(trainer, NEW)
         trainer.save_checkpoint(new)
-        settle(new, self.history.rows)
+        if trainer.is_global_zero:
+            settle(new, self.history.rows)
 
     def state_dict(self) -> dict[str, Any]:
         asked = request(self.trainer)
@@ -68,6 +69,7 @@ class EnvironmentCheck(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data, saved = CIFAR10DataModule.of(trainer), self.environment
         self.environment = environment.describe(pl_module.device, *data.train, *data.val)
+        self.environment["processes"] = trainer.world_size
         if saved and (changed := environment.differences(saved, self.environment)):
             print(f"resumes in another environment, not bit for bit: {', '.join(changed)}", file=sys.stderr)
 
@@ -75,4 +77,4 @@ class EnvironmentCheck(Callback):
         return self.environment
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.environment = state_dict
+        self.environment = {"processes": 1, **state_dict}  # an older version's was of one

@@ -54,7 +54,7 @@ class ProgressLine(TQDMProgressBar):
         if now - self.shown < self.seconds_between:
             return
         assert isinstance(pl_module, ImageClassifier)
-        self.shown, means = now, pl_module.metrics["train/"].compute()
+        self.shown, means = now, pl_module.metrics["train/"].means()
         done, in_epoch = batch_idx + 1, int(trainer.num_training_batches)
         line = f"{epoch_of(trainer)} {done / in_epoch:4.0%}  loss {means['loss']:.4f} acc {means['acc']:.4f}"
         if epochs := max(trainer.max_epochs or 0, 0):

@@ -19,6 +19,7 @@ from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.runs.layout import RunFolder
 from cifar_lightning.utils import files
+from cifar_lightning.utils.processes import gather_rows
 
 TOP = 3
 PREDICTIONS_PRINTED = 10
@@ -45,6 +46,8 @@ class EvaluationResults(Callback):
             logger.log_metrics(metrics, step=self.epoch)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         assert isinstance(pl_module, ImageClassifier)
         data, counts = CIFAR10DataModule.of(trainer), pl_module.confusion_counts.tolist()
         images, hits = sum(map(sum, counts)), [row[i] for i, row in enumerate(counts)]
@@ -79,12 +82,14 @@ class EvaluationResults(Callback):
         """Collect a batch's likeliest classes; outputs are probabilities, shape (B, 10)."""
         data = CIFAR10DataModule.of(trainer)
         # Stable, so that of classes that are equally likely (in bfloat16 some are) the first is taken, as `test` does.
-        probabilities, labels = outputs.cpu().sort(descending=True, stable=True)
+        probabilities, labels = gather_rows(trainer, outputs).cpu().sort(descending=True, stable=True)
         for row in zip(labels[:, :TOP].tolist(), probabilities[:, :TOP].tolist(), strict=True):
             pairs = [(data.classes[label], f"{probability:.6f}") for label, probability in zip(*row, strict=True)]
             self.predictions.append([data.predict_names[len(self.predictions)], *pairs[0], *chain(*pairs)])
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         data, text = CIFAR10DataModule.of(trainer), io.StringIO()
         if data.source == "synthetic":
             tqdm.write(f"classes of {data.description}")

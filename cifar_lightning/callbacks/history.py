@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.layout import RunFolder
 from cifar_lightning.runs.logger import RunLogger
+from cifar_lightning.utils.processes import gather
 
 # Only a validation writes these; in an epoch without one the Trainer still holds the last one's.
 VALIDATION_PREFIXES = ("val/", "train_clean/", "gap/")
@@ -47,8 +48,8 @@ class History(Callback):
         metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         metrics["epoch_seconds"] = round(time.perf_counter() - self._started, 3)
         self.rows.append({"epoch": epoch, **metrics})
-        if trainer.log_dir and trainer.loggers:
-            metrics_csv.write(RunFolder(Path(trainer.log_dir)).metrics, self.rows)
+        if (folder := trainer.log_dir) and trainer.loggers and trainer.is_global_zero:
+            metrics_csv.write(RunFolder(Path(folder)).metrics, self.rows)
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger):
                 logger.log_epoch(metrics, epoch)
@@ -82,7 +83,9 @@ class StepCurve(Callback):
     def on_train_batch_end(self, trainer: Trainer, _: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         before, self.steps = self.steps, trainer.global_step
         if self.steps > before and self.steps % self.every == 0:
-            loss = outputs["loss"].item() * trainer.accumulate_grad_batches  # the Trainer has divided by it
+            loss = (
+                gather(trainer, outputs["loss"]).mean().item() * trainer.accumulate_grad_batches
+            )  # the Trainer has divided by it
             for logger in trainer.loggers:
                 logger.log_metrics({"train/loss_step": loss}, step=self.steps - 1)
 

@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from cifar_lightning.callbacks.checkpoints import Checkpoints
 from cifar_lightning.callbacks.stop_requests import epochs_done, heeded, request, stands
-from cifar_lightning.errors import Interrupted, RunError
+from cifar_lightning.errors import Interrupted, SharedError
 from cifar_lightning.runs.layout import INTERRUPTED, LAST
+from cifar_lightning.utils.processes import agree, gather
 
 # Reading the loss of each step would make the device wait for the host, which should have queued the next step by then;
 # the error names the very step all the same.
@@ -65,6 +66,7 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
                 self._handlers[signum] = signal.signal(signum, self._note)
 
     def on_train_batch_end(self, trainer: Trainer, _: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._agree(trainer)
         if trainer.is_last_batch:  # the epoch's own checkpoint follows, and Lightning's loop decides
             trainer.should_stop |= self._asked
         elif not _validation_follows(trainer):  # a run that resumes before a validation would leave it out
@@ -73,10 +75,12 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
             self._keep_request(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agree(trainer)
         if not (trainer.sanity_checking or trainer.is_last_batch):
             self._end_if_asked(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agree(trainer)
         if self.signum:
             self._interrupt(trainer, f"epoch {trainer.current_epoch}", {})
         if heeded(trainer):
@@ -93,6 +97,11 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
         if asked and epoch != epochs:
             remedy = f"{asked['way_on']}{self._command(trainer)}" if self.checkpoints else "nothing is kept"
             tqdm.write(f"stopped after epoch {epoch} of {epochs}: {asked['reason']}; {remedy}")
+
+    def _agree(self, trainer: Trainer) -> None:
+        """Have all processes stop at the same step, though the signal or the request may have reached but one."""
+        self.signum, stop = agree(trainer, self.signum, trainer.should_stop)
+        trainer.should_stop = bool(stop)
 
     def _keep_request(self, trainer: Trainer) -> None:
         self._asked, trainer.should_stop = True, False
@@ -150,6 +159,9 @@ class Divergence(Callback):
         self.checkpoints = checkpoints
         self._unchecked: list[tuple[int, float, Tensor]] = []
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.trainer = trainer
+
     def on_train_batch_end(self, trainer: Trainer, _: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._unchecked.append((batch_idx + 1, trainer.optimizers[0].param_groups[0]["lr"], outputs["loss"].detach()))
         if len(self._unchecked) == STEPS_BETWEEN_CHECKS:
@@ -163,7 +175,7 @@ class Divergence(Callback):
 
     def _check(self, trainer: Trainer, weights: Iterable[Tensor] = ()) -> None:
         steps, self._unchecked = self._unchecked, []
-        losses = torch.stack([loss for *_, loss in steps]).tolist() if steps else []
+        losses = gather(self.trainer, torch.stack([loss for *_, loss in steps])).mean(0).tolist() if steps else []
         bad = [(step, lr, loss) for (step, lr, _), loss in zip(steps, losses, strict=True) if not isfinite(loss)]
         if bad:
             step, lr, loss = bad[0]
@@ -176,4 +188,4 @@ class Divergence(Callback):
         epoch = trainer.fit_loop.epoch_progress.current.ready  # current_epoch is one further at an epoch's end
         last = self.checkpoints.path(trainer, LAST) if self.checkpoints else None
         kept = f"{last} is the last finite one" if last and last.exists() else "nothing finite was kept"
-        raise RunError(field, f"{cause} {epoch}, learning rate {lr:g}", f"try --model.lr {lr / 3:.1g}; {kept}")
+        raise SharedError(field, f"{cause} {epoch}, learning rate {lr:g}", f"try --model.lr {lr / 3:.1g}; {kept}")

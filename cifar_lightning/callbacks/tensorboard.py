@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from cifar_lightning.callbacks.stop_requests import heeded, request
+from cifar_lightning.data import Batch
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.transforms import denormalize, normalize
 from cifar_lightning.runs.logger import CURVES, STAGES, RunLogger
@@ -34,14 +35,14 @@ class TensorBoardExtras(Callback):
         for logger in trainer.loggers:
             if not isinstance(logger, RunLogger):
                 logger.log_hyperparams(hparams)
-        if ours is None:
+        if ours is None or not trainer.is_global_zero:
             return
         writer = ours.experiment
         add_hparams(writer, hparams)  # again where a run resumes, perhaps for more epochs
         if trainer.global_step:  # the rest is there already
             return
         writer.add_text("data", data.description)
-        few = type(data.train)(*(tensor[: SIDE**2] for tensor in data.train))
+        few = Batch.whole(*(tensor[: SIDE**2] for tensor in data.train))
         # Through the data module's hooks, as any batch: augmented and normalized as in training, on the device.
         images = trainer.strategy.batch_to_device(few).images
         writer.add_figure("samples/train", image_grid(images, [data.classes[label] for label in few.labels]))
@@ -57,7 +58,7 @@ class TensorBoardExtras(Callback):
         epoch, count = trainer.current_epoch + 1, SIDE**2
         # `max_time` ends only a start.
         last = epoch == trainer.max_epochs or (heeded(trainer) and request(trainer)["by"])
-        if logger is None or not len(data.val.labels) or not last:
+        if logger is None or not len(data.val.labels) or not last or not trainer.is_global_zero:
             return
         images = normalize(data.val.images[:count].to(pl_module.device))
         pl_module.eval()

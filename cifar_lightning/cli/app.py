@@ -15,7 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from cifar_lightning.cli import launch
 from cifar_lightning.errors import InputError, Interrupted, ReportedError, RunError, causes
+from cifar_lightning.utils.rank import rank
 
 if TYPE_CHECKING:  # it takes seconds
     from cifar_lightning.cli.lightning_cli import CLI
@@ -39,13 +41,16 @@ IGNORED = (
 
 # What Lightning tells of every run, or what our own lines tell as well. All else it says reaches the screen.
 NO_NEWS = re.compile(
-    r"Seed set to|(GPU|TPU) available|LOCAL_RANK|Using \w+ Automatic Mixed Precision|You are using a CUDA device"
+    r"(\[rank: \d+\] )?Seed set to|(GPU|TPU) available|LOCAL_RANK|Using \w+ Automatic Mixed Precision|You are using a CUDA device"
+    r"|Initializing distributed|-{100}"
     r"|💡 Tip|Loading `train_dataloader` to estimate|`weights_only` was not set|`Trainer\.fit` stopped|Restor(ing|ed) "
     r"|Loaded model weights|\s*Detected KeyboardInterrupt"
 )
 
 
 SPEAKERS = (
+    "lightning.fabric.utilities.distributed",
+    "lightning.fabric.utilities.rank_zero",
     "lightning.fabric.utilities.seed",
     "lightning.pytorch.accelerators.cuda",
     "lightning.pytorch.trainer.connectors.checkpoint_connector",
@@ -60,6 +65,11 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
     """
     try:
         with contextlib.ExitStack() as stack:
+            if rank():  # rank zero speaks for all
+                launch.follow()
+                silence = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123
+                stack.enter_context(contextlib.redirect_stdout(silence))
+                stack.enter_context(contextlib.redirect_stderr(silence))
             if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
                 for name in {"SIGTERM", "SIGUSR1"} & {*signal.Signals.__members__}:  # Windows lacks the latter
                     signum = signal.Signals[name]
@@ -73,7 +83,7 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
                 if _interruption(error):
                     raise
                 if "--debug" in args:
-                    traceback.print_exc()
+                    traceback.print_exc(file=sys.__stderr__)
                 return report_error(error)
     except BaseException as error:
         if interrupted := _interruption(error):
@@ -94,11 +104,12 @@ def _interruption(error: BaseException) -> Interrupted | None:
 
 
 def report_error(error: Exception) -> int:
-    """Print one line on what went wrong and return the exit status for it."""
+    """Print one line on what went wrong, unless another process of this command has, and return the exit status."""
     from cifar_lightning.cli.error_messages import explain  # imports Lightning, which takes seconds
 
     text, status = explain(error)
-    print(f"error: {text}", file=sys.stderr)
+    if not launch.told(error):
+        print(f"error: {text}", file=sys.__stderr__ if rank() else sys.stderr)
     return status
 
 
@@ -111,13 +122,19 @@ def lightning(args: Sequence[str]) -> int:
 
 
 def _run(args: Sequence[str]) -> "CLI":
-    from cifar_lightning.cli.lightning_cli import CLI
-    from cifar_lightning.utils import performance
+    with _alone(args), launch.processes(args) as processes:
+        import torch
 
-    with _alone(args):
+        from cifar_lightning.cli.lightning_cli import CLI
+        from cifar_lightning.utils import performance
+
         be_quiet()
         performance.prepare()
-        return CLI(args)
+        try:
+            return CLI(args, processes)
+        finally:
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()  # another command of this process makes its own
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, loggers, plugins, profilers
 from lightning.pytorch import callbacks as lightning_callbacks
 
+from cifar_lightning.cli.launch import lost_connection
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import InputError, ReportedError, RunError, causes, check
 from cifar_lightning.models import ImageClassifier
@@ -44,6 +45,8 @@ def explain(error: BaseException) -> tuple[str, int]:
         if isinstance(each, ReportedError):
             full = next((name for name in _settings() if name.rpartition(".")[2] == each.field), each.field)
             return f"{full}: {each.cause}; {each.remedy}", each.status
+    if lost_connection(error):
+        return "trainer.devices: another process of this run has ended; start again (a run: fit --resume RUN)", 1
     if any(map(_out_of_memory, causes(error))):
         return "model: it does not fit in memory; make it narrower or shallower", 1
     text = " ".join(str(error).split()).rstrip(".")

@@ -1,10 +1,12 @@
 """The LightningCLI of this project: its defaults, and checkpoints that need nothing beside them."""
 
 import contextlib
+import os
 import pydoc
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partialmethod
 from pathlib import Path
 from pkgutil import resolve_name
@@ -18,12 +20,14 @@ from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.callbacks import OnExceptionCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.strategies import DDPStrategy
 
 from cifar_lightning import callbacks
 from cifar_lightning.callbacks.stop_requests import may_end, stands
 from cifar_lightning.cli import lr_search, starting_point
 from cifar_lightning.cli.config_files import flat, listed, load_yaml, warn_of_replaced
 from cifar_lightning.cli.error_messages import check_nulls, naming_settings_of, naming_what_failed
+from cifar_lightning.cli.launch import Processes
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.data.loader import steps_per_epoch
 from cifar_lightning.errors import InputError, Interrupted, causes, check
@@ -51,9 +55,10 @@ class SaveConfig(SaveConfigCallback):
     """Leaves config.yaml, whole or not at all, in the folder of a run that trains, and in no other."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and trainer.loggers and trainer.log_dir:
+        logger = trainer.logger  # not `trainer.log_dir`, for which rank zero would wait here for the others
+        if stage == "fit" and isinstance(logger, RunLogger):
             text: str = self.parser.dump(self.config, skip_unset=False)
-            files.replace(RunFolder(Path(trainer.log_dir)).config, text.encode())
+            files.replace(RunFolder(Path(logger.log_dir)).config, text.encode())
 
 
 class CLI(LightningCLI):
@@ -69,7 +74,8 @@ class CLI(LightningCLI):
     resumes_job = True  # whether the same command in a requeued SLURM job goes on with its run
     requeues = False  # whether that job is to be requeued when it is told that its time is over
 
-    def __init__(self, args: Sequence[str]) -> None:
+    def __init__(self, args: Sequence[str], processes: Processes | None = None) -> None:
+        self.processes = processes
         # A person may name any class of their own; jsonargparse's list of what runs code by itself is enforced.
         set_parsing_settings(import_path_denylist=[])
         strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
@@ -83,7 +89,10 @@ class CLI(LightningCLI):
             args=list(args),
             auto_configure_optimizers=False,  # flags for an optimizer would silently replace the model's own
             load_from_checkpoint_support=False,  # its way of saving arguments names code to run on loading
-            trainer_defaults={"max_epochs": 50, "devices": 1, "num_sanity_val_steps": 0, "enable_model_summary": False},
+            trainer_defaults={
+                **{"max_epochs": 50, "devices": 1, "num_sanity_val_steps": 0, "enable_model_summary": False},
+                "use_distributed_sampler": False,  # it would give some images twice
+            },
             parser_kwargs={"prog": "python -m cifar_lightning", **strict, **dict.fromkeys(self.subcommands(), strict)},
         )
 
@@ -176,7 +185,6 @@ class CLI(LightningCLI):
         usable = accelerators() if isinstance(trainer.accelerator, str) else [trainer.accelerator]
         for name, holds, allowed in (
             ("accelerator", trainer.accelerator in usable, " or ".join(usable)),
-            ("num_nodes", trainer.num_nodes == 1, "1: a run is on one machine"),
             ("barebones", not trainer.barebones, "false: a run is logged and saved"),
             ("check_val_every_n_epoch", trainer.check_val_every_n_epoch != 0, "1 or more"),
             ("val_check_interval", trainer.val_check_interval != 0, "more: 0 is no interval"),
@@ -226,9 +234,30 @@ class CLI(LightningCLI):
             raise InputError("trainer.callbacks", cause, "use EMAWeightAveraging, or WeightAveraging")
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
-        trainer = super().instantiate_trainer(**kwargs)
-        check(trainer.world_size == 1, "trainer.devices", trainer.world_size, "1: batches are cut for one device")
+        first = {**kwargs, "callbacks": [*kwargs["callbacks"]]}  # LightningCLI adds to the list
+        trainer = super().instantiate_trainer(**first)
+        self._check_processes(trainer)
+        if self.processes and trainer.num_devices > self.processes.number:
+            strategy: Any = trainer.strategy
+            if not strategy.cluster_environment.creates_processes_externally:
+                self.processes.start(trainer.num_devices, trainer.num_nodes)
+                trainer = super().instantiate_trainer(**kwargs)  # which finds them
         return trainer
+
+    def _check_processes(self, trainer: Trainer) -> None:
+        """Check what a run of several processes needs."""
+        running = int(os.environ.get("LOCAL_WORLD_SIZE", trainer.num_devices))
+        remedy = f"{running}: there are as many processes on this machine"
+        check(trainer.num_devices == running, "trainer.devices", trainer.num_devices, remedy)
+        sync, device = self.config_init[self.subcommand].trainer.sync_batchnorm, trainer.strategy.root_device.type
+        check(not (sync and device == "cpu"), "trainer.sync_batchnorm", sync, "false: PyTorch has it for GPUs alone")
+        if trainer.world_size == 1:
+            return
+        ours, strategy = isinstance(trainer.strategy, DDPStrategy), type(trainer.strategy).__name__
+        check(ours, "trainer.strategy", strategy, "ddp: all processes hold the whole model")
+        sampler = self.config_init[self.subcommand].trainer.use_distributed_sampler
+        check(not sampler, "trainer.use_distributed_sampler", sampler, "false: each batch is cut for all processes")
+        check(not self.finder, "trainer.callbacks", "LearningRateFinder", "it on one device, and then --model.lr")
 
     def after_instantiate_classes(self) -> None:
         """Check that things fit together, and print what comes from the checkpoint."""
@@ -303,10 +332,27 @@ class CLI(LightningCLI):
             raise
 
     def _fit(self, **given: Any) -> None:
-        logger = self.trainer.logger
-        if not isinstance(logger, RunLogger):
-            return self._run("fit", **given)
+        strategy = self.trainer.strategy
+        if self.trainer.world_size > 1:
+            strategy.setup_environment()  # now, because rank zero tells the others where to start from
         self.datamodule.prepare_data()  # before there is a folder: without data there is no run
+        strategy.barrier()  # all have read what rank zero may change in the folder
+        try:
+            with self._folder() if self.trainer.is_global_zero else nullcontext(("", None)) as found:
+                done, path = strategy.broadcast(found)
+                return print(done) if done else self._run("fit", **given | {"ckpt_path": path})
+        except Interrupted as stopped:
+            if stopped.status:
+                raise
+            print(stopped)
+
+    @contextlib.contextmanager
+    def _folder(self) -> Iterator[tuple[str, Path | None]]:
+        """Hold the run's folder, repaired; yield why there is nothing left to do, and the checkpoint to start from."""
+        logger, path, done = self.trainer.logger, None, ""
+        if not isinstance(logger, RunLogger):
+            yield done, path
+            return
         folder = Path(logger.log_dir)
         try:
             with files.locked(folder):
@@ -315,14 +361,8 @@ class CLI(LightningCLI):
                 else:
                     if not (done := self._done()):
                         logger.save()  # hides the points that are stale
-                    given["ckpt_path"] = repair(self.start.run, self.restored)
-                    if done:
-                        return print(f"{folder}: {done}")
-                return self._run("fit", **given)
-        except Interrupted as stopped:
-            if stopped.status:
-                raise
-            print(stopped)
+                    path, done = repair(self.start.run, self.restored), done and f"{folder}: {done}"
+                yield done, path
         except BlockingIOError:
             raise InputError(str(folder), "another process is training here", "wait for it, or stop it") from None
         except Exception:

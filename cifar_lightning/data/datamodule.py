@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
 
-from cifar_lightning.data import ImageSet, cifar10, synthetic, user_images
+from cifar_lightning.data import Batch, ImageSet, cifar10, synthetic, user_images
 from cifar_lightning.data.loader import BatchLoader, steps_per_epoch
 from cifar_lightning.data.split import stratified_sample, stratified_split
 from cifar_lightning.data.transforms import flip_and_shift, normalize
@@ -46,7 +46,7 @@ class CIFAR10DataModule(LightningDataModule):
         root: Folder that has or will have `cifar-10-batches-py`; null is CIFAR10_ROOT from the environment, or `data`.
         source: `cifar10` downloads what is missing; `synthetic` is a stand-in made on the spot, for tests and machines
             with no network; `auto` is CIFAR-10 if on disk or reachable, else synthetic.
-        batch_size: Images per training step, at least 1; a remainder of one image is left out.
+        batch_size: Images per training step, over all devices, at least 1; a remainder of one image is left out.
         eval_batch_size: Images per batch wherever nothing is learnt, at least 1.
         val_size: Images set aside from the 50,000 for validation, 0 to 49,990; 0 leaves nothing to validate on.
         train_size: Images to train on, drawn evenly from what validation leaves; null is all of it.
@@ -170,12 +170,12 @@ class CIFAR10DataModule(LightningDataModule):
         # The Trainer would tell the loader itself, but not if a schedule has asked for its length before.
         self.resumed = state_dict
 
-    def on_after_batch_transfer(self, batch: ImageSet, dataloader_idx: int) -> ImageSet:
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment (in training only) and normalize the images, on the device: float32, shape (B, 3, 32, 32)."""
         images = batch.images
         if self.augment == "flip-shift" and self.trainer is not None and self.trainer.training:
-            images = flip_and_shift(images)
-        return ImageSet(normalize(images), batch.labels)
+            images = flip_and_shift(images, batch.start, batch.size, batch.seed)
+        return batch._replace(images=normalize(images))
 
     def _read(self, *, train: bool) -> ImageSet:
         return synthetic.make(train=train) if self.source == "synthetic" else cifar10.load(self.root, train=train)
@@ -189,7 +189,14 @@ class CIFAR10DataModule(LightningDataModule):
     def _loader(
         self, images: ImageSet, batch_size: int, *, training: bool = False, seed: int | None = None
     ) -> BatchLoader:
-        pin_memory = self.trainer is not None and isinstance(self.trainer.accelerator, CUDAAccelerator)
+        process, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return BatchLoader(
-            images, batch_size, training=training, seed=seed, num_workers=self.num_workers, pin_memory=pin_memory
+            images,
+            batch_size,
+            training=training,
+            seed=seed,
+            process=process,
+            processes=processes,
+            num_workers=self.num_workers,
+            pin_memory=self.trainer is not None and isinstance(self.trainer.accelerator, CUDAAccelerator),
         )

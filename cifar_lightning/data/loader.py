@@ -1,12 +1,13 @@
 """Batches as slices of one permutation: no Python call per image."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cifar_lightning.data import ImageSet
+from cifar_lightning.data import Batch, ImageSet
 from cifar_lightning.utils.seeding import derive
 
 
@@ -19,11 +20,34 @@ def steps_per_epoch(images: int, batch_size: int, limit: int | float = 1.0) -> i
     return min(steps, limit) if isinstance(limit, int) else int(steps * limit)
 
 
-class Batches(Sampler[Tensor]):
-    """Row numbers, a batch at a time (int64, shape (B,)): shuffled by seed and epoch alone, ascending without seed."""
+class Part(NamedTuple):
+    """Rows of a batch that are for one process."""
 
-    def __init__(self, size: int, batch_size: int, *, training: bool = False, seed: int | None = None) -> None:
-        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, 0
+    rows: Tensor  # int64, shape (N,)
+    start: int
+    size: int
+    seed: int
+
+
+class Batches(Sampler[Part]):
+    """Row numbers, a batch at a time: shuffled by seed and epoch alone, ascending without seed.
+
+    All processes cut the same batches. In training each takes its slice of every batch; elsewhere whole batches in
+    turn, so that an image is in the same batch, and its logits the same, whatever the number of processes.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        *,
+        training: bool = False,
+        seed: int | None = None,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.size, self.batch_size, self.training, self.seed, self.epoch = size, batch_size, training, seed, 0
+        self.process, self.processes = process, processes
         # A training batch of one has no variance to normalize by: batch norm refuses it, so a remainder of one is left
         # out, a different image each epoch. Evaluation leaves nothing out.
         self.used = size - (training and batch_size > 1 and size % batch_size == 1)
@@ -37,29 +61,45 @@ class Batches(Sampler[Tensor]):
         return self.done.get(self.epoch, 0)
 
     def __len__(self) -> int:
-        return -(-self.used // self.batch_size)
+        batches = -(-self.used // self.batch_size)
+        return batches if self.training else -(-batches // self.processes)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Part]:
         order = torch.arange(self.size)
         if self.seed is not None:
             generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
             order = torch.randperm(self.size, generator=generator)
-        if len(order := order[: self.used]):  # an empty order would be split into one empty batch
-            yield from torch.split(order, self.batch_size)[self.skipped :]
+        batches = order[: self.used].split(self.batch_size)
+        for number in range(self.skipped, len(self)):
+            if self.training:
+                yield self._slice(batches[number], derive(self.seed or 0, f"draws of epoch {self.epoch}", number))
+            else:
+                mine = number * self.processes + self.process
+                # As many batches for each: processes that meet in every step must have as many of them.
+                rows = batches[mine] if mine < len(batches) else order[:0]
+                yield Part(rows, 0, len(rows), 0)
+
+    def _slice(self, batch: Tensor, seed: int) -> Part:
+        # Of at least two images, because of batch norm; where there are too few, for the first processes alone.
+        slices = batch.tensor_split(max(1, min(self.processes, len(batch) // 2)))
+        if self.process >= len(slices):
+            return Part(batch[:0], 0, len(batch), seed)
+        start = sum(map(len, slices[: self.process]))
+        return Part(slices[self.process], start, len(batch), seed)
 
 
-class Rows(Dataset[ImageSet]):
+class Rows(Dataset[Batch]):
     """An image set that is indexed by a whole batch of row numbers at a time."""
 
-    def __init__(self, images: ImageSet) -> None:
-        self.images = images
+    def __init__(self, images: ImageSet, processes: int) -> None:
+        self.images, self.processes = images, processes
 
-    def __getitem__(self, rows: Tensor) -> ImageSet:
-        return self.images.take(rows)
+    def __getitem__(self, part: Part) -> Batch:
+        return Batch(*self.images.take(part.rows), part.start, part.size, self.processes, part.seed)
 
 
 class BatchLoader:
-    """Whole batches of images; it resumes in the middle of an epoch, by the methods that the Trainer looks for.
+    """Batches of images, cut at once; it resumes in the middle of an epoch, by the methods that the Trainer looks for.
 
     It has a DataLoader and is none: those Lightning rebuilds with a sampler of its own, of single rows, to overfit or
     to train in several processes. Workers only slow it down: a slice takes longer to send than to cut.
@@ -74,15 +114,18 @@ class BatchLoader:
         *,
         training: bool = False,
         seed: int | None = None,
+        process: int = 0,
+        processes: int = 1,
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        self.batches = Batches(len(images.labels), batch_size, training=training, seed=seed)
+        shared = {"process": process, "processes": processes}
+        self.batches = Batches(len(images.labels), batch_size, training=training, seed=seed, **shared)
         if training:
             self.sampler = self.batches
         self.given = 0  # batches of this epoch, those left out included
         self.loader = DataLoader(
-            Rows(images),
+            Rows(images, processes),
             batch_size=None,
             sampler=self.batches,
             num_workers=num_workers,
@@ -96,7 +139,7 @@ class BatchLoader:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[ImageSet]:
+    def __iter__(self) -> Iterator[Batch]:
         self.given = self.batches.skipped
         for batch in self.loader:
             self.given += 1

@@ -30,11 +30,17 @@ def _scale_and_shift(device: torch.device) -> tuple[Tensor, Tensor]:
         return (1 / (255 * std)).to(device), (mean / std).to(device)
 
 
-def flip_and_shift(images: Tensor) -> Tensor:
-    """Flip each image (B, C, H, W) with probability 1/2, then shift it by up to 4 pixels each way, by its own draws."""
-    flip = torch.randint(2, (len(images),), device=images.device)
+def flip_and_shift(images: Tensor, start: int, size: int, seed: int) -> Tensor:
+    """Flip each image (B, C, H, W) with probability 1/2, then shift it by up to 4 pixels each way, by its own draws.
+
+    The images are those of a batch of `size` from `start` on: what an image gets depends on the batch's seed and on its
+    place there, not on the device, nor on how many processes share the batch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    flip = torch.randint(2, (1, size), generator=generator)
     # The usual shift for 32-pixel images (He et al. 2015, section 4.2).
-    down, right = torch.randint(-4, 5, (2, len(images)), device=images.device)
+    shifts = torch.randint(-4, 5, (2, size), generator=generator)
+    flip, down, right = torch.cat([flip, shifts])[:, start : start + len(images)].to(images.device)
     return crop(images, flip.bool(), down, right)
 
 

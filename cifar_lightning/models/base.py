@@ -14,10 +14,11 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from torchmetrics import ConfusionMatrix, Metric
 
-from cifar_lightning.data import ImageSet
+from cifar_lightning.data import Batch
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.runs.checkpoint import architecture
 from cifar_lightning.runs.logger import RunLogger
+from cifar_lightning.utils.processes import gather
 
 NUM_CLASSES = 10
 Optimizers = Literal["adam", "adamw", "sgd"]
@@ -60,6 +61,10 @@ class LossAndAccuracy(Metric):
         self.count += len(labels)
 
     def compute(self) -> dict[str, Tensor]:
+        return self.means()  # of all processes: torchmetrics sums the states before
+
+    def means(self) -> dict[str, Tensor]:
+        """Return the same of the images of this process alone."""
         return {"loss": self.loss_sum / self.count.float(), "acc": self.correct.float() / self.count.float()}
 
 
@@ -116,19 +121,20 @@ class ImageClassifier(LightningModule):
             check_compiler(self.trainer.strategy.root_device)
             self.network.compile()  # in place: the weights keep their names
 
-    def training_step(self, batch: ImageSet, batch_idx: int) -> Tensor:
-        return self._step(batch, "train")[0]
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss, _ = self._step(batch, "train")
+        return loss if batch.processes == 1 else loss * batch.weight  # DDP takes the mean over processes
 
-    def validation_step(self, batch: ImageSet, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._step(batch, VALIDATION_STAGES[dataloader_idx])
 
-    def test_step(self, batch: ImageSet, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.confusion_matrix.update(self._step(batch, "test")[1], batch.labels)
 
-    def predict_step(self, batch: ImageSet, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return cast(Tensor, self(batch.images)).softmax(1)
 
-    def on_train_batch_end(self, outputs: object, batch: ImageSet, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Publish `train/*` after an epoch's last batch: means over the epoch, in training mode, as weights moved."""
         # Not in on_train_epoch_end: callbacks come before the model there, and would see the epoch before.
         if self.trainer.is_last_batch:
@@ -189,19 +195,25 @@ class ImageClassifier(LightningModule):
         checkpoint["max_epochs"] = self.trainer.max_epochs
         # None after the last batch (where a ModelCheckpoint may save before they are published): a resumed run begins
         # with the next epoch, whose means they would distort.
-        if self.metrics["train/"].count and not self.trainer.is_last_batch:
-            checkpoint["train_metrics"] = self.metrics["train/"].metric_state
+        metric = self.metrics["train/"]
+        sums = {name: gather(self.trainer, getattr(metric, name)) for name in metric.metric_state}
+        if sums["count"].any() and not self.trainer.is_last_batch:
+            checkpoint["train_metrics"] = sums  # of each process
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for name, value in checkpoint.get("train_metrics", {}).items():
-            setattr(self.metrics["train/"], name, value)
+        for name, values in checkpoint.get("train_metrics", {}).items():
+            values = values.view(-1)  # one without a dimension in an older version's
+            if len(values) != self.trainer.world_size:  # now it is another number of processes
+                values = values.new_zeros(self.trainer.world_size).index_fill(0, torch.tensor([0]), values.sum())
+            setattr(self.metrics["train/"], name, values[self.trainer.global_rank])
 
     def __repr__(self) -> str:
         return repr(self.network).replace(type(self.network).__name__, type(self).__name__, 1)
 
-    def _step(self, batch: ImageSet, stage: str) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: Batch, stage: str) -> tuple[Tensor, Tensor]:
         logits = self(batch.images)
-        loss = F.cross_entropy(logits, batch.labels)
+        # Of no images, for a process that has none of this batch, it is 0.
+        loss = F.cross_entropy(logits, batch.labels) if len(batch.labels) else logits.sum()
         self.metrics[f"{stage}/"].update(loss, logits, batch.labels)
         return loss, logits
 
@@ -209,11 +221,12 @@ class ImageClassifier(LightningModule):
         """Publish values of an epoch: to callbacks, and to the loggers of a plain Trainer; `History` writes to ours."""
         loggers = self.trainer.loggers
         logger &= bool(loggers) and not any(isinstance(each, RunLogger) for each in loggers)
-        self.log_dict(values, logger=logger, prog_bar=prog_bar, batch_size=1, sync_dist=True)
+        # They are the same in all processes: a maximum leaves them so, a mean of three might round.
+        self.log_dict(values, logger=logger, prog_bar=prog_bar, batch_size=1, sync_dist=True, reduce_fx="max")
 
     def _publish(self, stage: str) -> dict[str, Tensor]:
         metric = self.metrics[f"{stage}/"]
-        if not metric.count:
+        if not metric.update_called:
             return {}
         values = metric.compute()
         metric.reset()

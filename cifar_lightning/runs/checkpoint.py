@@ -120,7 +120,7 @@ def _training(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the rest of what a run resumes from; raise one of LACKING unless all of it is there."""
     history, asked = content["callbacks"]["History"], content["callbacks"]["Checkpoints"].get("asked", {})
     content["optimizer_states"][0]["param_groups"], history["validation"]
-    torch.Generator().set_state(content["callbacks"]["EpochSeed"]["cpu"])
+    torch.Generator().set_state(torch.atleast_2d(content["callbacks"]["EpochSeed"]["cpu"])[0])
     [float(x) for row in history["rows"] for x in row.values()]
     return {"rows": [dict(row) for row in history["rows"]], "asked": asked}
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 
 from cifar_lightning.runs.layout import EVENTS, VERSION, versions
 from cifar_lightning.utils import files
+from cifar_lightning.utils.rank import rank
 
 # Each stage has event files in a folder of its own, which TensorBoard takes for a run: so one card shows all three.
 STAGES = ("train", "train_clean", "val")
@@ -36,13 +38,19 @@ class RunLogger(TensorBoardLogger):
         self.runs, self.run = runs, run
         self.purge_epoch = epochs + 1 if epochs else epochs
         self.writers: dict[str, SummaryWriter] = {}  # by stage
-        if run:  # TensorBoard reads event files by name, which tells the second: none may begin in that of the last
+        if run and not rank():
+            # TensorBoard reads event files by name, which tells the second: none may begin in that of the last.
             begun = [int(path.name.split(".")[3]) for path in run.rglob(EVENTS)]
             time.sleep(min(1, max(0, max(begun, default=0) + 1 - time.time())))
 
     @property
     def log_dir(self) -> str:
-        """The run's folder, made when it is first asked for; of two runs that start at once, each gets its own."""
+        """The run's folder, made when it is first asked for; of two runs that start at once, each gets its own.
+
+        Rank zero alone knows it, and makes it; `Trainer.log_dir` tells the others.
+        """
+        if rank():
+            return str(self.runs)
         if self.run is None:
             self.runs.mkdir(parents=True, exist_ok=True)
             number = max(versions(self.runs), default=(-1, self.runs))[0]
@@ -57,6 +65,7 @@ class RunLogger(TensorBoardLogger):
     def version(self) -> str:
         return Path(self.log_dir).name
 
+    @rank_zero_only
     def log_epoch(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Write the points of one epoch, from 1."""
         for tag, value in metrics.items():
@@ -66,6 +75,7 @@ class RunLogger(TensorBoardLogger):
             else:
                 self.writer(STAGES[0]).add_scalar(tag, value, epoch)
 
+    @rank_zero_only
     def save(self) -> None:
         """Bring the event files to disk: a checkpoint that counts on them must not survive them."""
         if self.purge_epoch is not None:  # what is stale is hidden from the start, in all stages
@@ -77,6 +87,7 @@ class RunLogger(TensorBoardLogger):
         for path in Path(self.log_dir).rglob(EVENTS):
             files.sync(path)
 
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         super().finalize(status)
         for writer in self.writers.values():

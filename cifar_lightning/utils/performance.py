@@ -31,9 +31,12 @@ def prepare(cpu_quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> None:
     # PyTorch's default is a thread per physical core, and those beyond a container's quota wait for each other: with
     # one of two cores busy otherwise, two made the MLP ten times slower than one. OMP_NUM_THREADS overrides both.
     if "OMP_NUM_THREADS" not in os.environ:
+        threads = torch.get_num_threads()
         with contextlib.suppress(OSError, ValueError):  # not Linux, or no quota ("max")
             quota, period = map(int, cpu_quota.read_text().split())  # microseconds of processor time, and in how many
-            torch.set_num_threads(max(1, min(torch.get_num_threads(), quota // period)))
+            threads = min(threads, quota // period)
+        # The processes of one command, one per device, share the cores.
+        torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     # Lightning has PyTorch's optimizers ask NVML at every step whether there is a CUDA driver, and that library is
     # loaded anew each time: 0.2 ms of the MLP's 6 ms a step, not 0.004.
     if not torch.cuda.is_available():
