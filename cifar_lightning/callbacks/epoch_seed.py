@@ -32,7 +32,7 @@ class EpochSeed(Callback):
         for kind in self._saved.keys() & self._generators.keys():
             states = torch.atleast_2d(self._saved[kind])  # one state in an older version's
             if len(states) == trainer.world_size:
-                self._generators[kind].set_rng_state(states[trainer.global_rank])
+                self._generators[kind].set_rng_state(states[trainer.global_rank].clone())
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         purpose = f"epoch, process {trainer.global_rank}" if trainer.global_rank else "epoch"

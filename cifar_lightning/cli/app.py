@@ -41,8 +41,8 @@ IGNORED = (
 
 # What Lightning tells of every run, or what our own lines tell as well. All else it says reaches the screen.
 NO_NEWS = re.compile(
-    r"(\[rank: \d+\] )?Seed set to|(GPU|TPU) available|LOCAL_RANK|Using \w+ Automatic Mixed Precision|You are using a CUDA device"
-    r"|Initializing distributed|-{100}"
+    r"(\[rank: \d+\] )?Seed set to|(GPU|TPU) available|LOCAL_RANK|Using \w+ Automatic Mixed Precision"
+    r"|You are using a CUDA device|Initializing distributed|-{100}"
     r"|💡 Tip|Loading `train_dataloader` to estimate|`weights_only` was not set|`Trainer\.fit` stopped|Restor(ing|ed) "
     r"|Loaded model weights|\s*Detected KeyboardInterrupt"
 )
@@ -87,7 +87,8 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
                 return report_error(error)
     except BaseException as error:
         if interrupted := _interruption(error):
-            print(interrupted, file=sys.stderr)
+            if not rank():
+                print(interrupted, file=sys.stderr)
             return interrupted.status
         raise
 
