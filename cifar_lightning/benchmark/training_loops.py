@@ -23,7 +23,7 @@ from torchvision.datasets import CIFAR10
 from cifar_lightning.cli import app
 from cifar_lightning.cli.app import be_quiet
 from cifar_lightning.cli.lightning_cli import DryRun
-from cifar_lightning.data import ImageSet
+from cifar_lightning.data import Batch, ImageSet
 from cifar_lightning.data.transforms import MEAN, STD
 from cifar_lightning.utils import performance
 
@@ -110,6 +110,8 @@ class TimedEpochs(Callback):
     """Times the epochs of `fit`, each from its start through validation, logs and checkpoints to the next one's."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         if trainer.current_epoch == 0:  # only now are device and steps known
             self.epochs = timed_epochs(pl_module.device, int(trainer.num_training_batches))
         next(self.epochs)
@@ -125,10 +127,10 @@ def bare_loop(setting: DryRun) -> None:
     facts |= {"precision": str(trainer.precision), "threads": torch.get_num_threads()}
     facts["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
-    def loss_of(batch: ImageSet) -> Tensor:
-        images, labels = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)
+    def loss_of(batch: Batch) -> Tensor:
+        batch = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)
         with trainer.precision_plugin.forward_context():
-            return F.cross_entropy(model(images.to(model.dtype)).float(), labels)
+            return F.cross_entropy(model(batch.images.to(model.dtype)).float(), batch.labels)
 
     train_loader = data.train_dataloader()
     for _ in timed_epochs(device, len(train_loader), facts):
@@ -180,7 +182,8 @@ def main(args: Sequence[str]) -> int:
         if name != "baseline":  # which has nothing of what makes `fit` fast
             performance.prepare()
             stack.enter_context(performance.still_heap())
-        {"baseline": baseline, "bare loop": bare_loop, "limit": limit}[name](DryRun(["fit", *flags]))
+        alone = DryRun(["fit", *flags, "--trainer.devices=1"])
+        {"baseline": baseline, "bare loop": bare_loop, "limit": limit}[name](alone)
     return 0
 
 

@@ -29,9 +29,9 @@ def training(images: ImageSet, batch_size: int, *, seed: int, num_workers: int =
 def batches(loader: BatchLoader, epoch: int = 0) -> list[list[int]]:
     """The labels of an epoch's batches; asserts that the images are theirs."""
     loader.batches.set_epoch(epoch)
-    found = [(images, labels.tolist()) for images, labels in loader]
+    found = [(batch.images, batch.labels.tolist()) for batch in loader]
     for images, labels in found:
-        assert torch.equal(images, torch.tensor(labels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 32, 32))
+        assert torch.equal(images, torch.tensor(labels).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 32, 32))
     return [labels for _, labels in found]
 
 
@@ -113,6 +113,40 @@ def test_steps_per_epoch_are_those_of_the_loader_and_of_lightning(size: int, lim
     trainer = fit(size, 4, max_epochs=1, limit_train_batches=limit)
     assert trainer.global_step == steps
     assert trainer.num_training_batches == steps or limit == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 7])
+@pytest.mark.parametrize(("size", "batch_size"), [(1037, 100), (100, 100), (103, 100), (201, 100), (30, 4), (5, 1)])
+def test_processes_share_every_batch_without_a_lone_image(processes: int, size: int, batch_size: int) -> None:
+    images, alone = numbered(size), batches(training(numbered(size), batch_size, seed=3), 2)
+    loaders = [
+        BatchLoader(images, batch_size, training=True, seed=3, process=process, processes=processes)
+        for process in range(processes)
+    ]
+    for loader in loaders:
+        loader.batches.set_epoch(2)
+    for step, parts in zip(alone, zip(*loaders, strict=True), strict=True):
+        assert [row for part in parts for row in part.labels.tolist()] == step
+        assert [part.start for part in parts if len(part.labels)] == [
+            step.index(part.labels[0]) for part in parts if len(part.labels)
+        ]
+        assert {part.size for part in parts} == {len(step)}
+        assert len({part.seed for part in parts}) == 1
+        assert 1 not in [len(part.labels) for part in parts] or batch_size == 1
+        # The mean over processes of weighted means is the mean over the batch.
+        means = [part.labels.double().mean() if len(part.labels) else 0.0 for part in parts]
+        mean = sum(float(x) * part.weight for x, part in zip(means, parts, strict=True)) / processes
+        assert mean == pytest.approx(sum(step) / len(step))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("size", [997, 1000, 10_000, 3, 0])
+def test_processes_evaluate_whole_batches_in_turn(processes: int, size: int) -> None:
+    alone = batches(BatchLoader(numbered(size), 50))
+    loaders = [BatchLoader(numbered(size), 50, process=process, processes=processes) for process in range(processes)]
+    assert len({len(loader) for loader in loaders}) == 1  # they meet in every step
+    in_turn = [part.labels.tolist() for parts in zip(*loaders, strict=True) for part in parts]
+    assert [labels for labels in in_turn if labels] == alone
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -57,7 +57,11 @@ def test_denormalize_is_the_inverse() -> None:
     assert denormalize(torch.tensor([-9.0, 9.0]).view(2, 1, 1, 1)).unique().tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("change", [normalize, flip_and_shift, denormalize])
+def augment(images: Tensor) -> Tensor:
+    return flip_and_shift(images, 0, len(images), seed=0)
+
+
+@pytest.mark.parametrize("change", [normalize, augment, denormalize])
 def test_the_input_stays_and_so_does_the_shape(change: Callable[[Tensor], Tensor]) -> None:
     for count in (64, 0):
         images = noise(count, 3, 20, 32)
@@ -88,12 +92,21 @@ def test_every_image_draws_for_itself_and_every_draw_is_as_likely() -> None:
     outcomes = [(flip, down, right) for flip in (False, True) for down in range(-4, 5) for right in range(-4, 5)]
     table = {slow_crop(image, *outcome).numpy().tobytes(): i for i, outcome in enumerate(outcomes)}
     assert len(table) == 162
-    torch.manual_seed(0)
-    result = flip_and_shift(image.expand(162 * each, 1, 11, 11)).contiguous()
+    result = augment(image.expand(162 * each, 1, 11, 11)).contiguous()
     found = torch.tensor([table[row.numpy().tobytes()] for row in result])
     # Binomial: 6 standard deviations are 6 * sqrt(100 * 161/162) = 59.8 for an outcome, 382 for the flips.
     assert (torch.bincount(found, minlength=162) - each).abs().max() < 60
     assert abs(int((found >= 81).sum()) - 81 * each) < 382
+
+
+def test_what_an_image_gets_depends_on_its_batch_and_its_place_there_alone() -> None:
+    images = noise(50, 3, 32, 32)
+    torch.manual_seed(1)
+    whole = augment(images)
+    torch.manual_seed(2)
+    parts = [flip_and_shift(part, start, 50, seed=0) for part, start in ((images[:17], 0), (images[17:], 17))]
+    assert torch.equal(torch.cat(parts), whole)
+    assert not torch.equal(flip_and_shift(images, 0, 50, seed=1), whole)
 
 
 class NoFloat64(TorchFunctionMode):
@@ -109,6 +122,6 @@ def test_no_float64_on_the_way() -> None:
     # Apple's GPUs have none.
     transforms._scale_and_shift.cache_clear()
     with NoFloat64():
-        denormalize(normalize(flip_and_shift(noise(4, 3, 32, 32))))
+        denormalize(normalize(augment(noise(4, 3, 32, 32))))
         with pytest.raises(AssertionError):
             torch.ones(1).double()

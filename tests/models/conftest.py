@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cifar_lightning.data import ImageSet
+from cifar_lightning.data import Batch
 
 
 @pytest.fixture(autouse=True)
@@ -21,12 +21,12 @@ def images(count: int, seed: int = 0) -> Tensor:
     return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
 
 
-def batch(size: int) -> ImageSet:
-    return ImageSet(torch.randn(size, 3, 32, 32), torch.randint(0, 10, (size,)))
+def batch(size: int) -> Batch:
+    return Batch.whole(torch.randn(size, 3, 32, 32), torch.randint(0, 10, (size,)))
 
 
-def loader(*batches: ImageSet) -> DataLoader[ImageSet]:
-    return DataLoader(cast(Dataset[ImageSet], batches), batch_size=None)
+def loader(*batches: Batch) -> DataLoader[Batch]:
+    return DataLoader(cast(Dataset[Batch], batches), batch_size=None)
 
 
 def trainer(epochs: int = 1, *callbacks: Callback, **more: Any) -> Trainer:

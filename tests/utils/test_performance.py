@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.data import ImageSet
+from cifar_lightning.data import Batch
 from cifar_lightning.models import MLP, ImageClassifier
 from cifar_lightning.utils import performance
 from tests.conftest import SMALL, Fit
@@ -264,7 +264,7 @@ class Reads(TorchFunctionMode):
 def test_no_step_waits_for_a_number(waits: bool, fit: Fit, empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = MLP.training_step
 
-    def reading(self: MLP, batch: ImageSet, batch_idx: int) -> Tensor:
+    def reading(self: MLP, batch: Batch, batch_idx: int) -> Tensor:
         loss = step(self, batch, batch_idx)
         loss.item()
         return loss
