@@ -65,11 +65,8 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
     """
     try:
         with contextlib.ExitStack() as stack:
-            if rank():  # rank zero speaks for all
-                launch.follow()
-                silence = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123
-                stack.enter_context(contextlib.redirect_stdout(silence))
-                stack.enter_context(contextlib.redirect_stderr(silence))
+            launch.follow()
+            stack.enter_context(launch.rank_zero_speaks())
             if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
                 for name in {"SIGTERM", "SIGUSR1"} & {*signal.Signals.__members__}:  # Windows lacks the latter
                     signum = signal.Signals[name]
@@ -109,7 +106,7 @@ def report_error(error: Exception) -> int:
     from cifar_lightning.cli.error_messages import explain  # imports Lightning, which takes seconds
 
     text, status = explain(error)
-    if not launch.told(error):
+    if not launch.told(error, status):
         print(f"error: {text}", file=sys.__stderr__ if rank() else sys.stderr)
     return status
 
@@ -123,7 +120,7 @@ def lightning(args: Sequence[str]) -> int:
 
 
 def _run(args: Sequence[str]) -> "CLI":
-    with _alone(args), launch.processes(args) as processes:
+    with _alone(args), launch.processes(args) as processes, launch.rank_zero_speaks():
         import torch
 
         from cifar_lightning.cli.lightning_cli import CLI

@@ -7,6 +7,7 @@ of torchrun, so to the Trainer they are processes that someone else has started.
 
 import argparse
 import contextlib
+import math
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lightning.cli.config_files import flat, load_yaml
-from cifar_lightning.errors import InputError, ReportedError, RunError, SharedError, causes
+from cifar_lightning.errors import InputError, RunError, SharedError, causes
 from cifar_lightning.runs.layout import RunFolder
 from cifar_lightning.utils.rank import rank
 
@@ -41,13 +42,13 @@ class ProcessError(RunError):
         self.status = max(status, 1)
 
 
-def told(error: BaseException) -> bool:
+def told(error: BaseException, status: int) -> bool:
     """Return whether another process of this command tells what went wrong."""
-    known = [each for each in causes(error) if isinstance(each, ReportedError)]
+    kinds = [type(each) for each in causes(error) if not isinstance(each, ProcessError) or each.told]
     if not rank():
-        return any(isinstance(each, ProcessError) and each.told for each in known)
+        return ProcessError in kinds
     # What all of them find at the same place, or that the connection to one that failed is lost.
-    return any(isinstance(each, InputError | SharedError) for each in known) or lost_connection(error)
+    return status == InputError.status or SharedError in kinds or lost_connection(error)
 
 
 def lost_connection(error: BaseException) -> bool:
@@ -124,7 +125,7 @@ def processes(args: Sequence[str]) -> Iterator[Processes]:
     seconds = 0.0
     try:
         # Under SLURM only Lightning knows whether `srun` starts them.
-        if not {"LOCAL_RANK", "SLURM_JOB_ID"} & {*os.environ} and (asked := _asked(args))[0] > 1:
+        if not {"LOCAL_RANK", "SLURM_JOB_ID"} & {*os.environ} and math.prod(asked := _asked(args)) > 1:
             ours.start(*asked)
         yield ours
         seconds = 30
@@ -156,6 +157,25 @@ def _asked(args: Sequence[str]) -> tuple[int, int]:
         found |= vars(known)
         return int(found[names[0]]), int(found[names[1]])
     return 1, 1
+
+
+@contextlib.contextmanager
+def rank_zero_speaks() -> Iterator[None]:
+    """Have the other processes print nothing."""
+    with contextlib.ExitStack() as stack:
+        if rank():
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        yield
+
+
+def by_torchrun() -> dict[str, int]:
+    """Return devices and nodes for which torchrun has started processes; {} if it has not."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return {}
+    local, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    return {"devices": local, "num_nodes": everywhere // local}
 
 
 def follow() -> None:

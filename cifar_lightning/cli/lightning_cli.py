@@ -27,7 +27,7 @@ from cifar_lightning.callbacks.stop_requests import may_end, stands
 from cifar_lightning.cli import lr_search, starting_point
 from cifar_lightning.cli.config_files import flat, listed, load_yaml, warn_of_replaced
 from cifar_lightning.cli.error_messages import check_nulls, naming_settings_of, naming_what_failed
-from cifar_lightning.cli.launch import Processes
+from cifar_lightning.cli.launch import Processes, by_torchrun
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.data.loader import steps_per_epoch
 from cifar_lightning.errors import InputError, Interrupted, causes, check
@@ -92,6 +92,7 @@ class CLI(LightningCLI):
             trainer_defaults={
                 **{"max_epochs": 50, "devices": 1, "num_sanity_val_steps": 0, "enable_model_summary": False},
                 "use_distributed_sampler": False,  # it would give some images twice
+                **by_torchrun(),
             },
             parser_kwargs={"prog": "python -m cifar_lightning", **strict, **dict.fromkeys(self.subcommands(), strict)},
         )
