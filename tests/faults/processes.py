@@ -7,10 +7,11 @@ import os
 import pkgutil
 import resource
 import signal
+import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, wraps
 from multiprocessing import forkserver, get_context, set_start_method
 from multiprocessing.context import ForkServerProcess
@@ -29,6 +30,8 @@ SAVE = "cifar_lightning.runs.checkpoint.DurableCheckpoints.save_checkpoint"
 When = Literal["before", "after", "half"]
 # Called in the new process before the command; it is pickled, so it is a function of a module or a `partial` of one.
 Before = Callable[[], object]
+Befores = Mapping[int | None, tuple[Before, ...]]  # by rank; None is for all
+NOTHING: Befores = {}
 
 
 class Child(NamedTuple):
@@ -43,20 +46,38 @@ class Child(NamedTuple):
         return self.process.exitcode, self.output.read_text()
 
 
-def start(folder: Path, args: Sequence[str], *befores: Before) -> Child:
-    """Start a command of this program in a folder; its output goes to a text file beside that."""
+def start(folder: Path, args: Sequence[str], *befores: Before, name: str = "") -> Child:
+    """Start a command of this program in a folder; its output goes to a text file of that or another name beside it."""
     if sys.platform != "linux":
         pytest.skip("forks a process that has PyTorch loaded, which other systems mind")
     CONTEXT.set_forkserver_preload(["tests.faults.preloaded"])
     root = str(Path(__file__).parents[2])
     with patch.dict(os.environ, PYTHONPATH=root, PYTHONWARNINGS="default", OMP_NUM_THREADS="1", CIFAR10_ROOT=""):
         forkserver.ensure_running()  # once; it ends with this process
-    output = folder.with_name(f"{folder.name}.txt")
+    output = folder.with_name(f"{folder.name}{name}.txt")
     output.touch()  # the child may be killed before it prints anything
     process = CONTEXT.Process(target=_live, args=(folder, args, befores, output))
     process.start()
     assert process.pid
     return Child(process, output, process.pid)
+
+
+def start_group(folder: Path, args: Sequence[str], processes: int, befores: Befores = NOTHING) -> list[Child]:
+    """Start a command as so many processes, as torchrun would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    args = [*args, f"--trainer.devices={processes}"]
+    children = []
+    for rank in range(processes):
+        mine = (*befores.get(None, ()), *befores.get(rank, ()))
+        children.append(start(folder, args, partial(_join, rank, processes, port), *mine, name=f"-{rank}"))
+    return children
+
+
+def _join(rank: int, processes: int, port: int) -> None:
+    own = {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in own.items()}})
 
 
 def _live(folder: Path, args: Sequence[str], befores: Sequence[Before], output: Path) -> None:

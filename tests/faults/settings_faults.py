@@ -96,7 +96,7 @@ TABLE: Table = [
     ),
     "out of range in a flag: Lightning",
     *flags(
-        "--trainer.devices=2 trainer", "--trainer.devices=0 trainer", "--trainer.precision=99 trainer.precision",
+        "--trainer.devices=0 trainer", "--trainer.precision=99 trainer.precision",
         "--trainer.max_epochs=-2 trainer", "--trainer.accumulate_grad_batches=0 trainer accumulate_grad_batches",
         "--trainer.limit_train_batches=-1 trainer limit_train_batches", "--trainer.max_time=never trainer",
         "--trainer.val_check_interval=1000 val_check_interval",

@@ -132,7 +132,6 @@ TABLE: Table = [
     flag("two machines", "--trainer.num_nodes=2",
          "trainer.num_nodes: 2 is not possible; use 1: a run is on one machine"),
     flag("no machine", "--trainer.num_nodes=0", "trainer.num_nodes: 0"),
-    flag("two devices", "--trainer.devices=2", "trainer.devices: 2 is not possible; use 1"),
     flag("devices by name", "--trainer.devices=cpu", "trainer.devices", "should be an int > 0"),
     trainer("devices by number", "devices: [0]", "trainer.devices", "should be an int > 0"),
     flag("no GPU", "--trainer.accelerator=gpu", "trainer.accelerator: 'gpu' is not possible; use auto or "),
