@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # the study's own process imports no Lightning, see executor.
 # batches, augmentation, optimizer, a metric. No old run serves a new study then. tests/study/test_identity.py holds the
 # bits of the loss, and fails with such a change.
 RECIPE = 1
+# That of runs with augmentation, which depends on an image's place in its batch since 2.
+AUGMENTED_RECIPE = 2
 # A parameter that a model or the data get later orphans no run if it stands here, with the value that leaves all as is.
 ADDED: dict[str, Any] = {"model.compile": False}
 # Identified by something else, for `predict` alone, or of the machine: a run that is resumed elsewhere stays the same
@@ -129,7 +131,8 @@ def address(settings: Settings, seed: int, source: str, *, beginning: bool = Fal
     `beginning` it is that of all runs of which the shorter is the beginning of the longer, bit for bit: where the
     learning rate is constant, those that differ in the number of epochs alone.
     """
-    same = {LIMIT: None, "recipe": RECIPE, "seed": seed, "source": source}
+    recipe = RECIPE if settings.get("data.augment", "none") == "none" else AUGMENTED_RECIPE
+    same = {LIMIT: None, "recipe": recipe, "seed": seed, "source": source}
     same |= {key: value for key, value in settings.items() if key not in ADDED or ADDED[key] != value}
     if beginning and settings.get("model.schedule", "constant") == "constant":
         del same[EPOCHS]
