@@ -192,11 +192,12 @@ def test_a_signal_to_one_stops_all_at_the_same_step(at: int, rank: int, two: Pat
 
 
 @pytest.mark.nightly
-def test_killed_at_random_moments(two: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_killed_at_random_moments(
+    two: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> None:
     rng, kills = random.Random(request.config.getoption("kill_seed")), 0
     while kills < int(request.config.getoption("kills")):
-        folder = tmp_path / str(kills)
-        folder.mkdir()
+        folder = tmp_path_factory.mktemp("killed")
         for _ in range(rng.randint(1, 3)):
             children = start_group(folder, again(folder), 2)
             time.sleep(rng.uniform(0, 6))

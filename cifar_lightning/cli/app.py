@@ -80,7 +80,7 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
                 if _interruption(error):
                     raise
                 if "--debug" in args:
-                    traceback.print_exc(file=sys.__stderr__)
+                    traceback.print_exc(file=launch.stderr())
                 return report_error(error)
     except BaseException as error:
         if interrupted := _interruption(error):
@@ -107,7 +107,7 @@ def report_error(error: Exception) -> int:
 
     text, status = explain(error)
     if not launch.told(error, status):
-        print(f"error: {text}", file=sys.__stderr__ if rank() else sys.stderr)
+        print(f"error: {text}", file=launch.stderr())
     return status
 
 

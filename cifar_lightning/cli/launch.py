@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from cifar_lightning.cli.config_files import flat, load_yaml
 from cifar_lightning.errors import InputError, RunError, SharedError, causes
@@ -168,6 +168,11 @@ def rank_zero_speaks() -> Iterator[None]:
             stack.enter_context(contextlib.redirect_stdout(nowhere))
             stack.enter_context(contextlib.redirect_stderr(nowhere))
         yield
+
+
+def stderr() -> TextIO | None:
+    """Return where errors go, also those of a process that prints nothing else."""
+    return sys.__stderr__ if rank() else sys.stderr
 
 
 def by_torchrun() -> dict[str, int]:
