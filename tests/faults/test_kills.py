@@ -56,10 +56,11 @@ VARIANTS = {
     "averaged each epoch": "--trainer.callbacks+=WeightAveraging",
 }  # fmt: skip
 
-# What ends a run before its last epoch, or may do so within one; a signal may then come where a validation follows.
-STOPPING = (
+# What ends a run before its last epoch or may do so within one, and what Lightning keeps or rebuilds by itself.
+RISKY = (
     *("early stopping", "early stopping between validations", "not before min_epochs", "steps"),
     *("validated every seventh step", "a time limit", "curves over steps, another logger", "a rate that was searched"),
+    *("overfitting", "ddp", "averaged weights", "averaged each epoch"),
 )
 
 CALLBACKS, CLI, RUNS = (f"cifar_lightning.{package}" for package in ("callbacks", "cli", "runs"))
@@ -234,7 +235,7 @@ def test_there_are_47_points() -> None:
     assert len(POINTS) == 47
 
 
-AT_RANDOM = [("mlp", ""), ("cnn", ""), *(pytest.param("mlp", name, marks=pytest.mark.nightly) for name in STOPPING)]
+AT_RANDOM = [("mlp", ""), ("cnn", ""), *(pytest.param("mlp", name, marks=pytest.mark.nightly) for name in RISKY)]
 
 
 @pytest.mark.parametrize(("model", "settings"), AT_RANDOM)
