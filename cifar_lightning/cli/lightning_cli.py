@@ -5,6 +5,7 @@ import pydoc
 import re
 import shutil
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partialmethod
 from pathlib import Path
 from pkgutil import resolve_name
@@ -12,15 +13,16 @@ from typing import Any
 
 import yaml
 from jsonargparse import set_parsing_settings
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
-from lightning.pytorch.callbacks import OnExceptionCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import OnExceptionCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.precision import Precision
 
 from cifar_lightning import callbacks
-from cifar_lightning.callbacks.stop_requests import may_end, stands
+from cifar_lightning.callbacks.stop_requests import TimeLimit, may_end, stands
 from cifar_lightning.cli import lr_search, starting_point
 from cifar_lightning.cli.config_files import flat, listed, load_yaml, warn_of_replaced
 from cifar_lightning.cli.error_messages import check_nulls, naming_settings_of, naming_what_failed
@@ -36,6 +38,7 @@ from cifar_lightning.runs.logger import RunLogger
 from cifar_lightning.runs.recovery import repair
 from cifar_lightning.utils import files, performance
 
+BY_THE_CLOCK = "steps or a part of an epoch: validated by the clock, no run repeats another"
 # Strategies that train in a child process, which neither signals reach nor the curves come back from.
 CHILD = "ddp_(spawn|fork|notebook)|start_method='?(spawn|fork)"
 
@@ -45,6 +48,15 @@ def accelerators() -> list[str]:
     known = AcceleratorRegistry.available_accelerators()
     here = sorted(name for name in known if AcceleratorRegistry[name]["accelerator"].is_available())
     return ["auto", *here, *(["gpu"] if {"cuda", "mps"} & set(here) else [])]
+
+
+def seconds(max_time: str | timedelta | dict[str, int] | None) -> float:
+    """Return how long that is; infinity if it is no limit, 0 if it is no duration."""
+    try:
+        left = TimeLimit(max_time).time_remaining()
+    except (TypeError, MisconfigurationException):
+        return 0
+    return float("inf") if left is None else left
 
 
 class SaveConfig(SaveConfigCallback):
@@ -134,6 +146,7 @@ class CLI(LightningCLI):
         check(model is not ImageClassifier, "model", model.__name__, "CNN or MLP, or the import path of your own")
         check_nulls("model", model, config.model.get("init_args", {}))
         check_nulls("data", CIFAR10DataModule, config.data)
+        check_nulls("trainer", Trainer, config.trainer)
 
     def _looked_up(self, command: str, given: Any) -> bool:
         """Return whether the run must be looked up among all of its name."""
@@ -174,13 +187,25 @@ class CLI(LightningCLI):
             print(f"LearningRateFinder: this run has its learning rate, {there:g}")
         new, resumes = fits and self.restored is None, fits and self.start is not None
         usable = accelerators() if isinstance(trainer.accelerator, str) else [trainer.accelerator]
+        left, clips = seconds(trainer.max_time), trainer.gradient_clip_val is not None
+        ends = (trainer.max_epochs, trainer.max_steps)
+        most_epochs, most_steps = (float("inf") if end is None or end < 0 else end for end in ends)
         for name, holds, allowed in (
             ("accelerator", trainer.accelerator in usable, " or ".join(usable)),
             ("num_nodes", trainer.num_nodes == 1, "1: a run is on one machine"),
             ("barebones", not trainer.barebones, "false: a run is logged and saved"),
+            ("default_root_dir", trainer.default_root_dir is None, "--logs: the folder of all runs"),
+            ("check_val_every_n_epoch", (trainer.check_val_every_n_epoch or 1) >= 1, "1 or more"),
             ("check_val_every_n_epoch", trainer.check_val_every_n_epoch != 0, "1 or more"),
             ("val_check_interval", trainer.val_check_interval != 0, "more: 0 is no interval"),
+            ("val_check_interval", not isinstance(trainer.val_check_interval, str | dict | timedelta), BY_THE_CLOCK),
+            ("num_sanity_val_steps", (trainer.num_sanity_val_steps or 0) >= -1, "0 or more, or -1 for all"),
+            ("log_every_n_steps", (trainer.log_every_n_steps or 0) >= 0, "1 or more, or null"),
+            ("max_time", left > 0, "a time such as 00:12:00:00 (DD:HH:MM:SS) or {hours: 12}, or null"),
+            ("min_epochs", 0 <= (trainer.min_epochs or 0) <= most_epochs, "0 or more, and no more than max_epochs"),
+            ("min_steps", 0 <= (trainer.min_steps or 0) <= most_steps, "0 or more, and no more than max_steps"),
             ("gradient_clip_val", (trainer.gradient_clip_val or 0) >= 0, "0 or more, or null"),
+            ("gradient_clip_algorithm", not trainer.gradient_clip_algorithm or clips, "it with a gradient_clip_val"),
             ("strategy", not re.search(CHILD, str(trainer.strategy)), "ddp or auto: a run lives in one process"),
             ("accumulate_grad_batches", trainer.accumulate_grad_batches >= 1, "1 or more"),
             ("max_epochs", not (new and trainer.max_epochs == 0), "1 or more: 0 trains nothing"),
@@ -211,19 +236,18 @@ class CLI(LightningCLI):
             done = None if self.subcommand == "test" else self.restored.behind() if self.restored else (0, 0)
             # The Trainer's folder, and ModelCheckpoint's, is that of the first.
             kwargs["logger"].insert(0, RunLogger(runs, run.path if run else None, done))
+        theirs = config.trainer.callbacks or []
+        for callback, settings in zip(theirs, self.config[self.subcommand].trainer.callbacks or [], strict=True):
+            callbacks.check_usable(callback, settings.get("init_args"))
         if self.subcommand == "fit":
-            callbacks.keep_apart(config.trainer.callbacks or [])
+            callbacks.keep_apart(theirs)
             ours = callbacks.training(config.trainer, self.why_precision, self.requeue_signal)
             kwargs["max_time"] = None  # our own callback
         else:
             assert run, "what evaluates has a checkpoint"
             assert self.restored
             ours = callbacks.evaluation(config.trainer, run.path, self.restored.epochs)
-        kwargs["callbacks"] = [*(config.trainer.callbacks or []), *ours]
-        lr_search.check_finders(kwargs["callbacks"])
-        if any(isinstance(each, StochasticWeightAveraging) for each in kwargs["callbacks"]):
-            cause = "StochasticWeightAveraging puts its means in place after the last checkpoint: none would hold them"
-            raise InputError("trainer.callbacks", cause, "use EMAWeightAveraging, or WeightAveraging")
+        kwargs["callbacks"] = [*theirs, *ours]
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
         trainer = super().instantiate_trainer(**kwargs)
@@ -234,6 +258,7 @@ class CLI(LightningCLI):
         """Check that things fit together, and print what comes from the checkpoint."""
         if self.subcommand == "fit":
             check_batch_norm(self.model, self.datamodule.batch_size)
+            self._check_that_config_can_be_read()
             if self.config_init.fit.init_from and self.restored is None:
                 self._initialize(Path(self.config_init.fit.init_from))
         if self.start is None or self.restored is None:
@@ -251,6 +276,15 @@ class CLI(LightningCLI):
         where = "model and data as there" + (f", but for {others}" if others else "")
         midway = f" and {self.restored.midway} steps" if self.restored.midway else ""
         print(f"{self.restored.path}: {type(self.model).__name__} after epoch {self.restored.epochs}{midway}; {where}")
+
+    def _check_that_config_can_be_read(self) -> None:
+        """Check that config.yaml, as it would be written, says what was given."""
+        written = self.parser.dump(self.config, skip_unset=False)
+        again = self.parser.dump(self.parser.parse_string(written), skip_unset=False)
+        for line, other in zip(written.splitlines(), again.splitlines(), strict=False):
+            if line != other:
+                cause = f"config.yaml can't hold it ({line.partition(': ')[2]})"
+                raise InputError(line.strip(" -").partition(":")[0], cause, "give it in another form, or leave it out")
 
     def _initialize(self, path: Path) -> None:
         """Start from the weights of a checkpoint of the same architecture and shapes."""
