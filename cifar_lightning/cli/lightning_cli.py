@@ -2,10 +2,8 @@
 
 import contextlib
 import pydoc
-import re
 import shutil
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import partialmethod
 from pathlib import Path
 from pkgutil import resolve_name
@@ -13,50 +11,28 @@ from typing import Any
 
 import yaml
 from jsonargparse import set_parsing_settings
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer, seed_everything
-from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.callbacks import OnExceptionCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.precision import Precision
 
 from cifar_lightning import callbacks
-from cifar_lightning.callbacks.stop_requests import TimeLimit, may_end, stands
+from cifar_lightning.callbacks.stop_requests import may_end, stands
 from cifar_lightning.cli import lr_search, starting_point
 from cifar_lightning.cli.config_files import flat, listed, load_yaml, warn_of_replaced
 from cifar_lightning.cli.error_messages import check_nulls, naming_settings_of, naming_what_failed
+from cifar_lightning.cli.trainer_settings import check_trainer
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
-from cifar_lightning.data.loader import steps_per_epoch
 from cifar_lightning.errors import InputError, Interrupted, causes, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.base import check_batch_norm
 from cifar_lightning.runs import slurm
-from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture, load, read_checkpoint
+from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture
 from cifar_lightning.runs.layout import RunFolder, tagged
 from cifar_lightning.runs.logger import RunLogger
 from cifar_lightning.runs.recovery import repair
 from cifar_lightning.utils import files, performance
-
-BY_THE_CLOCK = "steps or a part of an epoch: validated by the clock, no run repeats another"
-# Strategies that train in a child process, which neither signals reach nor the curves come back from.
-CHILD = "ddp_(spawn|fork|notebook)|start_method='?(spawn|fork)"
-
-
-def accelerators() -> list[str]:
-    """Return what `trainer.accelerator` can be on this machine."""
-    known = AcceleratorRegistry.available_accelerators()
-    here = sorted(name for name in known if AcceleratorRegistry[name]["accelerator"].is_available())
-    return ["auto", *here, *(["gpu"] if {"cuda", "mps"} & set(here) else [])]
-
-
-def seconds(max_time: str | timedelta | dict[str, int] | None) -> float:
-    """Return how long that is; infinity if it is no limit, 0 if it is no duration."""
-    try:
-        left = TimeLimit(max_time).time_remaining()
-    except (TypeError, MisconfigurationException):
-        return 0
-    return float("inf") if left is None else left
 
 
 class SaveConfig(SaveConfigCallback):
@@ -185,35 +161,7 @@ class CLI(LightningCLI):
         if self.finder and there is not None:
             config.model.init_args[self._rate] = there
             print(f"LearningRateFinder: this run has its learning rate, {there:g}")
-        new, resumes = fits and self.restored is None, fits and self.start is not None
-        usable = accelerators() if isinstance(trainer.accelerator, str) else [trainer.accelerator]
-        left, clips = seconds(trainer.max_time), trainer.gradient_clip_val is not None
-        ends = (trainer.max_epochs, trainer.max_steps)
-        most_epochs, most_steps = (float("inf") if end is None or end < 0 else end for end in ends)
-        for name, holds, allowed in (
-            ("accelerator", trainer.accelerator in usable, " or ".join(usable)),
-            ("num_nodes", trainer.num_nodes == 1, "1: a run is on one machine"),
-            ("barebones", not trainer.barebones, "false: a run is logged and saved"),
-            ("default_root_dir", trainer.default_root_dir is None, "--logs: the folder of all runs"),
-            ("check_val_every_n_epoch", (trainer.check_val_every_n_epoch or 1) >= 1, "1 or more"),
-            ("check_val_every_n_epoch", trainer.check_val_every_n_epoch != 0, "1 or more"),
-            ("val_check_interval", trainer.val_check_interval != 0, "more: 0 is no interval"),
-            ("val_check_interval", not isinstance(trainer.val_check_interval, str | dict | timedelta), BY_THE_CLOCK),
-            ("num_sanity_val_steps", (trainer.num_sanity_val_steps or 0) >= -1, "0 or more, or -1 for all"),
-            ("log_every_n_steps", (trainer.log_every_n_steps or 0) >= 0, "1 or more, or null"),
-            ("max_time", left > 0, "a time such as 00:12:00:00 (DD:HH:MM:SS) or {hours: 12}, or null"),
-            ("min_epochs", 0 <= (trainer.min_epochs or 0) <= most_epochs, "0 or more, and no more than max_epochs"),
-            ("min_steps", 0 <= (trainer.min_steps or 0) <= most_steps, "0 or more, and no more than max_steps"),
-            ("gradient_clip_val", (trainer.gradient_clip_val or 0) >= 0, "0 or more, or null"),
-            ("gradient_clip_algorithm", not trainer.gradient_clip_algorithm or clips, "it with a gradient_clip_val"),
-            ("strategy", not re.search(CHILD, str(trainer.strategy)), "ddp or auto: a run lives in one process"),
-            ("accumulate_grad_batches", trainer.accumulate_grad_batches >= 1, "1 or more"),
-            ("max_epochs", not (new and trainer.max_epochs == 0), "1 or more: 0 trains nothing"),
-            ("max_steps", not (new and trainer.max_steps == 0), "1 or more: 0 trains nothing"),
-            ("limit_train_batches", not (new and trainer.limit_train_batches == 0), "more: 0 trains nothing"),
-            ("fast_dev_run", not (resumes and trainer.fast_dev_run), "false: this run resumes"),
-        ):
-            check(holds, f"trainer.{name}", trainer[name], allowed)
+        check_trainer(trainer, new=fits and self.restored is None, resumes=fits and self.start is not None)
         if trainer.precision is None and not any(
             issubclass(resolve_name(plugin.class_path), Precision) for plugin in listed(trainer.plugins)
         ):
@@ -230,7 +178,7 @@ class CLI(LightningCLI):
         self.requeues, self.requeue_signal = slurm.take_over(kwargs["plugins"])
         kwargs["logger"], runs = listed(config.trainer.logger), run.path.parent if run else self.runs
         # Where Lightning looks for its own hpc_ckpt_N.ckpt, to load it unasked: not among other programs' files.
-        kwargs["default_root_dir"] = config.trainer.default_root_dir or runs
+        kwargs["default_root_dir"] = runs
         logs = self.subcommand == "fit" or (self.subcommand == "test" and run is not None and run.exists())
         if config.trainer.logger is not False and logs:
             done = None if self.subcommand == "test" else self.restored.behind() if self.restored else (0, 0)
@@ -260,7 +208,7 @@ class CLI(LightningCLI):
             check_batch_norm(self.model, self.datamodule.batch_size)
             self._check_that_config_can_be_read()
             if self.config_init.fit.init_from and self.restored is None:
-                self._initialize(Path(self.config_init.fit.init_from))
+                starting_point.initialize(self.model, Path(self.config_init.fit.init_from))
         if self.start is None or self.restored is None:
             return
         now = flat(yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[str(self.subcommand)])
@@ -285,20 +233,6 @@ class CLI(LightningCLI):
             if line != other:
                 cause = f"config.yaml can't hold it ({line.partition(': ')[2]})"
                 raise InputError(line.strip(" -").partition(":")[0], cause, "give it in another form, or leave it out")
-
-    def _initialize(self, path: Path) -> None:
-        """Start from the weights of a checkpoint of the same architecture and shapes."""
-        found, own = read_checkpoint(path), {name: tensor.shape for name, tensor in self.model.state_dict().items()}
-        there, here = found.config["model"]["class_path"], architecture(self.model)
-        remedy = "give the settings of that model: --config RUN/config.yaml"
-        if there != here:
-            raise InputError("init_from", f"{path} is of a {there}, and this run of a {here}", remedy)
-        names = (name for name in {**found.shapes, **own} if found.shapes.get(name) != own.get(name))
-        if name := next(names, None):
-            shapes = (str([*shapes[name]]) if name in shapes else "missing" for shapes in (found.shapes, own))
-            raise InputError("init_from", f"{name} in {path} is {next(shapes)}, in this run {next(shapes)}", remedy)
-        self.model.load_state_dict(load(path)["state_dict"])
-        print(f"{path}: {type(self.model).__name__} after epoch {found.epochs}; starts a new run from its weights")
 
     @property
     def _rate(self) -> str:
@@ -392,34 +326,3 @@ class CLI(LightningCLI):
     validate = partialmethod(_run, "validate", verbose=False)
     test = partialmethod(_run, "test", verbose=False)
     predict = partialmethod(_run, "predict", return_predictions=False)
-
-
-class DryRun(CLI):
-    """Everything that `fit` would run with, made by the same code, and not run; how much it trains on in an epoch."""
-
-    resumes_job = False
-
-    def before_fit(self) -> None:
-        if self.finder:
-            cause = "LearningRateFinder in a study, whose settings are known before it runs"
-            raise InputError("trainer.callbacks", cause, "search with `fit`, and give what it finds as model.lr")
-
-    def fit(self, **_: Any) -> None:
-        """Note what there would be to do, and do nothing of it."""
-        data, self.device = self.datamodule, self.trainer.strategy.root_device
-        images: int = data.train_size or 50_000 - data.val_size
-        self.steps_per_epoch = steps_per_epoch(images, data.batch_size, self.trainer.limit_train_batches)
-        self.images_per_epoch: int = min(images, self.steps_per_epoch * data.batch_size)
-
-    def load(self) -> None:
-        """Read the images, and move the model to its device."""
-        self.trainer.training = True
-        self.datamodule.trainer = self.trainer  # it augments only what a Trainer trains on
-        self.datamodule.prepare_data()
-        self.datamodule.setup("fit")
-        self.place()
-
-    def place(self) -> None:
-        self.trainer.precision_plugin.convert_module(self.model.to(self.device))
-        self.model.trainer = self.trainer  # tells `setup` the device
-        self.model.setup("fit")

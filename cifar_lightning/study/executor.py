@@ -137,7 +137,7 @@ def _child(here: Connection, there: Connection, target: Callable[..., None], *ar
 
 
 def _answer(output: Connection, target: Callable[[Any], Iterator[Any]], questions: Sequence[Any]) -> None:
-    from cifar_lightning.cli.app import be_quiet
+    from cifar_lightning.cli.quiet import be_quiet
     from cifar_lightning.utils.performance import prepare
 
     be_quiet()
