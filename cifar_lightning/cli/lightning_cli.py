@@ -281,10 +281,8 @@ class CLI(LightningCLI):
                 if self.start is None:
                     slurm.record(RunFolder(folder), self.given)
                 else:
-                    if not (done := self._done()):
-                        logger.save()  # hides the points that are stale
                     given["ckpt_path"] = repair(self.start.run, self.restored)
-                    if done:
+                    if done := self._done():
                         return print(f"{folder}: {done}")
                 return self._run("fit", **given)
         except Interrupted as stopped:

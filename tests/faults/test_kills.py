@@ -124,7 +124,7 @@ IN_RESUME = {
     "before the new event file": killed(WRITE_EVENT, "before", 1),
     "new event file, nothing purged": killed(WRITE_EVENT, "before", 2),
     "purge record half": killed(APPEND, "half", 2),
-    "purged, not repaired": killed(f"{CLI}.lightning_cli.repair", "before"),
+    "not repaired": killed(f"{CLI}.lightning_cli.repair", "before"),
     "metrics.csv repaired": killed(f"{RUNS}.metrics_csv.write", "after"),
     "repaired": killed(f"{CLI}.lightning_cli.repair", "after"),
     "config.yaml half again": killed(OPEN, "half", named=".config.yaml.tmp"),
