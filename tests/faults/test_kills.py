@@ -28,6 +28,9 @@ VARIANTS = {
     "validated every seventh step": "--trainer.val_check_interval=7",
     "validated twice": "--trainer.val_check_interval=0.5",
     "validated every other epoch": "--trainer.check_val_every_n_epoch=2",
+    "validated over epochs": "--trainer.check_val_every_n_epoch=null --trainer.val_check_interval=20",
+    "accumulated by a schedule": "--trainer.callbacks+=GradientAccumulationScheduler "
+                                 "--trainer.callbacks.scheduling={\"0\":2,\"1\":3}",
     "part of an epoch": "--trainer.limit_train_batches=11",
     "nothing validated": "--data.val_size=0",
     "one-cycle sgd": "--model.schedule=one-cycle --model.optimizer=sgd",
