@@ -31,6 +31,10 @@ class At(Callback):
     def ask(self, trainer, starts): trainer.should_stop |= trainer.global_step == self.step and self.start == starts
     def on_train_batch_end(self, trainer, *_): self.ask(trainer, False)
     def on_train_epoch_start(self, trainer, *_): self.ask(trainer, True)
+class Tuned(MLP):
+    @property
+    def backbone(self): return self.network.fc1
+    def new_optimizer(self): return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=1e-3)
 class Skips(MLP):
     def on_train_batch_start(self, batch, batch_idx): return -1 if self.current_epoch and batch_idx == 2 else None
 class Fails(Callback):
@@ -82,6 +86,14 @@ def validated_in(*epochs: int) -> None:
     assert {row["epoch"]: row["val/loss"] for row in ours if "val/loss" in row} == there
 
 
+def same_as_unbroken(command: str) -> None:
+    """Assert that the same command under another name, not stopped, comes to the same rows."""
+    says(f"{command} --name=again")
+    rows = (metrics_csv.read(run / "metrics.csv") for run in (Path(NEW), Path("logs/again-synthetic/version_0")))
+    ours, unbroken = ([{**row, "epoch_seconds": 0} for row in each] for each in rows)
+    assert ours == unbroken
+
+
 def goes_on(flags: str, *texts: str) -> Callable[[], object]:
     return partial(says, f"{AGAIN} {flags}", *texts)
 
@@ -90,6 +102,10 @@ def rows(count: int) -> Callable[[], object]:
     return partial(has_rows, count)
 
 
+TUNED: Final = (
+    f"{FIT.replace('MLP', 'own_stops.Tuned')} --trainer.max_epochs=4 {ADD}BackboneFinetuning "
+    "--trainer.callbacks.unfreeze_backbone_at_epoch=1"
+)
 # Step 6 is the second of four in the second epoch.
 MIDWAY: Final = "stopped and saved after step 2 of 4 in epoch 2: "
 WHY: Final = "stopped after epoch 4 of 9: val/loss did not improve for 3 epochs; to go on,"
@@ -119,6 +135,8 @@ TABLE: Table = [
     Fault("max_steps inside an epoch (pytorch-lightning#6823)", f"{FIT} --trainer.max_steps=6", 0,
           (f"{MIDWAY}max_steps 6 is reached", "a larger --trainer.max_steps"), changes=NEW_RUN,
           then=then(rows(1), goes_on("", "max_steps 6 is reached"), goes_on("--trainer.max_steps=-1"), same)),
+    Fault("a backbone that was unfrozen before", f"{TUNED} --trainer.max_steps=10", 0, ("step 2 of 4 in epoch 3",), OWN,
+          NEW_RUN, child=here, then=then(goes_on("--trainer.max_steps=-1"), partial(same_as_unbroken, TUNED))),
     Fault("max_steps at the end of an epoch", f"{FIT} --trainer.max_steps=4", 0,
           ("stopped after epoch 1 of 2: max_steps 4 is reached",), changes=NEW_RUN,
           then=then(rows(1), goes_on("--trainer.max_steps=6", MIDWAY), goes_on("--trainer.max_steps=-1"), same)),
