@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.cli.app import be_quiet
+from cifar_lightning.cli.quiet import be_quiet
 from cifar_lightning.data import synthetic
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -51,8 +51,8 @@ def benchmark(args: Sequence[str]) -> int:
     if given & {"--ckpt_path", "--resume"}:
         raise InputError("ckpt_path", "a run that is resumed would be changed", "give its --config instead")
     models = [flags] if given & {"--config", "-c", "--model"} else [[model, *flags] for model in REPORT_MODELS]
-    from cifar_lightning.cli.app import be_quiet
-    from cifar_lightning.cli.lightning_cli import DryRun  # imports Lightning, which takes seconds
+    from cifar_lightning.cli.dry_run import DryRun  # imports Lightning, which takes seconds
+    from cifar_lightning.cli.quiet import be_quiet
 
     be_quiet()
     with tempfile.TemporaryDirectory() as logs:

@@ -21,8 +21,8 @@ from torchvision import transforms as T
 from torchvision.datasets import CIFAR10
 
 from cifar_lightning.cli import app
-from cifar_lightning.cli.app import be_quiet
-from cifar_lightning.cli.lightning_cli import DryRun
+from cifar_lightning.cli.dry_run import DryRun
+from cifar_lightning.cli.quiet import be_quiet
 from cifar_lightning.data import Batch, ImageSet
 from cifar_lightning.data.transforms import MEAN, STD
 from cifar_lightning.utils import performance

@@ -16,8 +16,9 @@ from cifar_lightning.callbacks.monitor_check import MonitorCheck
 from cifar_lightning.callbacks.stop_requests import TimeLimit
 from cifar_lightning.callbacks.stopping import Divergence, Stopping
 from cifar_lightning.callbacks.tensorboard import TensorBoardExtras
+from cifar_lightning.callbacks.unusable import check_usable
 
-__all__ = ["evaluation", "keep_apart", "training"]
+__all__ = ["check_usable", "evaluation", "keep_apart", "training"]
 
 
 def training(trainer_config: Any, precision_reason: str, requeue_signal: Signals | None) -> list[Callback]:

@@ -37,9 +37,16 @@ class Checkpoints(Checkpoint):
 
     def __init__(self, history: History) -> None:
         self.history, self.asked = history, dict[str, Any]()
+        self.frozen: list[str] | None = None  # the checkpoint's, until training starts
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.trainer = trainer
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze what was frozen: a finetuning callback freezes anew, and unfreezes in one epoch alone."""
+        if self.frozen is not None:
+            for name, parameter in pl_module.named_parameters():
+                parameter.requires_grad_(name not in self.frozen)
 
     def path(self, trainer: Trainer, name: str) -> Path:
         return RunFolder(Path(str(trainer.log_dir))).checkpoint(name)
@@ -52,10 +59,12 @@ class Checkpoints(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         asked = request(self.trainer)
-        return {"asked": asked if asked.get("by") else {}}  # steps and time count anew
+        weights = self.trainer.lightning_module.named_parameters()
+        frozen = [name for name, parameter in weights if not parameter.requires_grad]
+        return {"asked": asked if asked.get("by") else {}, "frozen": frozen}  # steps and time count anew
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.asked = state_dict.get("asked", {})  # not there in an older version's
+        self.asked, self.frozen = state_dict.get("asked", {}), state_dict.get("frozen")  # older versions lack them
 
 
 class EnvironmentCheck(Callback):

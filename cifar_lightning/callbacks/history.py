@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from cifar_lightning.errors import RunError
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.layout import RunFolder
 from cifar_lightning.runs.logger import RunLogger
@@ -36,15 +37,21 @@ class History(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Have an epoch with validations end with one: the row speaks of the weights that the checkpoint holds."""
-        if trainer.check_val_every_n_epoch and self._validation_interval:
-            trainer.val_check_batch = 1 if trainer.is_last_batch else self._validation_interval
+        if interval := self._validation_interval:
+            steps = trainer.fit_loop.epoch_loop.total_batch_idx + 1  # over all epochs: this one has begun
+            due = trainer.check_val_every_n_epoch or steps % interval < trainer.num_training_batches
+            trainer.val_check_batch = 1 if trainer.is_last_batch and due else interval
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validation = _published(trainer, validation=True) if trainer.is_last_batch else {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch's row: to metrics.csv, and to every logger."""
-        epoch, metrics = trainer.current_epoch + 1, _published(trainer, validation=False) | self.validation
+        epoch, steps = trainer.current_epoch + 1, trainer.fit_loop.epoch_loop.batch_progress.current
+        if steps.completed < steps.ready:
+            cause = f"on_train_batch_start skips the rest of epoch {epoch} after step {steps.completed}"
+            raise RunError("model", f"{cause}: no row could speak of it", "use --trainer.limit_train_batches")
+        metrics = _published(trainer, validation=False) | self.validation
         metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         metrics["epoch_seconds"] = round(time.perf_counter() - self._started, 3)
         self.rows.append({"epoch": epoch, **metrics})

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 WITHOUT = "without the callback (--trainer.callbacks null)"
 PATIENTLY = f"to go on, resume with more --trainer.callbacks.patience, another monitor, or {WITHOUT}"
+LONGER = f"to go on, resume with a longer --trainer.callbacks.duration, or {WITHOUT}"
 
 
 class TimeLimit(Timer):
@@ -34,14 +35,16 @@ def request(trainer: Trainer) -> dict[str, Any]:
     """
     everyone = callbacks_of(trainer)
     early = [x for x in trainer.early_stopping_callbacks if x.stopping_reason != EarlyStoppingReason.NOT_STOPPED]
-    left = [each.time_remaining() for each in everyone if isinstance(each, Timer)]
+    left = {each: each.time_remaining() for each in everyone if isinstance(each, Timer)}
+    over = [each for each, seconds in left.items() if seconds is not None and seconds <= 0]
     reason, by, way_on = "", list[Callback](), "resume with"
     if trainer.should_stop and early:
         reason, by, way_on = _reason(trainer, early[0]), [*early], PATIENTLY
     elif trainer.global_step == trainer.max_steps:
         reason, way_on = f"max_steps {trainer.max_steps} is reached", "resume with a larger --trainer.max_steps"
-    elif trainer.should_stop and any(seconds is not None and seconds <= 0 for seconds in left):
-        reason = "its time is over (max_time, or a Timer)"
+    elif trainer.should_stop and over:
+        by = [each for each in over if not isinstance(each, TimeLimit)]
+        reason, way_on = ("a Timer's time is over", LONGER) if by else ("its time is over (max_time)", way_on)
     elif trainer.should_stop:
         by = [x for x in everyone if not type(x).__module__.startswith(("lightning.", "cifar_lightning."))]
         reason = f"{' or '.join(type(each).__name__ for each in by) or 'the model'} asked for it"
@@ -67,7 +70,9 @@ def stands(asked: dict[str, Any], trainer: Trainer) -> bool:
 
 
 def decided_by(callback: Callback) -> list[Any]:
-    """Return the settings on which early stopping decides, beside monitor and mode; of others nothing is known."""
+    """Return the settings on which a callback decides, beside a monitor and mode; of a person's own none is known."""
+    if isinstance(callback, Timer):
+        return [callback.time_remaining("test")]  # of which nothing has passed: all there is
     if not isinstance(callback, EarlyStopping):
         return []
     thresholds = [callback.stopping_threshold, callback.divergence_threshold]

@@ -13,13 +13,13 @@ from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationScheduler
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 from tqdm import tqdm
 
 from cifar_lightning.callbacks.checkpoints import Checkpoints
-from cifar_lightning.callbacks.stop_requests import epochs_done, heeded, request, stands
+from cifar_lightning.callbacks.stop_requests import callbacks_of, epochs_done, heeded, request, stands
 from cifar_lightning.errors import Interrupted, SharedError
 from cifar_lightning.runs.layout import INTERRUPTED, LAST
 from cifar_lightning.utils.processes import agree, gather
@@ -58,6 +58,9 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the handlers, over Lightning's own, which would end the run in the middle of a step."""
         trainer.fit_loop.epoch_loop.max_steps = self._max_steps
+        for each in callbacks_of(trainer):
+            if isinstance(each, GradientAccumulationScheduler):  # it acts where an epoch starts, not where one resumes
+                trainer.accumulate_grad_batches = each.get_accumulate_grad_batches(trainer.current_epoch)
         if threading.current_thread() is not threading.main_thread():  # no other can
             return
         self._pid = os.getpid()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, loggers, plugins, profilers
 from lightning.pytorch import callbacks as lightning_callbacks
@@ -25,7 +26,7 @@ from cifar_lightning.models import ImageClassifier
 from cifar_lightning.runs.checkpoint import OURS, REMEDY
 
 TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
-TYPES["collections.abc.Sequence"] = "a list such as [a,b]"
+TYPES |= {"collections.abc.Sequence": "a list such as [a,b]", "dict": "a mapping such as {NAME: VALUE}"}
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMEDIES = {
@@ -51,8 +52,9 @@ def explain(error: BaseException) -> tuple[str, int]:
         return "model: it does not fit in memory; make it narrower or shallower", 1
     text = " ".join(str(error).split()).rstrip(".")
     if isinstance(error, ArgumentError):  # jsonargparse has no types to tell its errors apart, so the text decides
+        tried = re.sub(r"\n\s*- Expected a path but .*|\n(?=\n)", "", str(error))  # it tries all as a file first
         for pattern, reword in RULES.items():
-            if found := re.search(pattern, str(error)):
+            if found := re.search(pattern, tried):
                 return found.expand(reword) if isinstance(reword, str) else reword(found), 2
         return f"command line: {text}; `fit --help` lists what there is", 2
     if found := re.search(REFUSED, str(error)):
@@ -63,7 +65,6 @@ def explain(error: BaseException) -> tuple[str, int]:
     if any(frame.name == "instantiate_trainer" for frame in frames):
         wrong = (*wrong, TypeError)  # once it runs, a TypeError is a fault of the program
     if by_lightning and isinstance(error, wrong):
-        text = text.replace("Timer(duration=", "Trainer(max_time=")  # the Trainer makes one of it
         mentioned = [f".{word}" for word in re.findall(r"\w+", text) if word in signature(Trainer).parameters]
         cause, remedy = _package(text, "it") or (text, "`fit --help` lists what it takes")
         return f"trainer{mentioned[0] if mentioned else ''}: {cause}; {remedy}", 2
@@ -108,7 +109,20 @@ def naming_what_failed(trainer: Trainer, checkpoint: Path | None) -> Iterator[No
         if checkpoint and any("restore" in frame.name for frame in frames):
             cause = f"can't be restored ({type(error).__name__}: {' '.join(str(error).split())})"
             raise InputError(str(checkpoint), cause, REMEDY) from error
+        if name := _failing_callback(error):
+            text, kind = " ".join(str(error).split()).rstrip("."), RunError if trainer.global_step else InputError
+            cause, remedy = _package(text, "it") or (text, "give it other settings, or leave it out")
+            raise kind("trainer.callbacks", f"{name}: {cause}", remedy) from error
         raise
+
+
+def _failing_callback(error: BaseException) -> str:
+    """Return the class of the callback in whose code of Lightning's an exception was raised; empty if it was not so."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = [frame for frame in frames if Path(torch.__file__).parent not in Path(frame.f_code.co_filename).parents]
+    callback = own[-1].f_locals.get("self")
+    lightnings = Path(lightning.__file__).parent in Path(own[-1].f_code.co_filename).parents
+    return type(callback).__name__ if lightnings and isinstance(callback, Callback) else ""
 
 
 def _architectures() -> list[type[ImageClassifier]]:
@@ -138,7 +152,8 @@ def arguments(kind: type) -> dict[str, Parameter]:
 def check_nulls(group: str, kind: type, values: Mapping[str, Any]) -> None:
     """Refuse nothing as a value (`batch_size:` in a file) for an argument that must have one: the parser does not."""
     for name, argument in arguments(kind).items():
-        holds = values.get(name, 0) is not None or argument.default is None or "None" in str(argument.annotation)
+        may_be_null = argument.default is None or re.search("None|Optional", str(argument.annotation))
+        holds = bool(may_be_null) or values.get(name, 0) is not None
         check(holds, f"{group}.{name}", None, "a value, or leave it out")
 
 
@@ -183,7 +198,7 @@ def _problem(found: re.Match[str]) -> str:
         setting = f"{key}.{missing[1]}"
         return f"{setting}: missing, {name} needs it; give --{setting} VALUE, or it as one of init_args"
     if cause.startswith("Parser key"):
-        following = found.string[found.end() :].split("\n")[1].strip()
+        following = found.string[found.end() :].split("\n")[1].strip(" -")
         if following.startswith(("Does not", "Expected")):
             return _wrong_value(found)
         return f"{key}: {following}; `fit --{key.rpartition('.')[0]}.help {name}` lists what it takes"
@@ -233,9 +248,11 @@ def _wrong_value(found: re.Match[str]) -> str:
     key, text = _key(found), found.string
     inner = text[max(0, text.rfind("Parser key", 0, found.end())) :]
     value = re.search(r"(?:Got|Given) value: (.*)", inner)
-    inner = inner[: value.start()] if value else inner
+    if value and "'class_path': " in value[1]:
+        return f"{key}: {value[1]} {NOT_A_CLASS}"
+    inner = re.sub("a dot (import path) string.*", r"an \1", inner[: value.start()] if value else inner)
     # A type comes as <class 'int'>, choices as typing.Literal['adam', 'sgd'].
-    expected = re.findall(r"Expected an? (?:<class '|typing\.)?(.+?)(?:'>)?\.?\s*$", inner, re.MULTILINE)
+    expected = re.findall(r"(?:Expected|expects) an? (?:<class '|typing\.)?(.+?)(?:'>)?\.?\s*$", inner, re.MULTILINE)
     allowed = dict.fromkeys(TYPES.get(x, re.sub(r"Literal\[(.*)]", r"one of \1", x)).replace("'", "") for x in expected)
     if key.startswith("model"):  # 'model' itself may be left out; that is no help to a value inside it
         allowed.pop("null", None)
@@ -248,7 +265,7 @@ def _no_class(found: re.Match[str]) -> str:
     patterns = r"class_path '([^']+)'|class_path': '([^']+)'|Import path (\S+) does|path string: (\S+)|value: (.+)"
     named = re.search(patterns, text)
     given = next(filter(None, named.groups()), "") if named else ""
-    if given.startswith("{"):
+    if given.startswith(("{", "[{")):
         return f"{key}: {given} {NOT_A_CLASS}"
     reason = f" ({found[found.lastindex]})" if found.lastindex else ""
     if key == "model":
@@ -280,7 +297,7 @@ RULES: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"does not accept option '([^']+)'": _unknown,
     r"[Uu]nrecognized arguments: (\S+)": _unknown,
     r"argument (?:--)?([\w.]+)\S*: expected one argument": r"\1: nothing follows it; give a value",
-    r"Key must be a string, got: (.+?)\.?$": r"\1: no name of a setting; write names as in configs/cnn.yaml",
+    r"(?m)Key must be a string, got: (.+?)\.?$": r"\1: no name of a setting; write names as in configs/cnn.yaml",
     r"Parser key \"config\": (.+)": r"config: \1; give each file as --config FILE",
     r"Parser key \"(\w+)\":\s+Unable to load config '(.*)'\s+- .*Unable": r"\1: \2 is no file of its settings; "
     r"give each as --\1.NAME VALUE",

@@ -1,9 +1,7 @@
 """The LightningCLI of this project: its defaults, and checkpoints that need nothing beside them."""
 
 import contextlib
-import os
 import pydoc
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -15,12 +13,10 @@ from typing import Any
 import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer, seed_everything
-from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
-from lightning.pytorch.callbacks import OnExceptionCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import OnExceptionCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.strategies import DDPStrategy
 
 from cifar_lightning import callbacks
 from cifar_lightning.callbacks.stop_requests import may_end, stands
@@ -28,27 +24,17 @@ from cifar_lightning.cli import lr_search, starting_point
 from cifar_lightning.cli.config_files import flat, listed, load_yaml, warn_of_replaced
 from cifar_lightning.cli.error_messages import check_nulls, naming_settings_of, naming_what_failed
 from cifar_lightning.cli.launch import Processes, by_torchrun
+from cifar_lightning.cli.trainer_settings import check_processes, check_trainer
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
-from cifar_lightning.data.loader import steps_per_epoch
 from cifar_lightning.errors import InputError, Interrupted, causes, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.models.base import check_batch_norm
 from cifar_lightning.runs import slurm
-from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture, load, read_checkpoint
+from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture
 from cifar_lightning.runs.layout import RunFolder, tagged
 from cifar_lightning.runs.logger import RunLogger
 from cifar_lightning.runs.recovery import repair
 from cifar_lightning.utils import files, performance
-
-# Strategies that train in a child process, which neither signals reach nor the curves come back from.
-CHILD = "ddp_(spawn|fork|notebook)|start_method='?(spawn|fork)"
-
-
-def accelerators() -> list[str]:
-    """Return what `trainer.accelerator` can be on this machine."""
-    known = AcceleratorRegistry.available_accelerators()
-    here = sorted(name for name in known if AcceleratorRegistry[name]["accelerator"].is_available())
-    return ["auto", *here, *(["gpu"] if {"cuda", "mps"} & set(here) else [])]
 
 
 class SaveConfig(SaveConfigCallback):
@@ -144,6 +130,7 @@ class CLI(LightningCLI):
         check(model is not ImageClassifier, "model", model.__name__, "CNN or MLP, or the import path of your own")
         check_nulls("model", model, config.model.get("init_args", {}))
         check_nulls("data", CIFAR10DataModule, config.data)
+        check_nulls("trainer", Trainer, config.trainer)
 
     def _looked_up(self, command: str, given: Any) -> bool:
         """Return whether the run must be looked up among all of its name."""
@@ -182,22 +169,7 @@ class CLI(LightningCLI):
         if self.finder and there is not None:
             config.model.init_args[self._rate] = there
             print(f"LearningRateFinder: this run has its learning rate, {there:g}")
-        new, resumes = fits and self.restored is None, fits and self.start is not None
-        usable = accelerators() if isinstance(trainer.accelerator, str) else [trainer.accelerator]
-        for name, holds, allowed in (
-            ("accelerator", trainer.accelerator in usable, " or ".join(usable)),
-            ("barebones", not trainer.barebones, "false: a run is logged and saved"),
-            ("check_val_every_n_epoch", trainer.check_val_every_n_epoch != 0, "1 or more"),
-            ("val_check_interval", trainer.val_check_interval != 0, "more: 0 is no interval"),
-            ("gradient_clip_val", (trainer.gradient_clip_val or 0) >= 0, "0 or more, or null"),
-            ("strategy", not re.search(CHILD, str(trainer.strategy)), "ddp or auto: a run lives in one process"),
-            ("accumulate_grad_batches", trainer.accumulate_grad_batches >= 1, "1 or more"),
-            ("max_epochs", not (new and trainer.max_epochs == 0), "1 or more: 0 trains nothing"),
-            ("max_steps", not (new and trainer.max_steps == 0), "1 or more: 0 trains nothing"),
-            ("limit_train_batches", not (new and trainer.limit_train_batches == 0), "more: 0 trains nothing"),
-            ("fast_dev_run", not (resumes and trainer.fast_dev_run), "false: this run resumes"),
-        ):
-            check(holds, f"trainer.{name}", trainer[name], allowed)
+        check_trainer(trainer, new=fits and self.restored is None, resumes=fits and self.start is not None)
         if trainer.precision is None and not any(
             issubclass(resolve_name(plugin.class_path), Precision) for plugin in listed(trainer.plugins)
         ):
@@ -214,30 +186,29 @@ class CLI(LightningCLI):
         self.requeues, self.requeue_signal = slurm.take_over(kwargs["plugins"])
         kwargs["logger"], runs = listed(config.trainer.logger), run.path.parent if run else self.runs
         # Where Lightning looks for its own hpc_ckpt_N.ckpt, to load it unasked: not among other programs' files.
-        kwargs["default_root_dir"] = config.trainer.default_root_dir or runs
+        kwargs["default_root_dir"] = runs
         logs = self.subcommand == "fit" or (self.subcommand == "test" and run is not None and run.exists())
         if config.trainer.logger is not False and logs:
             done = None if self.subcommand == "test" else self.restored.behind() if self.restored else (0, 0)
             # The Trainer's folder, and ModelCheckpoint's, is that of the first.
             kwargs["logger"].insert(0, RunLogger(runs, run.path if run else None, done))
+        theirs = config.trainer.callbacks or []
+        for callback, settings in zip(theirs, self.config[self.subcommand].trainer.callbacks or [], strict=True):
+            callbacks.check_usable(callback, settings.get("init_args"))
         if self.subcommand == "fit":
-            callbacks.keep_apart(config.trainer.callbacks or [])
+            callbacks.keep_apart(theirs)
             ours = callbacks.training(config.trainer, self.why_precision, self.requeue_signal)
             kwargs["max_time"] = None  # our own callback
         else:
             assert run, "what evaluates has a checkpoint"
             assert self.restored
             ours = callbacks.evaluation(config.trainer, run.path, self.restored.epochs)
-        kwargs["callbacks"] = [*(config.trainer.callbacks or []), *ours]
-        lr_search.check_finders(kwargs["callbacks"])
-        if any(isinstance(each, StochasticWeightAveraging) for each in kwargs["callbacks"]):
-            cause = "StochasticWeightAveraging puts its means in place after the last checkpoint: none would hold them"
-            raise InputError("trainer.callbacks", cause, "use EMAWeightAveraging, or WeightAveraging")
+        kwargs["callbacks"] = [*theirs, *ours]
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])
         first = {**kwargs, "callbacks": [*kwargs["callbacks"]]}  # LightningCLI adds to the list
         trainer = super().instantiate_trainer(**first)
-        self._check_processes(trainer)
+        check_processes(trainer, config.trainer, searches=self.finder is not None)
         if self.processes and trainer.num_devices > self.processes.number:
             strategy: Any = trainer.strategy
             if not strategy.cluster_environment.creates_processes_externally:
@@ -245,27 +216,13 @@ class CLI(LightningCLI):
                 trainer = super().instantiate_trainer(**kwargs)  # which finds them
         return trainer
 
-    def _check_processes(self, trainer: Trainer) -> None:
-        """Check what a run of several processes needs."""
-        running = int(os.environ.get("LOCAL_WORLD_SIZE", trainer.num_devices))
-        remedy = f"{running}: there are as many processes on this machine"
-        check(trainer.num_devices == running, "trainer.devices", trainer.num_devices, remedy)
-        sync, device = self.config_init[self.subcommand].trainer.sync_batchnorm, trainer.strategy.root_device.type
-        check(not (sync and device == "cpu"), "trainer.sync_batchnorm", sync, "false: PyTorch has it for GPUs alone")
-        if trainer.world_size == 1:
-            return
-        ours, strategy = isinstance(trainer.strategy, DDPStrategy), type(trainer.strategy).__name__
-        check(ours, "trainer.strategy", strategy, "ddp: all processes hold the whole model")
-        sampler = self.config_init[self.subcommand].trainer.use_distributed_sampler
-        check(not sampler, "trainer.use_distributed_sampler", sampler, "false: each batch is cut for all processes")
-        check(not self.finder, "trainer.callbacks", "LearningRateFinder", "it on one device, and then --model.lr")
-
     def after_instantiate_classes(self) -> None:
         """Check that things fit together, and print what comes from the checkpoint."""
         if self.subcommand == "fit":
             check_batch_norm(self.model, self.datamodule.batch_size)
+            self._check_that_config_can_be_read()
             if self.config_init.fit.init_from and self.restored is None:
-                self._initialize(Path(self.config_init.fit.init_from))
+                starting_point.initialize(self.model, Path(self.config_init.fit.init_from))
         if self.start is None or self.restored is None:
             return
         now = flat(yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[str(self.subcommand)])
@@ -282,19 +239,14 @@ class CLI(LightningCLI):
         midway = f" and {self.restored.midway} steps" if self.restored.midway else ""
         print(f"{self.restored.path}: {type(self.model).__name__} after epoch {self.restored.epochs}{midway}; {where}")
 
-    def _initialize(self, path: Path) -> None:
-        """Start from the weights of a checkpoint of the same architecture and shapes."""
-        found, own = read_checkpoint(path), {name: tensor.shape for name, tensor in self.model.state_dict().items()}
-        there, here = found.config["model"]["class_path"], architecture(self.model)
-        remedy = "give the settings of that model: --config RUN/config.yaml"
-        if there != here:
-            raise InputError("init_from", f"{path} is of a {there}, and this run of a {here}", remedy)
-        names = (name for name in {**found.shapes, **own} if found.shapes.get(name) != own.get(name))
-        if name := next(names, None):
-            shapes = (str([*shapes[name]]) if name in shapes else "missing" for shapes in (found.shapes, own))
-            raise InputError("init_from", f"{name} in {path} is {next(shapes)}, in this run {next(shapes)}", remedy)
-        self.model.load_state_dict(load(path)["state_dict"])
-        print(f"{path}: {type(self.model).__name__} after epoch {found.epochs}; starts a new run from its weights")
+    def _check_that_config_can_be_read(self) -> None:
+        """Check that config.yaml, as it would be written, says what was given."""
+        written = self.parser.dump(self.config, skip_unset=False)
+        again = self.parser.dump(self.parser.parse_string(written), skip_unset=False)
+        for line, other in zip(written.splitlines(), again.splitlines(), strict=False):
+            if line != other:
+                cause = f"config.yaml can't hold it ({line.partition(': ')[2]})"
+                raise InputError(line.strip(" -").partition(":")[0], cause, "give it in another form, or leave it out")
 
     @property
     def _rate(self) -> str:
@@ -328,7 +280,11 @@ class CLI(LightningCLI):
             self._fit(**given)
         except BaseException as error:
             stops = (each for each in causes(error) if isinstance(each, Interrupted))
-            if self.requeues and any(stop.signum == self.requeue_signal for stop in stops):
+            if (
+                self.trainer.is_global_zero
+                and self.requeues
+                and any(stop.signum == self.requeue_signal for stop in stops)
+            ):
                 slurm.requeue()
             raise
 
@@ -360,9 +316,8 @@ class CLI(LightningCLI):
                 if self.start is None:
                     slurm.record(RunFolder(folder), self.given)
                 else:
-                    if not (done := self._done()):
-                        logger.save()  # hides the points that are stale
-                    path, done = repair(self.start.run, self.restored), done and f"{folder}: {done}"
+                    path = repair(self.start.run, self.restored)
+                    done = (why := self._done()) and f"{folder}: {why}"
                 yield done, path
         except BlockingIOError:
             raise InputError(str(folder), "another process is training here", "wait for it, or stop it") from None
@@ -399,34 +354,3 @@ class CLI(LightningCLI):
     validate = partialmethod(_run, "validate", verbose=False)
     test = partialmethod(_run, "test", verbose=False)
     predict = partialmethod(_run, "predict", return_predictions=False)
-
-
-class DryRun(CLI):
-    """Everything that `fit` would run with, made by the same code, and not run; how much it trains on in an epoch."""
-
-    resumes_job = False
-
-    def before_fit(self) -> None:
-        if self.finder:
-            cause = "LearningRateFinder in a study, whose settings are known before it runs"
-            raise InputError("trainer.callbacks", cause, "search with `fit`, and give what it finds as model.lr")
-
-    def fit(self, **_: Any) -> None:
-        """Note what there would be to do, and do nothing of it."""
-        data, self.device = self.datamodule, self.trainer.strategy.root_device
-        images: int = data.train_size or 50_000 - data.val_size
-        self.steps_per_epoch = steps_per_epoch(images, data.batch_size, self.trainer.limit_train_batches)
-        self.images_per_epoch: int = min(images, self.steps_per_epoch * data.batch_size)
-
-    def load(self) -> None:
-        """Read the images, and move the model to its device."""
-        self.trainer.training = True
-        self.datamodule.trainer = self.trainer  # it augments only what a Trainer trains on
-        self.datamodule.prepare_data()
-        self.datamodule.setup("fit")
-        self.place()
-
-    def place(self) -> None:
-        self.trainer.precision_plugin.convert_module(self.model.to(self.device))
-        self.model.trainer = self.trainer  # tells `setup` the device
-        self.model.setup("fit")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder
+from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.tuner.tuning import Tuner
 
 from cifar_lightning.errors import InputError
@@ -26,18 +26,6 @@ def take_finder(trainer_config: Any) -> Options | None:
     trainer_config.callbacks = [each for each in callbacks if each not in finders] or None
     options: Options = finders[0].init_args.as_dict()
     return options
-
-
-def check_finders(callbacks: list[Callback]) -> None:
-    """Raise an `InputError` for what searches within a run, whose settings are known before its first step."""
-    for each in callbacks:
-        name = type(each).__name__
-        if isinstance(each, BatchSizeFinder):
-            cause = f"{name} takes what fits into the memory that is free just now, and that changes what a run learns"
-            raise InputError("trainer.callbacks", cause, "choose with --data.batch_size")
-        if isinstance(each, LearningRateFinder):
-            cause = f"{name} searches when training has begun, which a run that resumes can't repeat"
-            raise InputError("trainer.callbacks", cause, "use LearningRateFinder, or a --model.schedule")
 
 
 def search(

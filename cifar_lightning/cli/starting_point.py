@@ -10,10 +10,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning.cli.config_files import flat, load_yaml
+from cifar_lightning.cli.config_files import check_spaces, flat, load_yaml
 from cifar_lightning.errors import InputError, check
+from cifar_lightning.models import ImageClassifier
 from cifar_lightning.runs import slurm
-from cifar_lightning.runs.checkpoint import NOT_RESTORED, OURS, Checkpoint, newest, read_checkpoint
+from cifar_lightning.runs.checkpoint import (
+    NOT_RESTORED,
+    OURS,
+    Checkpoint,
+    architecture,
+    load,
+    newest,
+    read_checkpoint,
+)
 from cifar_lightning.runs.layout import LAST, RunFolder, versions
 
 # Settings that may differ in a run that resumes: they change nothing in what it computes, or are checked elsewhere.
@@ -40,6 +49,8 @@ def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
             and not flag.endswith(("help", "--print_config"))
         ):
             raise InputError(flag.lstrip("-"), "nothing follows it", "give a value")
+        name, is_one, value = flag.partition("=")
+        check_spaces(name.strip("-+"), value if is_one else following)
     taken, seen = (ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False) for _ in range(2))
     for parser, flags in (
         (taken, ("--ckpt_path", "--resume")),
@@ -139,6 +150,21 @@ def checkpoint_of(path: str, runs: Path | None = None) -> Path:
         raise InputError("ckpt_path", f"{path}: there is no run in {runs}", "give --ckpt_path RUN, or another --name")
     run = RunFolder(there[1])
     return run.best() if path == "best" else run.checkpoint(LAST)
+
+
+def initialize(model: ImageClassifier, path: Path) -> None:
+    """Give a model the weights of a checkpoint of the same architecture and shapes."""
+    found, own = read_checkpoint(path), {name: tensor.shape for name, tensor in model.state_dict().items()}
+    there, here = found.config["model"]["class_path"], architecture(model)
+    remedy = "give the settings of that model: --config RUN/config.yaml"
+    if there != here:
+        raise InputError("init_from", f"{path} is of a {there}, and this run of a {here}", remedy)
+    names = (name for name in {**found.shapes, **own} if found.shapes.get(name) != own.get(name))
+    if name := next(names, None):
+        shapes = (str([*shapes[name]]) if name in shapes else "missing" for shapes in (found.shapes, own))
+        raise InputError("init_from", f"{name} in {path} is {next(shapes)}, in this run {next(shapes)}", remedy)
+    model.load_state_dict(load(path)["state_dict"])
+    print(f"{path}: {type(model).__name__} after epoch {found.epochs}; starts a new run from its weights")
 
 
 def _run_to_resume(given: Namespace) -> RunFolder:

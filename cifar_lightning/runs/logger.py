@@ -78,7 +78,7 @@ class RunLogger(TensorBoardLogger):
     @rank_zero_only
     def save(self) -> None:
         """Bring the event files to disk: a checkpoint that counts on them must not survive them."""
-        if self.purge_epoch is not None:  # what is stale is hidden from the start, in all stages
+        if self.purge_epoch is not None:  # what is stale is hidden in all stages, whether or not they get new points
             for stage in STAGES:
                 if (Path(self.log_dir) / stage).is_dir():
                     self.writer(stage)

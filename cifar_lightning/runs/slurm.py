@@ -18,6 +18,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from cifar_lightning.errors import check
 from cifar_lightning.runs.layout import RunFolder, versions
 from cifar_lightning.utils import files
+from cifar_lightning.utils.rank import rank
 
 
 def job_id() -> str | None:
@@ -62,7 +63,7 @@ def _described(arguments: Sequence[str]) -> bytes:
 
 def requeue() -> None:
     """Put the job back into SLURM's queue, which ends this process sooner or later: the last thing to do."""
-    if (job := job_id()) is None:
+    if (job := job_id()) is None or rank():  # one of its processes is enough
         return
     print(f"SLURM job {job} is requeued: the same command resumes its run", file=sys.stderr, flush=True)
     try:

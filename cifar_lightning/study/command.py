@@ -26,7 +26,21 @@ STOPPED = (130, 143, -2, -15)
 
 
 def study(args: Sequence[str]) -> int:
-    """Run a study, given what stands after `study`; return the exit status: 1 if a run failed."""
+    """Run a study, given what stands after `study`; return the exit status: 1 if a run failed.
+
+    A signal that a SLURM job's time is over requeues the job once all runs are saved.
+    """
+    try:
+        return _study(args)
+    except Interrupted as stopped:
+        if stopped.signum == getattr(signal, "SIGUSR1", None):
+            from cifar_lightning.runs import slurm  # imports Lightning, which takes seconds
+
+            slurm.requeue()
+        raise
+
+
+def _study(args: Sequence[str]) -> int:
     options = parser().parse_args(args)
     check(options.workers >= 1, "workers", options.workers, "1 or more")
     experiments, output = config.read(options.config), options.output
@@ -100,7 +114,7 @@ def _execute(output: Path, missing: Sequence[Run], seconds: Mapping[str, Seconds
                     progress.ended(run, made.records[run.address])
                     store.write_table(made)
     except (KeyboardInterrupt, Interrupted) as error:
-        signum = signal.SIGTERM if isinstance(error, Interrupted) else signal.SIGINT
+        signum = error.signum if isinstance(error, Interrupted) else signal.SIGINT
         raise Interrupted(signum, "the study was stopped", "the same command resumes it") from None
     store.write_table(made := store.read(output))
     from cifar_lightning.report import render  # here, because it takes a second to import

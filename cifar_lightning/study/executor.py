@@ -103,9 +103,10 @@ def _begin(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
     if sys.platform == "linux":
         start: Any = multiprocessing.get_context("forkserver")
         start.set_forkserver_preload(["cifar_lightning.study.worker"])
-        # Ctrl-C goes to the server, too, which for some seconds imports and would end with a traceback.
+        # Ctrl-C goes to the server, too, which for some seconds imports and would end with a traceback; and SLURM's
+        # warning goes to every process, of which the study alone is to take it.
         resource_tracker.ensure_running()  # first, because it unblocks signals when it starts
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
         try:
             forkserver.ensure_running()
         finally:
@@ -128,13 +129,15 @@ def _child(here: Connection, there: Connection, target: Callable[..., None], *ar
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this one, and ends it
     Thread(target=follow, daemon=True).start()
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        del os.environ[name]  # the job is the study's: no run is resumed as the job's, or requeues it
     # `here`, which is read from, stays open in this process, too: if its reader is killed, what is printed on the way
     # to an orderly end must not fail.
     target(there, *args)
 
 
 def _answer(output: Connection, target: Callable[[Any], Iterator[Any]], questions: Sequence[Any]) -> None:
-    from cifar_lightning.cli.app import be_quiet
+    from cifar_lightning.cli.quiet import be_quiet
     from cifar_lightning.utils.performance import prepare
 
     be_quiet()

@@ -12,7 +12,7 @@ from cifar_lightning.cli.config_files import flat
 from cifar_lightning.errors import InputError, check
 
 if TYPE_CHECKING:  # the study's own process imports no Lightning, see executor.py
-    from cifar_lightning.cli.lightning_cli import DryRun
+    from cifar_lightning.cli.dry_run import DryRun
 
 # Bump it with any change after which the same configuration and seed give other losses: of initialization, order of the
 # batches, augmentation, optimizer, a metric. No old run serves a new study then. tests/study/test_identity.py holds the
@@ -40,7 +40,7 @@ Settings = Mapping[str, Any]
 
 @cache
 def _reader() -> "DryRun":
-    from cifar_lightning.cli.lightning_cli import DryRun
+    from cifar_lightning.cli.dry_run import DryRun
 
     # LightningCLI parses only what it then builds: one dry run, for its parser, takes 0.3 s. With it a configuration is
     # parsed in 0.05 s.

@@ -41,7 +41,7 @@ def preflight(runs: Sequence[Run]) -> dict[str, Seconds]:
 
 def probe(runs: Sequence[Run]) -> Iterator[Seconds]:
     """Yield what `preflight` returns, run by run, computed in this process."""
-    from cifar_lightning.cli.lightning_cli import DryRun
+    from cifar_lightning.cli.dry_run import DryRun
 
     known: dict[tuple[Any, ...], tuple[float, float]] = {}  # steps like those of a run before are not timed again
     for run in runs:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from PIL import Image
 
 from cifar_lightning.cli import app
-from cifar_lightning.cli.lightning_cli import DryRun
+from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.data import cifar10, synthetic
 from cifar_lightning.results.records import Mistake, Test
 from cifar_lightning.results.store import write

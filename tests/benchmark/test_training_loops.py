@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lightning.benchmark import training_loops
 from cifar_lightning.benchmark.training_loops import LIMIT_STEPS, TorchvisionImages, limit, peak_mib, stock
-from cifar_lightning.cli.lightning_cli import DryRun
+from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.data import ImageSet
 from cifar_lightning.data.transforms import MEAN, STD, normalize
 from cifar_lightning.models import CNN, MLP, ImageClassifier

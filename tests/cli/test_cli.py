@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.cli.lightning_cli import DryRun
+from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.errors import Interrupted
 from cifar_lightning.runs.checkpoint import load
 from tests.conftest import CONFIGS, SMALL

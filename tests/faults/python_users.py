@@ -86,6 +86,10 @@ TABLE: Table = [
     "weights averaged after the last checkpoint: refused",
     Fault("StochasticWeightAveraging", f"{FIT} --trainer.callbacks+=StochasticWeightAveraging "
           "--trainer.callbacks.swa_lrs=0.1", 2, ("StochasticWeightAveraging", "none would hold them", "EMAWeight")),
+    "what no checkpoint keeps: refused",
+    Fault("ModelPruning", f"{FIT} --trainer.callbacks+=ModelPruning --trainer.callbacks.pruning_fn=l1_unstructured", 2,
+          ("ModelPruning keeps its masks in no checkpoint", "torch.nn.utils.prune")),
+    Fault("SpikeDetection", f"{FIT} --trainer.callbacks+=SpikeDetection", 2, ("SpikeDetection can't restore",)),
     "weights averaged in every checkpoint: trained and validated",
     fits("EMAWeightAveraging", AVERAGED, partial(averages_are_what_was_validated)),
     fits("WeightAveraging", "--trainer.callbacks+=WeightAveraging", partial(averages_are_what_was_validated)),

@@ -108,7 +108,7 @@ def copied(path: Path) -> None:
 
 
 ENVIRONMENT = "--trainer.plugins=lightning.pytorch.plugins.environments.SLURMEnvironment --trainer.plugins"
-HPC = "hpc_ckpt_1.ckpt"
+HPC, NAME = "hpc_ckpt_1.ckpt", Path(NEW).parent.name
 THERE = "there/on_exception.ckpt"
 ON_EXCEPTION = "--trainer.callbacks+=OnExceptionCheckpoint --trainer.callbacks.dirpath=there"
 SLURM: list[Fault] = [
@@ -130,11 +130,13 @@ SLURM: list[Fault] = [
     in_job("a job that is done", FIT, 0, make=job, then=done_job_repeats_nothing),
     in_job("another program's checkpoint (#20542)", FIT, 0, files={HPC: copied}, make=job,
            then=done_job_repeats_nothing),
-    in_job("such a checkpoint where Lightning looks", f"{FIT} --trainer.default_root_dir=.", 2, HPC, "--init_from",
-           files={HPC: copied}, make=job),
+    in_job("such a checkpoint where Lightning looks", FIT, 2, HPC, "--init_from", files={f"logs/{NAME}/{HPC}": copied},
+           make=job),
     Fault("OnExceptionCheckpoint of another run", f"{FIT} {ON_EXCEPTION}", 2, (THERE, "--init_from"), {THERE: copied}),
     Fault("OnExceptionCheckpoint", f"{FIT} {ON_EXCEPTION}", 143, (), changes=(*NEW_RUN, "there", THERE),
           child=partial(at_call, STEP, partial(send, signal.SIGTERM), 2)),
+    # Warnings are errors here: Lightning's, of a checkpoint to resume from that nobody asked for, is none.
+    Fault("OnExceptionCheckpoint and no exception", f"{FIT} {ON_EXCEPTION}", 0, changes=NEW_RUN),
     Fault("SIGUSR1 outside of SLURM", FIT, 138, ("fit --resume",), changes=NEW_RUN, then=new_resumes,
           child=partial(at_call, STEP, partial(send, signal.SIGUSR1), 2)),
 ]  # fmt: skip

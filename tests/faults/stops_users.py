@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 from cifar_lightning.runs import metrics_csv
 from tests.faults.processes import MODEL, at_call, start
@@ -18,6 +19,7 @@ EARLY: Final = f"{ADD}EarlyStopping --trainer.callbacks.monitor=val/loss"
 NEVER_BETTER: Final = f"{EARLY} --trainer.callbacks.min_delta=9 --trainer.callbacks.patience"
 MONITOR: Final = "--trainer.callbacks.monitor"
 LIMIT: Final = "--trainer.max_time=00:01:00:00"
+TIMER: Final = f"{ADD}Timer --trainer.callbacks.duration=00:01:00:00"
 
 OWN: Mapping[str, Any] = {
     "own_stops.py": """\
@@ -29,6 +31,12 @@ class At(Callback):
     def ask(self, trainer, starts): trainer.should_stop |= trainer.global_step == self.step and self.start == starts
     def on_train_batch_end(self, trainer, *_): self.ask(trainer, False)
     def on_train_epoch_start(self, trainer, *_): self.ask(trainer, True)
+class Tuned(MLP):
+    @property
+    def backbone(self): return self.network.fc1
+    def new_optimizer(self): return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=1e-3)
+class Skips(MLP):
+    def on_train_batch_start(self, batch, batch_idx): return -1 if self.current_epoch and batch_idx == 2 else None
 class Fails(Callback):
     def on_train_start(self, trainer, *_): raise FileNotFoundError(2, "no such thing", "mine.txt")
 class Plateau(MLP):
@@ -71,6 +79,21 @@ def has_rows(count: int) -> None:
         assert {**row, "epoch_seconds": 0} == {**expected, "epoch_seconds": 0}
 
 
+def validated_in(*epochs: int) -> None:
+    """Assert that of a run's two rows these alone speak of a validation, with the same values as the whole run's."""
+    ours, whole = (metrics_csv.read(run / "metrics.csv") for run in (Path(NEW), WHOLE))
+    there = {row["epoch"]: row["val/loss"] for row in whole if row["epoch"] in epochs}
+    assert {row["epoch"]: row["val/loss"] for row in ours if "val/loss" in row} == there
+
+
+def same_as_unbroken(command: str) -> None:
+    """Assert that the same command under another name, not stopped, comes to the same rows."""
+    says(f"{command} --name=again")
+    rows = (metrics_csv.read(run / "metrics.csv") for run in (Path(NEW), Path("logs/again-synthetic/version_0")))
+    ours, unbroken = ([{**row, "epoch_seconds": 0} for row in each] for each in rows)
+    assert ours == unbroken
+
+
 def goes_on(flags: str, *texts: str) -> Callable[[], object]:
     return partial(says, f"{AGAIN} {flags}", *texts)
 
@@ -79,6 +102,10 @@ def rows(count: int) -> Callable[[], object]:
     return partial(has_rows, count)
 
 
+TUNED: Final = (
+    f"{FIT.replace('MLP', 'own_stops.Tuned')} --trainer.max_epochs=4 {ADD}BackboneFinetuning "
+    "--trainer.callbacks.unfreeze_backbone_at_epoch=1"
+)
 # Step 6 is the second of four in the second epoch.
 MIDWAY: Final = "stopped and saved after step 2 of 4 in epoch 2: "
 WHY: Final = "stopped after epoch 4 of 9: val/loss did not improve for 3 epochs; to go on,"
@@ -95,9 +122,21 @@ TABLE: Table = [
           changes=NEW_RUN, child=partial(later, 4), then=then(rows(1), goes_on("--trainer.max_time=null"), same)),
     Fault("max_time while gradients accumulate", f"{FIT} {LIMIT} --trainer.accumulate_grad_batches=2", 0,
           ("after step 2 of 4 in epoch 2: ",), changes=NEW_RUN, child=partial(later, 5)),
+    Fault("a Timer inside an epoch", f"{FIT} {TIMER}", 0,
+          (f"{MIDWAY}a Timer's time is over; to go on, resume with a longer --trainer.callbacks.duration",),
+          changes=NEW_RUN, child=partial(later, 6),
+          then=then(rows(1), goes_on("", "stopped after step 2 in epoch 2 of 2: a Timer's time is over"), rows(1),
+                    goes_on("--trainer.callbacks.duration=09:00:00:00"), rows(2))),
+    Fault("a Timer inside an epoch, then none", f"{FIT} {TIMER}", 0, (MIDWAY,), changes=NEW_RUN,
+          child=partial(later, 6), then=then(goes_on("--trainer.callbacks=null"), rows(2))),
+    Fault("a Timer at the end of an epoch", f"{FIT} {TIMER} --trainer.callbacks.interval=epoch", 0,
+          ("stopped after epoch 1 of 2: a Timer's time is over",), changes=NEW_RUN, child=partial(later, 3),
+          then=then(rows(1), goes_on("--trainer.callbacks=null"), rows(2))),
     Fault("max_steps inside an epoch (pytorch-lightning#6823)", f"{FIT} --trainer.max_steps=6", 0,
           (f"{MIDWAY}max_steps 6 is reached", "a larger --trainer.max_steps"), changes=NEW_RUN,
           then=then(rows(1), goes_on("", "max_steps 6 is reached"), goes_on("--trainer.max_steps=-1"), same)),
+    Fault("a backbone that was unfrozen before", f"{TUNED} --trainer.max_steps=10", 0, ("step 2 of 4 in epoch 3",), OWN,
+          NEW_RUN, child=here, then=then(goes_on("--trainer.max_steps=-1"), partial(same_as_unbroken, TUNED))),
     Fault("max_steps at the end of an epoch", f"{FIT} --trainer.max_steps=4", 0,
           ("stopped after epoch 1 of 2: max_steps 4 is reached",), changes=NEW_RUN,
           then=then(rows(1), goes_on("--trainer.max_steps=6", MIDWAY), goes_on("--trainer.max_steps=-1"), same)),
@@ -138,6 +177,15 @@ TABLE: Table = [
     "a row and its checkpoint: of the same step",
     Fault("validated every third step of four", f"{FIT} --trainer.val_check_interval=3", 0, changes=NEW_RUN,
           then=rows(2)),
+    Fault("validated every third step, over epochs",
+          f"{FIT} --trainer.check_val_every_n_epoch=null --trainer.val_check_interval=3", 0, changes=NEW_RUN,
+          then=rows(2)),
+    Fault("validated every sixth step, over epochs",
+          f"{FIT} --trainer.check_val_every_n_epoch=null --trainer.val_check_interval=6", 0, changes=NEW_RUN,
+          then=partial(validated_in, 2)),
+    Fault("a model that skips the rest of an epoch", FIT.replace("MLP", "own_stops.Skips"), 1,
+          ("model: on_train_batch_start skips the rest of epoch 2 after step 2", "--trainer.limit_train_batches"), OWN,
+          NEW_RUN, child=here, then=rows(1)),
     "known before the first step: refused there",
     Fault("a monitor that does not exist (brainstorm#91)", f"{FIT} {ADD}EarlyStopping {MONITOR}=val_loss", 2,
           ("trainer.callbacks", "EarlyStopping", "val_loss", "use val/loss")),
@@ -150,6 +198,14 @@ TABLE: Table = [
     Fault("a monitor without validation", f"{FIT} {EARLY} --data.val_size=0", 2, ("val/loss", "nothing publishes")),
     Fault("a schedule's monitor", FIT.replace("MLP", "own_stops.Plateau"), 0,
           ("ReduceLROnPlateau monitors val_loss", "did you mean val/loss?"), OWN, NEW_RUN, child=here),
+    Fault("an own metric that is never logged", f"{FIT.replace('MLP', 'own_stops.Skips')} {ADD}EarlyStopping "
+          f"{MONITOR}=val/f1", 1, ("trainer.callbacks: EarlyStopping: ", "metric `val/f1` which is not available",
+                                   "leave it out"), OWN, NEW_RUN, child=here),
+    Fault("a callback for another model", f"{FIT} {ADD}BackboneFinetuning", 2,
+          ("trainer.callbacks: BackboneFinetuning: 'MLP' object has no attribute 'backbone'", "leave it out")),
+    Fault("a callback whose package is missing", f"{FIT} {ADD}DeviceStatsMonitor --trainer.callbacks.cpu_stats=true", 2,
+          ("trainer.callbacks: DeviceStatsMonitor needs psutil", "pip install psutil"),
+          make=partial(patch, "cifar_lightning.callbacks.unusable.find_spec", return_value=None)),
     Fault("a callback that fails at the start", f"{FIT} {ADD}own_stops.Fails", 1, ("mine.txt: no such thing",), OWN,
           child=here),
 ]  # fmt: skip

@@ -28,6 +28,9 @@ VARIANTS = {
     "validated every seventh step": "--trainer.val_check_interval=7",
     "validated twice": "--trainer.val_check_interval=0.5",
     "validated every other epoch": "--trainer.check_val_every_n_epoch=2",
+    "validated over epochs": "--trainer.check_val_every_n_epoch=null --trainer.val_check_interval=20",
+    "accumulated by a schedule": "--trainer.callbacks+=GradientAccumulationScheduler "
+                                 "--trainer.callbacks.scheduling={\"0\":2,\"1\":3}",
     "part of an epoch": "--trainer.limit_train_batches=11",
     "nothing validated": "--data.val_size=0",
     "one-cycle sgd": "--model.schedule=one-cycle --model.optimizer=sgd",
@@ -56,10 +59,11 @@ VARIANTS = {
     "averaged each epoch": "--trainer.callbacks+=WeightAveraging",
 }  # fmt: skip
 
-# What ends a run before its last epoch, or may do so within one; a signal may then come where a validation follows.
-STOPPING = (
+# What ends a run before its last epoch or may do so within one, and what Lightning keeps or rebuilds by itself.
+RISKY = (
     *("early stopping", "early stopping between validations", "not before min_epochs", "steps"),
     *("validated every seventh step", "a time limit", "curves over steps, another logger", "a rate that was searched"),
+    *("overfitting", "ddp", "averaged weights", "averaged each epoch"),
 )
 
 CALLBACKS, CLI, RUNS = (f"cifar_lightning.{package}" for package in ("callbacks", "cli", "runs"))
@@ -123,7 +127,7 @@ IN_RESUME = {
     "before the new event file": killed(WRITE_EVENT, "before", 1),
     "new event file, nothing purged": killed(WRITE_EVENT, "before", 2),
     "purge record half": killed(APPEND, "half", 2),
-    "purged, not repaired": killed(f"{CLI}.lightning_cli.repair", "before"),
+    "not repaired": killed(f"{CLI}.lightning_cli.repair", "before"),
     "metrics.csv repaired": killed(f"{RUNS}.metrics_csv.write", "after"),
     "repaired": killed(f"{CLI}.lightning_cli.repair", "after"),
     "config.yaml half again": killed(OPEN, "half", named=".config.yaml.tmp"),
@@ -234,7 +238,7 @@ def test_there_are_47_points() -> None:
     assert len(POINTS) == 47
 
 
-AT_RANDOM = [("mlp", ""), ("cnn", ""), *(pytest.param("mlp", name, marks=pytest.mark.nightly) for name in STOPPING)]
+AT_RANDOM = [("mlp", ""), ("cnn", ""), *(pytest.param("mlp", name, marks=pytest.mark.nightly) for name in RISKY)]
 
 
 @pytest.mark.parametrize(("model", "settings"), AT_RANDOM)

@@ -37,8 +37,11 @@ WRITTEN = "is not how a class is written; write {class_path: NAME"
 CNN_FILE = "model: {class_path: CNN, init_args: {channels: [8], dropout: 0.1}}\n"
 MODULE = """\
 from lightning.pytorch import Callback
+from typing import Callable, Union
 class Picky(Callback):
     def __init__(self, often: int): raise ValueError("often must be even")
+class Vague(Callback):
+    def __init__(self, how: Union[Callable, str]): pass
 """
 
 
@@ -96,6 +99,13 @@ TABLE: Table = [
     Fault("a constructor of one's own refuses", f"{FIT} --trainer.callbacks+=picky.Picky --trainer.callbacks.often=3",
          2,
           ("trainer.callbacks: Picky: often must be even",), {"picky.py": MODULE}, make=modules),
+    Fault("an argument that config.yaml can't hold", f"{FIT} --trainer.callbacks+=picky.Vague "
+          "--trainer.callbacks.how=fast", 2, ("how: config.yaml can't hold it", "serialize instance fast"),
+          {"picky.py": MODULE}, make=modules),
+    flag("no such function", "--trainer.callbacks+=LambdaCallback --trainer.callbacks.on_fit_start=foo",
+         "trainer.callbacks.on_fit_start: foo is not possible; use import path or null"),
+    flag("another kind of function", "--trainer.callbacks+=WeightAveraging --trainer.callbacks.avg_fn=math.sqrt",
+         "trainer.callbacks.avg_fn: math.sqrt is not possible"),
     trainer("a number for a folder", "logger: {class_path: CSVLogger, init_args: {save_dir: 3}}",
             "trainer.logger.save_dir: 3 is not possible; use text"),
     flag("no such argument of a profiler", "--trainer.profiler=PyTorchProfiler --trainer.profiler.foo=3",
@@ -113,6 +123,18 @@ TABLE: Table = [
     file("one callback, in no list",
          "trainer: {callbacks: {class_path: EarlyStopping, init_args: {monitor: val/loss}}}\n",
          status=0, fit=f"{FIT} --name=mlp", changes=("logs/*",)),
+    callback("a number for the name of an argument", "[{class_path: Timer, init_args: {1: 2}}]", "1: no name of"),
+    flag("a number for a class", "--model='{class_path: 3}'", "model: {'class_path': 3}", WRITTEN),
+    "no space behind a colon: YAML reads something else",
+    *(flag(f"{name}={value}", f"--{name}='{value}'", f"{name.strip('+')}: no space follows the colon in {part}")
+      for name, value, part in (
+          ("model", "{class_path: MLP, init_args: {1:2}}", "1:2"), ("model", "{class_path:MLP}", "class_path:MLP"),
+          ("trainer.callbacks+", "[{class_path: Timer, init_args: {interval:step}}]", "interval:step"),
+          ("trainer", "{max_epochs:2}", "max_epochs:2"), ("trainer.max_time", "{hours:1}", "hours:1"),
+      )),
+    flag("a space after all", "--trainer.max_time '{hours:1}'", "trainer.max_time: no space follows the colon"),
+    file("no space in a file", "model: {class_path: MLP, init_args: {width:8}}\n", "a.yaml, line 1", "width:8"),
+    Fault("an address in a mapping", f"{FIT} --data='{{mirrors: [https://a.b/c]}}'", 0, changes=("logs/*",)),
     "a class that is not there: the nearest (pytorch-lightning#18546)",
     callback("a misspelt callback", "[ModelCheckpont]", "ModelCheckpont can't be used; did you mean ModelCheckpoint?"),
     callback("a misspelt path", "[{class_path: lightning.pytorch.callbacks.EarlyStop}]", "did you mean EarlyStopping?"),
@@ -139,6 +161,23 @@ TABLE: Table = [
     flag("never validated", "--trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch: 0 is not",
          "1 or more"),
     flag("validated all the time", "--trainer.val_check_interval=0", "trainer.val_check_interval: 0 is not possible"),
+    flag("validated less than never", "--trainer.check_val_every_n_epoch=-1", "check_val_every_n_epoch: -1 is not"),
+    flag("validated by the clock", "--trainer.val_check_interval=00:00:01:00",
+         "trainer.val_check_interval: '00:00:01:00' is not", "by the clock"),
+    flag("less than no epoch", "--trainer.min_epochs=-5", "trainer.min_epochs: -5 is not possible; use 0 or more"),
+    flag("more epochs than there are", "--trainer.min_epochs=3", "trainer.min_epochs: 3", "no more than max_epochs"),
+    flag("less than no step", "--trainer.min_steps=-5", "trainer.min_steps: -5 is not possible; use 0 or more"),
+    flag("more steps than there are", "--trainer.min_steps=3 --trainer.max_steps=2", "min_steps: 3", "max_steps"),
+    flag("no time", "--trainer.max_time=00:00:00:00", "trainer.max_time: '00:00:00:00' is not", "DD:HH:MM:SS"),
+    flag("less than no time", "--trainer.max_time='{hours: -1}'", "trainer.max_time: {'hours': -1} is not"),
+    flag("a time in a unit that is none", "--trainer.max_time='{hour: 1}'", "trainer.max_time: {'hour': 1} is not"),
+    flag("logged less than never", "--trainer.log_every_n_steps=-1", "trainer.log_every_n_steps: -1 is not"),
+    flag("less than no sanity check", "--trainer.num_sanity_val_steps=-2", "trainer.num_sanity_val_steps: -2 is not"),
+    flag("clipped by no value", "--trainer.gradient_clip_algorithm=value",
+         "trainer.gradient_clip_algorithm: 'value' is not", "gradient_clip_val"),
+    flag("another folder for all runs", "--trainer.default_root_dir=x", "trainer.default_root_dir: 'x'", "--logs"),
+    *(trainer(f"nothing behind {name}", f"{name}: null", f"trainer.{name}: None is not possible; use a value")
+      for name in ("accumulate_grad_batches", "accelerator", "detect_anomaly", "max_steps", "overfit_batches")),
     flag("clipped below zero", "--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val: -1 is not", "0 or more"),
     flag("a number with a unit", "--trainer.max_epochs=5epochs", "trainer.max_epochs: 5epochs is not",
          "a whole number"),
@@ -166,7 +205,7 @@ TABLE: Table = [
     file("no batch size", "data: {batch_size: }\n", "data.batch_size: None is not possible; use a value"),
     file("no learning rate", "model: {class_path: MLP, init_args: {lr: null}}\n", "model.lr: None is not possible"),
     file("a number for a name", "data: {1: 3}\n", "1: no name of a setting"),
-    file("a list for a class path", "model: {class_path: [CNN]}\n", "model: {'class_path': ['CNN']} is not possible"),
+    file("a list for a class path", "model: {class_path: [CNN]}\n", "model: {'class_path': ['CNN']}", WRITTEN),
     file("the data's seed", "data: {seed: 5}\n", "a.yaml, data.seed: follows seed_everything"),
     file("a file in a file", "config: b.yaml\n", "config: File does not exist", "--config FILE"),
     flag("a data set by name", "--data=CIFAR100",

@@ -18,6 +18,7 @@ from cifar_lightning.runs.checkpoint import read_checkpoint
 from cifar_lightning.runs.layout import INTERRUPTED, LAST, RunFolder
 from cifar_lightning.utils import files
 from tests.conftest import CONFIGS
+from tests.faults.resume_users import JOB
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,13 +39,13 @@ PATIENCE_SECONDS = 240
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CONFIGS.parent), "OMP_NUM_THREADS": "1", "CIFAR10_ROOT": "none"}
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+def start(folder: Path, *more: str, **environment: str) -> subprocess.Popen[str]:
     for name in ("mlp", "cnn"):
         (folder / f"{name}.yaml").write_text((CONFIGS / f"{name}.yaml").read_text())
     (folder / "grid.yaml").write_text(GRID)
     args = [sys.executable, "-m", "cifar_lightning", "study", "--config=grid.yaml", "--output=out", *more]
     return subprocess.Popen(
-        args, cwd=folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        args, cwd=folder, env=ENVIRONMENT | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
@@ -136,6 +137,24 @@ def test_stopped_in_order(signum: signal.Signals, status: int, tmp_path: Path, u
     out, _ = end(start(tmp_path), 1)
     assert "mlp/seed=0" not in out  # a finished run is never made again
     check_same(output, undisturbed)
+
+
+def test_in_a_slurm_job_the_study_is_requeued_and_no_run(tmp_path: Path, undisturbed: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/requeued\n')
+    (tmp_path / "bin/scontrol").chmod(0o755)
+    output, job = tmp_path / "out", {**JOB, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    first = start(tmp_path, **job)
+    until(at_epoch(output, "mlp/seed=1*", 1), first)
+    os.killpg(first.pid, signal.SIGUSR1)  # as SLURM does, every process of the job
+    _, err = end(first, 138)
+    assert "the same command resumes it" in err
+    (run,) = output.glob("mlp/seed=1*/version_0")
+    assert is_saved(run)
+    end(start(tmp_path, **job), 1)
+    check_same(output, undisturbed)
+    assert not [*output.rglob("slurm_job.json")]
+    assert (tmp_path / "requeued").read_text() == "requeue 7\n"
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0, 3.0])
