@@ -1,5 +1,6 @@
 """Several processes train what one does; whichever of them is killed, all end, and the run resumes to the same bits."""
 
+import itertools
 import json
 import os
 import random
@@ -19,10 +20,23 @@ from torch.utils.data import DistributedSampler
 
 from cifar_lightning.data import Batch, datamodule, loader, transforms
 from cifar_lightning.data.loader import Batches, Part
+from cifar_lightning.models import ImageClassifier
 from cifar_lightning.runs import metrics_csv
 from tests.conftest import run_folder
 from tests.faults.compare import differences
-from tests.faults.processes import MODEL, NOTHING, Before, Befores, When, at_call, send, start, start_group
+from tests.faults.processes import (
+    MODEL,
+    NOTHING,
+    SAVE,
+    Before,
+    Befores,
+    When,
+    at_call,
+    full_disk,
+    send,
+    start,
+    start_group,
+)
 
 DATA = "--data.source=synthetic --data.val_size=997 --data.train_clean_size=100 --data.augment=flip-shift"
 FLAGS = ["fit", "--model=MLP", "--model.width=16", *DATA.split(), "--name=run", "--trainer.accelerator=cpu"]
@@ -177,6 +191,45 @@ def test_one_is_killed_and_all_end(point: str, rank: int, two: Path, tmp_path: P
     assert results[rank][0] == -signal.SIGKILL
     assert results[1 - rank][0] != 0
     assert [output.count("error: ") for _, output in results] == ([0, 0] if rank == 0 else [1, 0])
+    finish(tmp_path, two)
+
+
+def no_memory() -> None:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+
+def not_finite(nth: int) -> None:
+    function, calls = ImageClassifier.training_step, itertools.count(1)
+
+    def step(self: ImageClassifier, batch: Batch, batch_idx: int) -> Tensor:
+        return function(self, batch, batch_idx) * (float("nan") if next(calls) == nth else 1.0)
+
+    setattr(ImageClassifier, "training_step", step)  # noqa: B010
+
+
+FAILURES = {
+    "disk full": (
+        0,
+        partial(at_call, SAVE, partial(full_disk, 30_000), 2),
+        "new.ckpt: File too large; free some space",
+    ),
+    "no memory": (1, partial(at_call, STEP, no_memory, 22), "error: data.batch_size: 20 images do not fit in memory"),
+    "not finite": (1, partial(not_finite, 22), "error: train/loss: nan at step 7 of epoch 2"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "failure", "words"), FAILURES.values(), ids=FAILURES)
+def test_what_fails_in_one_ends_all_with_one_line(
+    rank: int, failure: Before, words: str, two: Path, tmp_path: Path
+) -> None:
+    results = together(tmp_path, LONG, 2, {rank: (failure,)})
+    assert [status for status, _ in results] == [1, 1]
+    printed = "".join(output for _, output in results)
+    assert words in printed
+    assert (
+        printed.count("error: ") - printed.count("error: trainer.devices: another process of this run has ended") == 1
+    )
     finish(tmp_path, two)
 
 
