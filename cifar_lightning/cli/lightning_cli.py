@@ -28,7 +28,7 @@ from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root
 from cifar_lightning.data.loader import steps_per_epoch
 from cifar_lightning.errors import InputError, Interrupted, causes, check
 from cifar_lightning.models import ImageClassifier
-from cifar_lightning.models.base import check_batch_norm
+from cifar_lightning.models.base import check_batch_norm, check_resolutions
 from cifar_lightning.runs import slurm
 from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture, load, read_checkpoint
 from cifar_lightning.runs.layout import RunFolder, tagged
@@ -234,6 +234,7 @@ class CLI(LightningCLI):
         """Check that things fit together, and print what comes from the checkpoint."""
         if self.subcommand == "fit":
             check_batch_norm(self.model, self.datamodule.batch_size)
+            check_resolutions(self.model, self.datamodule.resolutions)
             if self.config_init.fit.init_from and self.restored is None:
                 self._initialize(Path(self.config_init.fit.init_from))
         if self.start is None or self.restored is None:
