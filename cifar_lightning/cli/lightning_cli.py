@@ -131,7 +131,12 @@ class CLI(LightningCLI):
         check(0 <= config.seed_everything < 2**32, "seed_everything", config.seed_everything, "0 to 4294967295")
         model = pydoc.locate(config.model.class_path)
         assert isinstance(model, type)  # the parser has seen to that
-        check(model is not ImageClassifier, "model", model.__name__, "CNN or MLP, or the import path of your own")
+        check(
+            model is not ImageClassifier,
+            "model",
+            model.__name__,
+            "CNN, MLP or WhitenedCNN, or the import path of your own",
+        )
         check_nulls("model", model, config.model.get("init_args", {}))
         check_nulls("data", CIFAR10DataModule, config.data)
 
@@ -385,6 +390,8 @@ class DryRun(CLI):
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.place()
+        self.trainer.datamodule = self.datamodule  # type: ignore[attr-defined]  # as the Trainer's own methods do
+        self.model.on_fit_start()
 
     def place(self) -> None:
         self.trainer.precision_plugin.convert_module(self.model.to(self.device))

@@ -74,7 +74,7 @@ class LossAndAccuracy(Metric):
 
 
 class ImageClassifier(LightningModule):
-    """A classifier of 32x32 color images into 10 classes. A subclass builds `self.network` and nothing else.
+    """A classifier of 32x32 color images into 10 classes. A subclass builds `self.network`, and need do nothing else.
 
     Args:
         lr: Learning rate, above 0; the peak where a schedule moves it.
@@ -82,7 +82,8 @@ class ImageClassifier(LightningModule):
         optimizer: `sgd` uses Nesterov's momentum.
         momentum: Of sgd, 0 up to 1.
         schedule: `constant`; `cosine` from lr down to 0 (Loshchilov & Hutter 2017); `one-cycle` up to lr and down to
-            almost 0 (Smith & Topin 2018); `triangular` likewise from lr / 5 to 7 % of lr, in straight lines. All move every step and span the whole run.
+            almost 0 (Smith & Topin 2018); `triangular` likewise from lr / 5 to 7 % of lr, in straight lines. All move
+            every step and span the whole run.
         label_smoothing: Probability that the training loss spreads evenly over all classes, 0 to 1 (Szegedy et al.
             2016). Losses of evaluation are without.
         views: Of each image that `test` and `predict` classify, whose logits are averaged: 1; 2, with its mirror image;

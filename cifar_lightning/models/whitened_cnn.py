@@ -26,8 +26,8 @@ class WhitenedCNN(ImageClassifier):
 
     Args:
         channels: Output channels of each group, one to three groups: each halves the pixels of a side.
-        bias_lr_factor: Learning rate of the biases (those of batch norm, which has no other weights) in units of `lr`,
-            above 0; their weight decay is that much smaller.
+        bias_lr_factor: Learning rate of the biases in units of `lr`, above 0; their weight decay is that much smaller.
+            They are those of batch norm, which learns no other weights, and of the first layer.
         **optimization: As in `ImageClassifier`.
     """
 
@@ -42,7 +42,7 @@ class WhitenedCNN(ImageClassifier):
         check(0 < bias_lr_factor < float("inf"), "bias_lr_factor", bias_lr_factor, "a number above 0")
         self.bias_lr_factor = bias_lr_factor
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        layers["whiten"] = whiten = nn.Conv2d(3, FILTERS, kernel_size=2, bias=False).requires_grad_(False)
+        layers["whiten"] = whiten = nn.Conv2d(3, FILTERS, kernel_size=2)
         layers["gelu"] = nn.GELU()
         inputs = FILTERS
         for i, outputs in enumerate(channels, start=1):
@@ -52,7 +52,9 @@ class WhitenedCNN(ImageClassifier):
         layers["flatten"] = nn.Flatten()
         layers["fc"] = nn.Linear(inputs, NUM_CLASSES, bias=False)
         layers["scale"] = Scale(LOGIT_SCALE)
-        nn.init.zeros_(whiten.weight)  # until a run starts
+        for parameter in whiten.parameters():
+            nn.init.zeros_(parameter)  # the filters until a run starts
+        whiten.weight.requires_grad_(False)
         self.network = nn.Sequential(layers)
 
     def on_fit_start(self) -> None:
