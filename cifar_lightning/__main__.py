@@ -9,7 +9,7 @@ from cifar_lightning.cli import app
 HELP = """\
 An MLP and a CNN on CIFAR-10. Commands:
 
-  python -m cifar_lightning fit --config configs/cnn.yaml        train (configs/mlp.yaml: the MLP)
+  python -m cifar_lightning fit --config configs/cnn.yaml        train (mlp.yaml: the MLP; speedrun.yaml: fast)
   python -m cifar_lightning fit --resume RUN                     resume a run that was stopped
   python -m cifar_lightning test --ckpt_path RUN                 measure its best epoch on the test set
   python -m cifar_lightning predict --ckpt_path RUN --data.images my_images/

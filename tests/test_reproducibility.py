@@ -14,14 +14,21 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.callbacks.epoch_seed import EpochSeed
 from cifar_lightning.callbacks.history import History
 from cifar_lightning.data.datamodule import CIFAR10DataModule
-from cifar_lightning.models import CNN, MLP, ImageClassifier
+from cifar_lightning.models import CNN, MLP, ImageClassifier, WhitenedCNN
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.utils.seeding import derive
 from tests.conftest import SMALL, Fit, curves
 from tests.models.conftest import trainer
 
-MODELS = pytest.mark.parametrize("model", ["--model=MLP", "--model=CNN --model.channels=[8,16]"], ids=["mlp", "cnn"])
-FLAGS = ["--data.augment=flip-shift", *SMALL, "--data.train_size=501", "--model.schedule=cosine"]
+RECIPES = {
+    "mlp": "--model=MLP --data.augment=flip-shift",
+    "cnn": "--model=CNN --model.channels=[8,16] --data.augment=flip-shift",
+    "whitened_cnn": "--model=WhitenedCNN --model.channels=[8,16] --model.optimizer=sgd --model.lr=0.1 "
+    "--model.label_smoothing=0.1 --data.augment=alternating-flip --data.resolutions=[16,24] "
+    '--trainer.callbacks=[{"class_path":"EMAWeightAveraging","init_args":{"decay":0.8}}]',
+}
+MODELS = pytest.mark.parametrize("model", RECIPES.values(), ids=RECIPES)
+FLAGS = [*SMALL, "--data.train_size=501", "--model.schedule=cosine"]
 
 
 def weights(run: Path) -> Tensor:
@@ -114,7 +121,7 @@ class Walk(Callback):
         self.seen |= set(dtypes(batch))
 
 
-@pytest.mark.parametrize("model", [MLP(width=16), CNN(channels=[4])], ids=["mlp", "cnn"])
+@pytest.mark.parametrize("model", [MLP(width=16), CNN(channels=[4]), WhitenedCNN(channels=[4])], ids=RECIPES)
 def test_no_double_precision_reaches_a_device(model: ImageClassifier, tmp_path: Path) -> None:
     """Apple's GPUs have none."""
     run = trainer(1, EpochSeed(), walk := Walk(), History())

@@ -65,7 +65,8 @@ def baseline(setting: DryRun) -> None:
     model, data, device = setting.model, setting.datamodule, setting.device
     model.network = network = stock(model.network).to(device, torch.float32)
     optimizer = model.new_optimizer()
-    optimizer.param_groups[0]["fused"] = None  # PyTorch's default
+    for group in optimizer.param_groups:
+        group["fused"] = None  # PyTorch's default
     train, val, size = TorchvisionImages(data.train), TorchvisionImages(data.val), data.batch_size
     del data.train, data.val, data.train_clean  # or they would count in its peak memory
     lone = len(train) % size == 1  # batch norm refuses it; `fit` leaves it out, too
@@ -130,7 +131,8 @@ def bare_loop(setting: DryRun) -> None:
     def loss_of(batch: Batch) -> Tensor:
         batch = data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)
         with trainer.precision_plugin.forward_context():
-            return F.cross_entropy(model(batch.images.to(model.dtype)).float(), batch.labels)
+            logits = model(batch.images.to(model.dtype)).float()
+        return F.cross_entropy(logits, batch.labels, label_smoothing=model.label_smoothing if model.training else 0.0)
 
     train_loader = data.train_dataloader()
     for _ in timed_epochs(device, len(train_loader), facts):
@@ -157,7 +159,8 @@ def limit(setting: DryRun) -> None:
             inputs[layer] = torch.randn_like(given[0], dtype=output.dtype).requires_grad_(bool(inputs))
             gradients.append(torch.randn_like(output))
 
-    images = torch.zeros(setting.datamodule.batch_size, 3, 32, 32, device=setting.device)
+    side = [*setting.datamodule.resolutions, 32][0]  # of the first epochs, as in `fit`
+    images = torch.zeros(setting.datamodule.batch_size, 3, side, side, device=setting.device)
     layout = torch.preserve_format if images.device.type == "mps" else torch.channels_last  # as the weights
     noting = nn.modules.module.register_module_forward_hook(note)
     with noting, torch.no_grad(), setting.trainer.precision_plugin.forward_context():
@@ -167,7 +170,9 @@ def limit(setting: DryRun) -> None:
     leaves = [each for layer, x in inputs.items() for each in (*layer.parameters(), x) if each.requires_grad]
     for _ in timed_epochs(setting.device, LIMIT_STEPS):
         for _ in range(LIMIT_STEPS):
-            torch.autograd.backward([layer(x) for layer, x in inputs.items()], gradients)
+            outputs = [layer(x) for layer, x in inputs.items()]
+            learning = [i for i, output in enumerate(outputs) if output.requires_grad]  # a frozen first layer does not
+            torch.autograd.backward([outputs[i] for i in learning], [gradients[i] for i in learning])
             for leaf in leaves:
                 leaf.grad = None
 

@@ -31,6 +31,8 @@ class DryRun(CLI):
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.place()
+        self.trainer.datamodule = self.datamodule  # type: ignore[attr-defined]  # as the Trainer's own methods do
+        self.model.on_fit_start()
 
     def place(self) -> None:
         self.trainer.precision_plugin.convert_module(self.model.to(self.device))

@@ -28,7 +28,7 @@ from cifar_lightning.cli.trainer_settings import check_processes, check_trainer
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.errors import InputError, Interrupted, causes, check
 from cifar_lightning.models import ImageClassifier
-from cifar_lightning.models.base import check_batch_norm
+from cifar_lightning.models.base import check_batch_norm, check_resolutions
 from cifar_lightning.runs import slurm
 from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture
 from cifar_lightning.runs.layout import RunFolder, tagged
@@ -127,7 +127,12 @@ class CLI(LightningCLI):
         check(0 <= config.seed_everything < 2**32, "seed_everything", config.seed_everything, "0 to 4294967295")
         model = pydoc.locate(config.model.class_path)
         assert isinstance(model, type)  # the parser has seen to that
-        check(model is not ImageClassifier, "model", model.__name__, "CNN or MLP, or the import path of your own")
+        check(
+            model is not ImageClassifier,
+            "model",
+            model.__name__,
+            "CNN, MLP or WhitenedCNN, or the import path of your own",
+        )
         check_nulls("model", model, config.model.get("init_args", {}))
         check_nulls("data", CIFAR10DataModule, config.data)
         check_nulls("trainer", Trainer, config.trainer)
@@ -220,6 +225,7 @@ class CLI(LightningCLI):
         """Check that things fit together, and print what comes from the checkpoint."""
         if self.subcommand == "fit":
             check_batch_norm(self.model, self.datamodule.batch_size)
+            check_resolutions(self.model, self.datamodule.resolutions)
             self._check_that_config_can_be_read()
             if self.config_init.fit.init_from and self.restored is None:
                 starting_point.initialize(self.model, Path(self.config_init.fit.init_from))

@@ -32,6 +32,8 @@ INDIFFERENT = {
     *(f"trainer.{name}" for name in ("max_epochs", "logger", "log_every_n_steps", "profiler")),
     *(f"trainer.{name}" for name in ("enable_progress_bar", "enable_checkpointing")),
 }
+# Settings of a model that may differ where it is evaluated: they are not of its weights.
+NOT_WEIGHTS = {"model.compile", "model.views"}
 # Settings whose flags are part of a run's name.
 NAMING, UNNAMED = ("seed_everything", "model.", "data."), {*INDIFFERENT, "data.source", "model.class_path"}
 
@@ -89,7 +91,7 @@ class StartingPoint:
             way = f"leave it out (`fit --resume {self.run.path}` needs no flags)"
             remedy = f"{way}, or start a new run from its weights with --init_from {self.run.path}"
         for name, (there, value) in changed.items():
-            if name.startswith(tuple(same)) and (fits or name != "model.compile"):  # of the machine, not the weights
+            if name.startswith(tuple(same)) and (fits or name not in NOT_WEIGHTS):
                 raise InputError(name, f"{value!r}, but {holder} has {there!r}", remedy)
         return changed
 

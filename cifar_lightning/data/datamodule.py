@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -13,10 +13,11 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from cifar_lightning.data import Batch, ImageSet, cifar10, synthetic, user_images
 from cifar_lightning.data.loader import BatchLoader, steps_per_epoch
 from cifar_lightning.data.split import stratified_sample, stratified_split
-from cifar_lightning.data.transforms import flip_and_shift, normalize
+from cifar_lightning.data.transforms import flip_and_shift, normalize, resize
 from cifar_lightning.errors import InputError, check
 
 Source = Literal["cifar10", "synthetic", "auto"]
+Augmentation = Literal["none", "flip-shift", "alternating-flip"]
 
 
 def data_root(root: str | None) -> Path:
@@ -52,7 +53,11 @@ class CIFAR10DataModule(LightningDataModule):
         train_size: Images to train on, drawn evenly from what validation leaves; null is all of it.
         train_clean_size: Training images measured again in evaluation mode after each epoch, always the same, so that
             training and validation compare like with like; 0 leaves this out.
-        augment: `none`, or `flip-shift`: each image is flipped with probability 1/2 and shifted by up to 4 pixels.
+        augment: `none`; `flip-shift`: each image is flipped with probability 1/2, and shifted; `alternating-flip`: half
+            of the images are flipped in the first epoch, the other half in the next, and so on, and all are shifted.
+        max_shift: Pixels that an image is shifted by at most, down and right, 0 to 31.
+        resolutions: Pixels a side that training images are scaled to in the first epochs, 16 to 32 for each epoch; in
+            later ones they stay as they are. Small images cost less, and are enough at first. For `WhitenedCNN`.
         images: Images or folders of images that `predict` classifies; null is the test set.
         num_workers: Processes that cut batches; 0 is fastest, and the batches are the same with any number.
         seed: Order of the training images; on the command line it follows `seed_everything`.
@@ -69,7 +74,9 @@ class CIFAR10DataModule(LightningDataModule):
         val_size: int = 10_000,
         train_size: int | None = None,
         train_clean_size: int = 5_000,
-        augment: Literal["none", "flip-shift"] = "none",
+        augment: Augmentation = "none",
+        max_shift: int = 4,  # the usual for 32 pixels (He et al. 2015, section 4.2)
+        resolutions: Sequence[int] = (),
         images: str | list[str] | None = None,
         num_workers: int = 0,
         seed: int = 0,
@@ -82,14 +89,16 @@ class CIFAR10DataModule(LightningDataModule):
         available = 50_000 - val_size
         check(train_size is None or 10 <= train_size <= available, "train_size", train_size, f"10 to {available}")
         check(0 <= train_clean_size <= 50_000, "train_clean_size", train_clean_size, "0 to 50000")
-        check(augment in ("none", "flip-shift"), "augment", augment, "none or flip-shift")
+        check(augment in get_args(Augmentation), "augment", augment, " or ".join(get_args(Augmentation)))
+        check(0 <= max_shift <= 31, "max_shift", max_shift, "0 to 31")
+        check(all(16 <= side <= 32 for side in resolutions), "resolutions", resolutions, "numbers from 16 to 32")
         check(images not in ([], ""), "images", images, "the names of images or folders")
         check(num_workers >= 0, "num_workers", num_workers, "0 or more")
         self.save_hyperparameters(logger=False)
         self.root, self.source, self.mirrors = data_root(root), source, tuple(mirrors)
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.val_size, self.train_size, self.train_clean_size = val_size, train_size, train_clean_size
-        self.augment, self.seed = augment, seed
+        self.augment, self.max_shift, self.resolutions, self.seed = augment, max_shift, tuple(resolutions), seed
         self.user_images = [images] if isinstance(images, str) else images
         self.refused: list[InputError] = []  # user images that `predict` could not read
         self.prepared = False
@@ -173,9 +182,16 @@ class CIFAR10DataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment (in training only) and normalize the images, on the device: float32, shape (B, 3, 32, 32)."""
         images = batch.images
-        if self.augment == "flip-shift" and self.trainer is not None and self.trainer.training:
-            images = flip_and_shift(images, batch.start, batch.size, batch.seed)
-        return batch._replace(images=normalize(images))
+        if self.trainer is None or not self.trainer.training:
+            return batch._replace(images=normalize(images))
+        epoch = self.trainer.current_epoch
+        if self.augment != "none":
+            alternates = epoch if self.augment == "alternating-flip" else None
+            images = flip_and_shift(images, batch.start, batch.size, batch.seed, self.max_shift, alternates)
+        images = normalize(images)
+        if epoch < len(self.resolutions):
+            images = resize(images, self.resolutions[epoch])
+        return batch._replace(images=images)
 
     def _read(self, *, train: bool) -> ImageSet:
         return synthetic.make(train=train) if self.source == "synthetic" else cifar10.load(self.root, train=train)

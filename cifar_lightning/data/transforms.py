@@ -3,6 +3,7 @@
 import functools
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Mean and standard deviation of each channel over the 50,000 training images, in units of one pixel's 0 to 1.
@@ -30,18 +31,34 @@ def _scale_and_shift(device: torch.device) -> tuple[Tensor, Tensor]:
         return (1 / (255 * std)).to(device), (mean / std).to(device)
 
 
-def flip_and_shift(images: Tensor, start: int, size: int, seed: int) -> Tensor:
-    """Flip each image (B, C, H, W) with probability 1/2, then shift it by up to 4 pixels each way, by its own draws.
+def flip_and_shift(
+    images: Tensor, start: int, size: int, seed: int, max_shift: int = 4, epoch: int | None = None
+) -> Tensor:
+    """Flip each image (B, C, H, W) with probability 1/2, then shift it by up to `max_shift` pixels each way.
 
     The images are those of a batch of `size` from `start` on: what an image gets depends on the batch's seed and on its
-    place there, not on the device, nor on how many processes share the batch.
+    place there, not on the device, nor on how many processes share the batch. With an `epoch` (from 0) nothing is drawn
+    for the flips: they alternate.
     """
     generator = torch.Generator().manual_seed(seed)
-    flip = torch.randint(2, (1, size), generator=generator)
-    # The usual shift for 32-pixel images (He et al. 2015, section 4.2).
-    shifts = torch.randint(-4, 5, (2, size), generator=generator)
-    flip, down, right = torch.cat([flip, shifts])[:, start : start + len(images)].to(images.device)
-    return crop(images, flip.bool(), down, right)
+    flips = torch.randint(2, (1, size), generator=generator)
+    shifts = torch.randint(-max_shift, max_shift + 1, (2, size), generator=generator)
+    flip, down, right = torch.cat([flips, shifts])[:, start : start + len(images)].to(images.device)
+    return crop(images, flip.bool() if epoch is None else alternating_flips(images, epoch), down, right)
+
+
+def alternating_flips(images: Tensor, epoch: int) -> Tensor:
+    """Return which bytes (B, C, H, W) to flip: half of all images in one epoch, the other half in the next; bool, (B,).
+
+    So two epochs show each image once either way; with draws, one in two images would be shown the same way twice
+    (Jordan 2024, section 3.6). An image's half depends on its bytes alone: whether their sum is odd.
+    """
+    return (images.sum((1, 2, 3)) + epoch) % 2 == 1
+
+
+def resize(images: Tensor, side: int) -> Tensor:
+    """Return float images (B, C, H, W) as (B, C, `side`, `side`), interpolated between pixels."""
+    return F.interpolate(images, (side, side), mode="bilinear")
 
 
 def crop(images: Tensor, flip: Tensor, down: Tensor, right: Tensor) -> Tensor:

@@ -21,7 +21,14 @@ RECIPE = 1
 # That of runs with augmentation, which depends on an image's place in its batch since 2.
 AUGMENTED_RECIPE = 2
 # A parameter that a model or the data get later orphans no run if it stands here, with the value that leaves all as is.
-ADDED: dict[str, Any] = {"model.compile": False}
+ADDED: dict[str, Any] = {
+    "model.compile": False,
+    "model.momentum": 0.9,
+    "model.label_smoothing": 0.0,
+    "model.views": 1,
+    "data.max_shift": 4,
+    "data.resolutions": [],
+}
 # Identified by something else, for `predict` alone, or of the machine: a run that is resumed elsewhere stays the same
 # run, though its last bits differ and the precision may; each record tells what it ran on.
 NOT_CONTENT = {

@@ -33,10 +33,14 @@ CASES: dict[str, tuple[Callable[[], ImageClassifier], list[str], float]] = {
     "mlp": (lambda: MLP(width=16, depth=2), ["Flatten", *DENSE_LAYER, *DENSE_LAYER, "Linear"], 0.5),
 }
 FEW = ["--data.source=synthetic", "--data.train_size=500", "--data.val_size=200", "--data.train_clean_size=100"]
-FEW += ["--model.dropout=0", "--trainer.accelerator=cpu"]
+FEW += ["--trainer.accelerator=cpu"]
 SMALL_MODELS = {
-    "mlp": ["--model=MLP", "--model.width=8", *FEW],
-    "cnn": ["--model=CNN", "--model.channels=[4]", *FEW],
+    "mlp": ["--model=MLP", "--model.width=8", "--model.dropout=0", *FEW],
+    "cnn": ["--model=CNN", "--model.channels=[4]", "--model.dropout=0", *FEW],
+    "whitenedcnn": [
+        *("--model=WhitenedCNN", "--model.channels=[4]", "--model.optimizer=sgd", "--model.label_smoothing=0.2"),
+        *("--data.augment=alternating-flip", "--data.max_shift=0", "--data.resolutions=[16]", *FEW),
+    ],
 }
 OPTIMIZERS: dict[str, Any] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
 
@@ -176,7 +180,11 @@ def test_the_bare_loop_learns_what_fit_learns(
     monkeypatch.setattr(training_loops, "DryRun", keeping(settings, DryRun))
     flags = [*SMALL_MODELS[name], f"--trainer.precision={precision}"]
     described, epoch = run("bare loop", flags, 1)
-    expected = {"model": name.upper(), "precision": precision, "threads": torch.get_num_threads()}
+    expected = {
+        "model": name.upper().replace("WHITENED", "Whitened"),
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+    }
     assert described == {**described, **expected}
     assert epoch["steps"] == 5
     assert same(bits(settings[0].model.network), trained_by_fit(fit, flags, 1))
@@ -210,6 +218,11 @@ def test_an_image_that_batch_norm_cant_average_is_left_out(name: str, steps: int
     _, epoch = run(name, flags, 1)
     assert epoch.pop("seconds") > 0
     assert epoch == {"steps": steps, "peak_mib": pytest.approx(peak_mib(), rel=0.1), "peak_device_mib": None}
+
+
+@pytest.mark.parametrize(("name", "steps"), [("baseline", 5), ("limit", LIMIT_STEPS)])
+def test_a_frozen_layer_and_groups_of_parameters(name: str, steps: int, run: Run) -> None:
+    assert run(name, SMALL_MODELS["whitenedcnn"], 1)[1]["steps"] == steps
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells")

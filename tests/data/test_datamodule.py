@@ -86,7 +86,8 @@ def test_predict_reads_the_test_set_alone(monkeypatch: pytest.MonkeyPatch) -> No
     [
         *(("batch_size", 0), ("eval_batch_size", 0), ("num_workers", -1), ("val_size", -1), ("val_size", 49_991)),
         *(("train_size", 9), ("train_size", 40_001), ("train_clean_size", -1), ("train_clean_size", 50_001)),
-        *(("images", []), ("augment", "flip")),
+        *(("images", []), ("augment", "flip"), ("max_shift", -1), ("max_shift", 32), ("resolutions", [24, 15])),
+        ("resolutions", [33]),
     ],
 )
 def test_impossible_values(field: str, value: Any) -> None:
@@ -96,17 +97,30 @@ def test_impossible_values(field: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("augment", "training", "augmented"),
-    [("flip-shift", True, True), ("flip-shift", False, False), ("flip-shift", None, False), ("none", True, False)],
+    [
+        *(("flip-shift", True, True), ("flip-shift", False, False), ("flip-shift", None, False), ("none", True, False)),
+        *(("alternating-flip", True, True), ("alternating-flip", False, False)),
+    ],
 )
 def test_only_training_augments(
     monkeypatch: pytest.MonkeyPatch, augment: str, training: bool | None, augmented: bool
 ) -> None:
     data = build(augment=augment)
     batch = next(iter(data.train_dataloader()))
-    monkeypatch.setattr(data, "trainer", None if training is None else SimpleNamespace(training=training))
+    monkeypatch.setattr(
+        data, "trainer", None if training is None else SimpleNamespace(training=training, current_epoch=0)
+    )
     images, *others = data.on_after_batch_transfer(batch, 0)
     assert torch.equal(images, normalize(batch.images)) != augmented
     assert others == [*batch[1:]]
+
+
+def test_only_training_images_grow_from_epoch_to_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = build(resolutions=[16, 24])
+    batch = next(iter(data.train_dataloader()))
+    for training, epoch, side in ((True, 0, 16), (True, 1, 24), (True, 2, 32), (False, 0, 32)):
+        monkeypatch.setattr(data, "trainer", SimpleNamespace(training=training, current_epoch=epoch))
+        assert data.on_after_batch_transfer(batch, 0).images.shape == (100, 3, side, side)
 
 
 @pytest.mark.parametrize(("accelerator", "pinned"), [(CPUAccelerator(), False), (CUDAAccelerator(), True)])

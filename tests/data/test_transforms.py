@@ -10,7 +10,16 @@ from torch.overrides import TorchFunctionMode
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from cifar_lightning.data import cifar10, transforms
-from cifar_lightning.data.transforms import MEAN, STD, crop, denormalize, flip_and_shift, normalize
+from cifar_lightning.data.transforms import (
+    MEAN,
+    STD,
+    alternating_flips,
+    crop,
+    denormalize,
+    flip_and_shift,
+    normalize,
+    resize,
+)
 
 
 def noise(*shape: int) -> Tensor:
@@ -57,8 +66,8 @@ def test_denormalize_is_the_inverse() -> None:
     assert denormalize(torch.tensor([-9.0, 9.0]).view(2, 1, 1, 1)).unique().tolist() == [0, 1]
 
 
-def augment(images: Tensor) -> Tensor:
-    return flip_and_shift(images, 0, len(images), seed=0)
+def augment(images: Tensor, max_shift: int = 4, epoch: int | None = None) -> Tensor:
+    return flip_and_shift(images, 0, len(images), 0, max_shift, epoch)
 
 
 @pytest.mark.parametrize("change", [normalize, augment, denormalize])
@@ -125,3 +134,31 @@ def test_no_float64_on_the_way() -> None:
         denormalize(normalize(augment(noise(4, 3, 32, 32))))
         with pytest.raises(AssertionError):
             torch.ones(1).double()
+
+
+def test_flips_alternate_by_the_image_alone() -> None:
+    images = noise(1_000, 3, 8, 8)
+    first, second, third = (alternating_flips(images, epoch) for epoch in range(3))
+    assert 450 < first.sum() < 550
+    assert torch.equal(second, ~first)
+    assert torch.equal(third, first)
+    order = torch.randperm(1_000)
+    assert torch.equal(alternating_flips(images[order], 0), first[order])
+    assert first[0] == bool(sum(images[0].flatten().tolist()) % 2)
+    for epoch, flips in enumerate((first, second)):
+        assert torch.equal(augment(images, 0, epoch), torch.where(flips.view(-1, 1, 1, 1), images.flip(3), images))
+
+
+def test_no_image_is_shifted_further_than_asked() -> None:
+    row = torch.arange(32, dtype=torch.uint8)
+    images = (32 * 0 + row).view(1, 1, 1, 32).expand(500, 1, 32, 32).contiguous()
+    shifts = augment(images, 2, 0)[:, 0, 16, 16].int() - 16  # their sum is even: none is flipped
+    assert sorted(set(shifts.tolist())) == [-2, -1, 0, 1, 2]
+
+
+def test_resize_keeps_the_mean_and_the_place() -> None:
+    ramp = torch.arange(32.0).view(1, 1, 1, 32).expand(1, 3, 32, 32)
+    small = resize(ramp, 24)
+    assert small.shape == (1, 3, 24, 24)
+    expected = (torch.arange(24) + 0.5) * 32 / 24 - 0.5  # centres of the new pixels, on the old scale
+    torch.testing.assert_close(small[0, 0, 0], expected)

@@ -18,10 +18,16 @@ from tests.faults.resume_users import enter_job
 
 FLAGS = (
     "--data.source=synthetic --data.train_size=300 --data.val_size=200 --data.train_clean_size=100 "
-    "--data.batch_size=20 --data.eval_batch_size=50 --data.augment=flip-shift --model.schedule=cosine "
+    "--data.batch_size=20 --data.eval_batch_size=50 --model.schedule=cosine "
     "--trainer.max_epochs=3 --trainer.accelerator=cpu --name=run"
 )
-MODELS = {"mlp": "--model=MLP --model.width=16", "cnn": "--model=CNN --model.channels=[4,8]"}
+MODELS = {
+    "mlp": "--model=MLP --model.width=16 --data.augment=flip-shift",
+    "cnn": "--model=CNN --model.channels=[4,8] --data.augment=flip-shift",
+    "whitened_cnn": "--model=WhitenedCNN --model.channels=[4,8] --model.optimizer=sgd --model.lr=0.1 "
+                    "--data.augment=alternating-flip --data.resolutions=[16,24] "
+                    "--trainer.callbacks+=EMAWeightAveraging --trainer.callbacks.decay=0.8",
+}  # fmt: skip
 VARIANTS = {
     "workers": "--data.num_workers=2",
     "accumulated": "--trainer.accumulate_grad_batches=4",
@@ -73,6 +79,8 @@ SAMPLES = f"{CALLBACKS}.tensorboard.TensorBoardExtras.on_train_start"
 APPEND = "tensorboard.compat.tensorflow_stub.io.gfile.LocalFileSystem.append"
 WRITE_EVENT = "tensorboard.summary.writer.event_file_writer.EventFileWriter.add_event"
 EPOCH_END = f"{CALLBACKS}.checkpoints.Checkpoints.on_train_epoch_end"
+
+NIGHTLY = pytest.mark.nightly
 
 # In the middle of the second epoch.
 TERMINATED = partial(at_call, STEP, partial(send, signal.SIGTERM), 24)
@@ -225,7 +233,7 @@ FEW = ("config.yaml half", "mid-epoch", "temporary file half", "no last", "repai
 AT_POINTS = [pytest.param(POINTS[name], id=name, marks=() if name in FEW else pytest.mark.slow) for name in POINTS]
 
 
-@pytest.mark.parametrize("model", ["mlp", pytest.param("cnn", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("model", ["mlp", *(pytest.param(name, marks=NIGHTLY) for name in ("cnn", "whitened_cnn"))])
 @pytest.mark.parametrize("stops", AT_POINTS)
 def test_killed_at_a_point(model: str, stops: list[tuple[Before, ...]], begin: Callable[..., Bench]) -> None:
     bench = begin(model)
@@ -238,7 +246,7 @@ def test_there_are_47_points() -> None:
     assert len(POINTS) == 47
 
 
-AT_RANDOM = [("mlp", ""), ("cnn", ""), *(pytest.param("mlp", name, marks=pytest.mark.nightly) for name in RISKY)]
+AT_RANDOM = [*((model, "") for model in MODELS), *(pytest.param("mlp", name, marks=NIGHTLY) for name in RISKY)]
 
 
 @pytest.mark.parametrize(("model", "settings"), AT_RANDOM)

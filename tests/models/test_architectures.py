@@ -1,4 +1,4 @@
-"""MLP and CNN: layers, sizes, settings, and what their functions depend on."""
+"""All architectures: layers, sizes, settings, and what their functions depend on."""
 
 import copy
 import itertools
@@ -10,12 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cifar_lightning.data import synthetic
+from cifar_lightning.data.datamodule import CIFAR10DataModule
+from cifar_lightning.data.transforms import normalize
 from cifar_lightning.errors import InputError
-from cifar_lightning.models import CNN, MLP, ImageClassifier
-from tests.models.conftest import images, trainer
+from cifar_lightning.models import CNN, MLP, ImageClassifier, WhitenedCNN
+from cifar_lightning.models.whitened_cnn import whitening_filters
+from tests.models.conftest import batch, images, loader, trainer
 
 Kind = type[CNN] | type[MLP]
 BOTH = pytest.mark.parametrize("kind", [CNN, MLP])
+ALL = pytest.mark.parametrize("kind", [CNN, MLP, WhitenedCNN])
 BLOCK = "conv{0} bn{0} pool{0}.relu pool{0}.dropout pool{0}.maxpool "
 # Layers in order, those of a block by its name; those of batch norm and dropout go with their setting.
 LAYERS: list[tuple[Kind, dict[str, Any], str]] = [
@@ -58,6 +63,8 @@ PARAMETERS: list[tuple[ImageClassifier, int]] = [
     (MLP(batch_norm=False), (3072 * 512 + 512) + (512 * 10 + 10)),
     (MLP(depth=0), 3072 * 10 + 10),
     (MLP(depth=2, width=16), (3072 * 16 + 16) + 32 + (16 * 16 + 16) + 32 + (16 * 10 + 10)),
+    (WhitenedCNN(), 1_972_792),
+    (WhitenedCNN(channels=[8]), (3 * 24 * 4 + 24) + 24 * 8 * 9 + 16 + 8 * 8 * 9 + 16 + 8 * 10),
 ]
 
 
@@ -79,24 +86,26 @@ def test_sizes_of_the_layers() -> None:
         assert list(dict.fromkeys(shapes)) == blocks
 
 
-@BOTH
-def test_repr_is_the_network_alone(kind: Kind) -> None:
+@ALL
+def test_repr_is_the_network_alone(kind: type[ImageClassifier]) -> None:
     model = kind()
     lines = repr(model).splitlines()
     assert lines[0] == f"{kind.__name__}("
     assert lines[1:] == repr(model.network).splitlines()[1:]
 
 
-OPTIMIZATION = {"lr": 0.001, "weight_decay": 0.0, "optimizer": "adam", "schedule": "constant", "compile": False}
-DEFAULTS: dict[Kind, dict[str, Any]] = {
+OPTIMIZATION = {"lr": 0.001, "weight_decay": 0.0, "optimizer": "adam", "momentum": 0.9, "schedule": "constant"}
+OPTIMIZATION |= {"label_smoothing": 0.0, "views": 1, "compile": False}
+DEFAULTS: dict[type[ImageClassifier], dict[str, Any]] = {
     CNN: {"channels": (64, 128), "batch_norm": True, "dropout": 0.5, **OPTIMIZATION},
     MLP: {"width": 512, "depth": 1, "batch_norm": True, "dropout": 0.5, **OPTIMIZATION},
+    WhitenedCNN: {"channels": (64, 256, 256), "bias_lr_factor": 64.0, **OPTIMIZATION},
 }
 
 
-@BOTH
-@pytest.mark.parametrize("given", [{}, {"batch_norm": False, "lr": 0.1, "optimizer": "sgd", "schedule": "cosine"}])
-def test_hyper_parameters_are_plain_and_complete(kind: Kind, given: dict[str, Any]) -> None:
+@ALL
+@pytest.mark.parametrize("given", [{}, {"lr": 0.1, "optimizer": "sgd", "schedule": "cosine"}])
+def test_hyper_parameters_are_plain_and_complete(kind: type[ImageClassifier], given: dict[str, Any]) -> None:
     assert dict(kind(**given).hparams) == DEFAULTS[kind] | given
     assert all(type(value) in (bool, int, float, str, tuple) for value in kind(**given).hparams.values())
 
@@ -116,9 +125,17 @@ def test_memory_format_does_not_change_the_function(batch_norm: bool) -> None:
         torch.testing.assert_close(gradients, results[0][1], rtol=1e-4, atol=1e-6)
 
 
-@BOTH
-def test_evaluation_is_a_function_of_the_image_alone(kind: Kind) -> None:
-    model, x = kind().eval(), images(16)
+def whitened(kind: type[ImageClassifier], **settings: Any) -> ImageClassifier:
+    """A new model, whose first layer knows images where it must."""
+    model = kind(**settings)
+    if isinstance(model, WhitenedCNN):
+        model.whiten(images(100))
+    return model
+
+
+@ALL
+def test_evaluation_is_a_function_of_the_image_alone(kind: type[ImageClassifier]) -> None:
+    model, x = whitened(kind).eval(), images(16)
     before = copy.deepcopy(model.state_dict())
     assert torch.equal(model(x), model(x))
     others = torch.cat([x[:1], 5 + 3 * images(15, seed=1)])
@@ -138,16 +155,75 @@ def test_training_depends_on_batch_and_mask(kind: Kind) -> None:
 
 
 NAN = float("nan")
-EITHER: dict[str, list[Any]] = {"dropout": [-0.1, 1.1, NAN], "lr": [0.0, -1e-3, NAN], "weight_decay": [-1e-9, NAN]}
-IMPOSSIBLE: dict[Kind, dict[str, list[Any]]] = {
-    CNN: {"channels": [[0], [64, -1], [1] * 6], **EITHER},
-    MLP: {"width": [0, 10**6 + 1], "depth": [-1], **EITHER},
+OF_ALL: dict[str, list[Any]] = {
+    **{"lr": [0.0, -1e-3, NAN], "weight_decay": [-1e-9, NAN], "momentum": [-0.1, 1.0, NAN]},
+    **{"label_smoothing": [-0.1, 1.1, NAN], "views": [0, 3, -1]},
+}
+IMPOSSIBLE: dict[type[ImageClassifier], dict[str, list[Any]]] = {
+    CNN: {"channels": [[0], [64, -1], [1] * 6], "dropout": [-0.1, 1.1, NAN], **OF_ALL},
+    MLP: {"width": [0, 10**6 + 1], "depth": [-1], "dropout": [-0.1, 1.1, NAN], **OF_ALL},
+    WhitenedCNN: {"channels": [[], [64, 0], [1] * 4], "bias_lr_factor": [0.0, -1.0, NAN], **OF_ALL},
 }
 
 
-@BOTH
-def test_impossible_values(kind: Kind) -> None:
+@ALL
+def test_impossible_values(kind: type[ImageClassifier]) -> None:
     for field, values in IMPOSSIBLE[kind].items():
         for value in values:
             with pytest.raises(InputError, match=re.escape(f"{field}: {value!r} is not possible")):
                 kind(**{field: value})
+
+
+def test_layers_of_the_whitened_cnn() -> None:
+    model: Any = WhitenedCNN(channels=[32, 16])
+    group = "{0}.conv1 {0}.pool {0}.bn1 {0}.gelu1 {0}.conv2 {0}.bn2 {0}.gelu2 "
+    names = "whiten gelu " + group.format("group1") + group.format("group2") + "maxpool flatten fc scale"
+    assert list(layers_of(model)) == names.split()
+    norms = [layer for layer in layers_of(model).values() if isinstance(layer, nn.BatchNorm2d)]
+    assert [(bn.momentum, bn.eps, bn.weight.requires_grad, bn.bias.requires_grad) for bn in norms] == [
+        (0.4, 1e-12, False, True)
+    ] * 4
+    model.whiten(images(100))
+    for side in (9, 24, 28, 32):
+        outputs = model(images(2)[..., :side, :side])
+        assert outputs.shape == (2, 10)
+    x = images(3)[:, :1].expand(-1, 24, -1, -1)
+    first = model.network.group1.conv1
+    torch.testing.assert_close(first(x)[:, :24], x)  # begins as the identity
+    torch.testing.assert_close(model.network.scale(x), x / 9)
+
+
+def test_the_first_layer_whitens() -> None:
+    x = normalize(synthetic.make(train=True).images[:1_000])
+    patches = F.conv2d(x, filters := whitening_filters(x)).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(filters[12:], -filters[:12])
+    covariance = patches[:12].cov()
+    variance = covariance.diagonal()
+    assert (variance < 1).all()  # by what keeps noise small
+    assert (variance[-6:] > 0.99).all()
+    assert (covariance - variance.diag()).abs().max() < 1e-3
+
+
+def test_the_whitened_cnn_learns_its_biases_faster() -> None:
+    model: Any = WhitenedCNN(channels=[4], lr=0.5, weight_decay=0.1, bias_lr_factor=20.0, optimizer="sgd", momentum=0.0)
+    weights, biases = model.new_optimizer().param_groups
+    network = model.network
+    learnt = [network.group1.conv1.weight, network.group1.conv2.weight, network.fc.weight]
+    assert [id(p) for p in weights["params"]] == [id(p) for p in learnt]
+    learnt = [network.whiten.bias, network.group1.bn1.bias, network.group1.bn2.bias]
+    assert [id(p) for p in biases["params"]] == [id(p) for p in learnt]
+    assert [(group["lr"], group["weight_decay"]) for group in (weights, biases)] == [(0.5, 0.1), (10.0, 0.005)]
+
+
+def test_filters_are_computed_when_a_run_starts_and_kept_after() -> None:
+    filters, data = "whiten.weight", CIFAR10DataModule(source="synthetic", train_size=200, val_size=0)
+    model = WhitenedCNN(channels=[4], lr=0.1, optimizer="sgd")
+    trainer().fit(model, data)
+    wanted = whitening_filters(normalize(data.train.images))
+    torch.testing.assert_close(model.network.get_parameter(filters).detach(), wanted)
+    with torch.no_grad():
+        model.network.get_parameter(filters).mul_(2)  # as those of a checkpoint, from other images
+    trainer().fit(model, data)
+    torch.testing.assert_close(model.network.get_parameter(filters).detach(), 2 * wanted)
+    with pytest.raises(InputError, match=r"^model: no data module has the training images"):
+        trainer().fit(WhitenedCNN(channels=[4]), loader(batch(4)), loader(batch(4)))

@@ -5,8 +5,9 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import InputError
-from cifar_lightning.models import CNN, MLP, ImageClassifier, base
+from cifar_lightning.models import CNN, MLP, ImageClassifier, WhitenedCNN, base
 from cifar_lightning.models.base import LossAndAccuracy
 from tests.models.conftest import batch, loader, trainer
 
@@ -86,6 +87,8 @@ RATES: dict[Any, Callable[[int], float]] = {
     "constant": lambda step: 0.1,
     "cosine": lambda step: 0.05 * (1 + math.cos(math.pi * step / 20)),
     "one-cycle": one_cycle,
+    # Up from a fifth for the first 23 % of 21 points, down to 7 %.
+    "triangular": lambda step: float(np.interp(step, [0, 0.23 * 21 - 1, 20], [0.02, 0.1, 0.007])),
 }
 
 
@@ -99,7 +102,7 @@ def test_a_schedule_spans_the_whole_run(schedule: Any) -> None:
     assert group["momentum"] == 0.9  # which one-cycle could move, too
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "one-cycle"])
+@pytest.mark.parametrize("schedule", ["cosine", "one-cycle", "triangular"])
 def test_a_schedule_needs_an_end(schedule: Any) -> None:
     with pytest.raises(InputError, match=f"^schedule: {schedule} must know where the run ends"):
         trainer(-1).fit(MLP(width=2, schedule=schedule), loader(batch(4)))
@@ -146,6 +149,44 @@ def test_a_test_counts_every_image_once() -> None:
     assert torch.equal(model.confusion_counts, expected)
 
 
+@pytest.mark.parametrize("kind", [CNN, MLP])
+def test_label_smoothing_is_of_the_training_loss_alone(kind: Any) -> None:
+    model, data, run = kind(dropout=0.0, batch_norm=False, lr=1e-9, label_smoothing=0.2), batch(20), trainer()
+    logits = model(data.images)
+    by_class = [slow_metrics(logits, torch.full((20,), label))[0] for label in range(10)]
+    plain = slow_metrics(logits, data.labels)[0]
+    run.fit(model, loader(data), loader(data))
+    metrics = published(run)
+    assert metrics["train/loss"] == pytest.approx(0.8 * plain + 0.2 * sum(by_class) / 10, rel=1e-4)
+    assert metrics["val/loss"] == pytest.approx(plain, rel=1e-4)
+
+
+def seen(images: Tensor, flip: bool, shift: int) -> Tensor:
+    """What is seen of images that are padded by reflection from the upper left (-1) or the lower right (1)."""
+    padded = F.pad(images, (1, 1, 1, 1), mode="reflect")[..., 1 + shift : 33 + shift, 1 + shift : 33 + shift]
+    return torch.stack([image[:, :, torch.arange(31, -1, -1)] if flip else image for image in padded])
+
+
+@pytest.mark.parametrize("kind", [CNN, MLP, WhitenedCNN])
+@pytest.mark.parametrize("views", [1, 2, 6])
+def test_a_test_averages_the_logits_of_views_and_validation_does_not(kind: Any, views: Any) -> None:
+    weights = {1: {(False, 0): 1.0}, 2: {(False, 0): 0.5, (True, 0): 0.5}}
+    weights[6] = {(flip, 0): 0.25 for flip in (False, True)}
+    weights[6] |= {(flip, shift): 0.125 for flip in (False, True) for shift in (-1, 1)}
+    data, run, model = batch(20), trainer(), kind(views=views).eval()
+    if isinstance(model, WhitenedCNN):
+        model.whiten(data.images)
+    parts = [w * model(seen(data.images, flip, shift)) for (flip, shift), w in weights[views].items()]
+    logits = torch.stack(parts).sum(0)
+    (probabilities,) = run.predict(model, loader(data)) or []
+    torch.testing.assert_close(cast(Tensor, probabilities), logits.softmax(1))
+    run.test(model, loader(data), verbose=False)
+    assert published(run)["test/loss"] == pytest.approx(slow_metrics(logits, data.labels)[0], rel=1e-4)
+    run.validate(model, loader(data), verbose=False)
+    plain = slow_metrics(model(data.images), data.labels)[0]
+    assert published(run)["val/loss"] == pytest.approx(plain, rel=1e-4)
+
+
 def test_validation_tells_the_two_sets_apart() -> None:
     model, val, clean, run = CNN(channels=(4,)).eval(), batch(30), batch(20), trainer()
     val_loss, val_acc = slow_metrics(model(val.images), val.labels)
@@ -165,7 +206,7 @@ def test_weights_lie_as_the_device_will_like_them(device: str, channels_last: bo
     assert model.network.conv1.weight.is_contiguous(memory_format=torch.channels_last) is channels_last
 
 
-@pytest.mark.parametrize("model", [CNN(channels=(4,)), MLP(width=4)])
+@pytest.mark.parametrize("model", [CNN(channels=(4,)), MLP(width=4), WhitenedCNN(channels=(4,))])
 def test_a_checkpoint_holds_the_network_alone(model: ImageClassifier) -> None:
     model.training_step(batch(8), 0)
     state = model.state_dict()
