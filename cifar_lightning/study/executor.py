@@ -44,6 +44,7 @@ class Local:
     """Processes of this machine, `workers` at a time, which share the cores out among them."""
 
     workers: int = 1
+    own_session: bool = False  # of each run, so that what is done to the group of this process is not done to it
 
     def __call__(self, runs: Sequence["Run"]) -> Events:
         waiting, running, events = list(runs), dict[str, Any](), SimpleQueue[Event]()
@@ -54,7 +55,7 @@ class Local:
             while waiting or running:
                 while waiting and len(running) < self.workers:
                     run = waiting.pop(0)
-                    running[run.address], output = _begin(_execute, threads, run)
+                    running[run.address], output = _begin(_execute, threads, self.own_session, run)
                     Thread(target=_forward, args=(run, running[run.address], output, events), daemon=True).start()
                 run, event = events.get()
                 if isinstance(event, int):
@@ -146,11 +147,13 @@ def _answer(output: Connection, target: Callable[[Any], Iterator[Any]], question
         output.send(error)
 
 
-def _execute(output: Connection, threads: int | None, run: "Run") -> None:
+def _execute(output: Connection, threads: int | None, own_session: bool, run: "Run") -> None:
     import torch
 
     from cifar_lightning.study.worker import execute
 
+    if own_session:
+        os.setsid()
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()
