@@ -78,9 +78,10 @@ def _executor(options: Namespace) -> Executor:
     check(cpus >= 1, "cpus-per-run", cpus, "1 or more")
     check(0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer()), "gpus-per-run", gpus, "a fraction, or a whole number")
     try:
-        from cifar_lightning.study.ray_executor import Ray
+        from cifar_lightning.study.ray_executor import Ray, leave_slurm
     except ModuleNotFoundError:
         raise InputError("launcher", "Ray is not installed", "pip install -e '.[ray]'") from None
+    leave_slurm()
     return Ray(options.address, cpus, gpus)
 
 

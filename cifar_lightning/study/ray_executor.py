@@ -5,17 +5,20 @@ process, which follows the task's: however the task ends (stopped, killed, node 
 Until then it holds the lock of its folder, and the next task of the same run waits for that.
 """
 
+import io
 import logging
 import os
+import re
 import signal
 import socket
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -90,7 +93,7 @@ class Place:
     def _is_shared(self) -> bool:
         try:
             os.chdir(self.folder)
-            with files.locked(self.study):
+            with files.locked(self.study.resolve(strict=True)):  # or else it would be made here
                 return False
         except BlockingIOError:  # the study has it
             return True
@@ -108,19 +111,37 @@ def leave_slurm() -> None:
 def _connected(address: str | None) -> Iterator[None]:
     """Connect to the cluster, or raise an `InputError`; in the end stop the tasks, which the runs notice."""
     address, handler = address or os.environ.get("RAY_ADDRESS"), signal.getsignal(signal.SIGTERM)
+    known = address in (None, "auto") or re.fullmatch(r"[^/]+:\d+", str(address)) is not None
+    check(known, "address", address, "auto, or HOST:PORT as `ray start --head` prints it")
     try:
         if address and address != "auto":
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
-    except (OSError, ValueError, RuntimeError) as error:  # no answer; no address; another version of Ray or Python
-        remedy = "give auto, or HOST:PORT as `ray start --head` prints it, on a machine of that cluster"
-        raise InputError("address", f"{address}: {str(error).splitlines()[0]}", remedy) from None
+    except (OSError, ValueError, RuntimeError) as error:  # nobody answers; another version of Ray or Python; ...
+        remedy = "start it with `ray start`, on this machine, too, and with the same versions"
+        raise InputError("address", f"{address}: {' '.join(str(error).split())}", remedy) from None
     try:
-        yield
+        with redirect_stdout(MainThread(sys.stdout)):
+            yield
     finally:
         ray.shutdown()
+
+
+class MainThread(io.TextIOBase):
+    """A stream without what other threads write: Ray's prints a page about every node and worker that dies."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write it, or not."""
+        return self.stream.write(text) if threading.current_thread() is threading.main_thread() else len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        self.stream.flush()
 
 
 def _check_shared(nodes: Sequence[Any], place: Place) -> None:
@@ -128,7 +149,8 @@ def _check_shared(nodes: Sequence[Any], place: Place) -> None:
     probe = ray.remote(num_cpus=0)(Place.enter)
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     for answer in [probe.options(scheduling_strategy=each).remote(place) for each in there]:
-        _get(answer)
+        with suppress(RayError):  # the node has died meanwhile
+            _get(answer)
 
 
 def _get(answer: Any) -> Any:
@@ -156,10 +178,11 @@ def _events(
         except RayError as error:
             lost[run.address] += 1
             if not is_missing(run, store.every_record(run.study).get(run.address), retry=True):
-                event = 0  # it was lost right after its last word
+                event = 0  # the worker was lost right after the run's last word
             elif lost[run.address] > RETRIES:
-                cause, event = f"its Ray worker was lost {lost[run.address]} times", 1
-                yield run, f"error: {cause} ({str(error).splitlines()[0]}); look at memory, and at Ray's logs"
+                why = f"{lost[run.address]} times ({str(error).splitlines()[0]})"
+                yield run, f"error: its Ray worker was lost {why}; look into Ray's logs"
+                event = 1
             else:
                 tqdm.write(f"{run.title}: its Ray worker was lost; another resumes it", file=sys.stderr)
                 running[task(place, run)] = running.pop(ready)
