@@ -1,4 +1,4 @@
-"""Execute runs: here in processes of this machine. Another `Executor` may send them elsewhere.
+"""Execute runs: here in processes of this machine, by ray_executor.py on others, too.
 
 On Linux a process is forked from one that has imported everything, so that none pays the start-up. The study's own
 imports neither PyTorch nor Lightning: Ctrl-C ends it at once, and would break their import.
@@ -44,7 +44,7 @@ class Local:
     """Processes of this machine, `workers` at a time, which share the cores out among them."""
 
     workers: int = 1
-    own_session: bool = False  # of each run, so that what is done to the group of this process is not done to it
+    own_session: bool = False  # of each run, which a signal to the group of this process does not reach then
 
     def __call__(self, runs: Sequence["Run"]) -> Events:
         waiting, running, events = list(runs), dict[str, Any](), SimpleQueue[Event]()

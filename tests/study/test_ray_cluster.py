@@ -171,7 +171,11 @@ def test_what_is_lost_resumes_from_its_checkpoint(
 
 @pytest.mark.parametrize(
     ("signum", "status"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.nightly), (signal.SIGKILL, -9)],
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.nightly),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.nightly),
+    ],
 )
 def test_stopped(signum: signal.Signals, status: int, nodes: Nodes, tmp_path: Path, local: Path) -> None:
     study, output = on_ray(tmp_path, nodes), tmp_path / "out"

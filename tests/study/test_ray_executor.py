@@ -109,7 +109,7 @@ def test_a_run_that_is_lost_after_its_end_is_not_made_again(run: Run, monkeypatc
         (InputError("node a", "not there", "mount it"), "node a: not there; mount it"),
         (
             ModuleNotFoundError("No module named 'x'"),
-            "node 10.0.0.2: can't execute runs (No module named 'x'); install",
+            "node 10.0.0.2: can't execute runs (No module named 'x'); ",
         ),
     ],
 )
