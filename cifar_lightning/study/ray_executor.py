@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -146,22 +147,24 @@ class MainThread(io.TextIOBase):
 
 def _check_shared(nodes: Sequence[Any], place: Place) -> None:
     """Raise an `InputError` if a node does not share the study's folder, or lacks this package."""
-    probe = ray.remote(num_cpus=0)(Place.enter)
-    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    for answer in [probe.options(scheduling_strategy=each).remote(place) for each in there]:
+    probe, answers = ray.remote(num_cpus=0)(Place.enter), []
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        answers.append(probe.options(scheduling_strategy=there).remote(place))
+    for node, answer in zip(nodes, answers, strict=True):
         with suppress(RayError):  # the node has died meanwhile
-            _get(answer)
+            _get(answer, f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})")
 
 
-def _get(answer: Any) -> Any:
-    """Return what a task has yielded, or raise what it has raised, as what a person did."""
+def _get(answer: Any, where: str) -> Any:
+    """Return what a task has yielded; raise as an `InputError` what it has raised."""
     try:
         return ray.get(answer)
     except RayTaskError as error:
         if isinstance(error.cause, ReportedError):
             raise error.cause from None
-        cause = f"can't execute runs ({str(error.cause).splitlines()[-1]})"
-        raise InputError(f"node {error.ip}", cause, "install there what is installed here") from None
+        cause = traceback.format_exception_only(error.cause)[-1].strip().splitlines()[-1]
+        raise InputError(where, f"can't execute runs ({cause})", "install there what is installed here") from None
 
 
 def _events(
@@ -174,7 +177,7 @@ def _events(
         ready = ray.wait([*running], num_returns=1)[0][0]
         run = running[ready]
         try:
-            event = _get(next(ready))
+            event = _get(next(ready), run.title)
         except RayError as error:
             lost[run.address] += 1
             if not is_missing(run, store.every_record(run.study).get(run.address), retry=True):

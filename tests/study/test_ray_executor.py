@@ -107,9 +107,10 @@ def test_a_run_that_is_lost_after_its_end_is_not_made_again(run: Run, monkeypatc
     ("cause", "message"),
     [
         (InputError("node a", "not there", "mount it"), "node a: not there; mount it"),
+        # As Ray has it of a node without this package.
         (
-            ModuleNotFoundError("No module named 'x'"),
-            "node 10.0.0.2: can't execute runs (No module named 'x'); ",
+            RuntimeError("The remote function failed to import:\n\nModuleNotFoundError: No module named 'x'\n"),
+            "mlp, seed 0: can't execute runs (ModuleNotFoundError: No module named 'x'); install there what is ",
         ),
     ],
 )
@@ -117,5 +118,5 @@ def test_what_a_task_refuses_ends_the_study(
     cause: Exception, message: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError) as error:
-        events(run, monkeypatch, [exceptions.RayTaskError("_execute", "", cause, ip="10.0.0.2")])
+        events(run, monkeypatch, [exceptions.RayTaskError("_execute", "", cause).as_instanceof_cause()])
     assert str(error.value).startswith(message)
