@@ -3,19 +3,20 @@
 import shlex
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from cifar_lightning.errors import Interrupted, check
+from cifar_lightning.errors import InputError, Interrupted, check
 from cifar_lightning.results import store
 from cifar_lightning.results.records import Plan, Record
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.study import config
 from cifar_lightning.study.executor import Executor, Local
-from cifar_lightning.study.plan import Run, plan, show_links
+from cifar_lightning.study.plan import Run, is_missing, plan, show_links
 from cifar_lightning.study.preflight import Seconds, preflight
 from cifar_lightning.study.progress import Progress, epochs_left
 from cifar_lightning.utils.duration import duration
@@ -42,19 +43,19 @@ def study(args: Sequence[str]) -> int:
 
 def _study(args: Sequence[str]) -> int:
     options = parser().parse_args(args)
-    check(options.workers >= 1, "workers", options.workers, "1 or more")
+    execute = _executor(options)
     experiments, output = config.read(options.config), options.output
     with nullcontext() if options.dry_run else store.own(output):
         known = store.every_record(output)
         layout = plan(experiments, output, known.values())
-        missing = [run for run in layout.runs if _is_missing(run, known.get(run.address), options.retry)]
+        missing = [run for run in layout.runs if is_missing(run, known.get(run.address), options.retry)]
         seconds = preflight(missing)
         if options.dry_run:
             return _estimate(layout.runs, known, seconds)
         command = shlex.join(["python", "-m", "cifar_lightning", "study", *args])
         store.write(output, Plan(command=command, points=layout.points))
         show_links(layout, output)
-        return _execute(output, missing, seconds, Local(options.workers))
+        return _execute(output, missing, seconds, execute)
 
 
 def parser() -> OneLineParser:
@@ -69,14 +70,32 @@ def parser() -> OneLineParser:
     own.add_argument("--output", type=Path, default=Path("logs/study"), help="Folder of its runs and its report.")
     own.add_argument("--dry-run", action="store_true", help="Print what it would run, and how long that would take.")
     own.add_argument("--retry", action="store_true", help="Run again what failed before.")
-    own.add_argument("--workers", type=int, default=1, help="Runs at a time, which share the cores out among them.")
+    own.add_argument("--launcher", choices=("local", "ray"), default="local", help="Processes here, or tasks on Ray.")
+    own.add_argument("--workers", type=int, help="Local: runs at a time (1), which share the cores out among them.")
+    own.add_argument("--address", help="Ray: HOST:PORT of a cluster, or auto (the one here, or this machine alone).")
+    own.add_argument("--cpus-per-run", type=int, help="Ray: cores of each run (1).")
+    own.add_argument("--gpus-per-run", type=float, help="Ray: GPUs of each run (0); runs share one by fractions.")
     return own
 
 
-def _is_missing(run: Run, record: Record | None, retry: bool) -> bool:
-    if record and record.status == "failed":
-        return retry
-    return record is None or (run.test and record.test is None)
+def _executor(options: Namespace) -> Executor:
+    """Return what executes the runs; raise an `InputError` for a value out of range or a flag of the other one."""
+    for launcher, names in {"local": ["workers"], "ray": ["address", "cpus_per_run", "gpus_per_run"]}.items():
+        for name in names:
+            value, fits = getattr(options, name), launcher == options.launcher
+            check(fits or value is None, name.replace("_", "-"), value, f"it with --launcher {launcher}")
+    if options.launcher == "local":
+        workers = 1 if options.workers is None else options.workers
+        check(workers >= 1, "workers", workers, "1 or more")
+        return Local(workers)
+    cpus, gpus = (1 if options.cpus_per_run is None else options.cpus_per_run), options.gpus_per_run or 0.0
+    check(cpus >= 1, "cpus-per-run", cpus, "1 or more")
+    check(0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer()), "gpus-per-run", gpus, "a fraction, or a whole number")
+    try:
+        from cifar_lightning.study.ray_executor import Ray
+    except ModuleNotFoundError:
+        raise InputError("launcher", "Ray is not installed", "pip install -e '.[ray]'") from None
+    return Ray(options.address, cpus, gpus)
 
 
 def _estimate(runs: Sequence[Run], known: Mapping[str, Record], seconds: Mapping[str, Seconds]) -> int:

@@ -1,4 +1,4 @@
-"""Execute runs: here in processes of this machine. Another `Executor` may send them elsewhere.
+"""Execute runs: here in processes of this machine, by ray_executor.py on others, too.
 
 On Linux a process is forked from one that has imported everything, so that none pays the start-up. The study's own
 imports neither PyTorch nor Lightning: Ctrl-C ends it at once, and would break their import.
@@ -44,6 +44,7 @@ class Local:
     """Processes of this machine, `workers` at a time, which share the cores out among them."""
 
     workers: int = 1
+    own_session: bool = False  # of each run, which a signal to the group of this process does not reach then
 
     def __call__(self, runs: Sequence["Run"]) -> Events:
         waiting, running, events = list(runs), dict[str, Any](), SimpleQueue[Event]()
@@ -54,7 +55,7 @@ class Local:
             while waiting or running:
                 while waiting and len(running) < self.workers:
                     run = waiting.pop(0)
-                    running[run.address], output = _begin(_execute, threads, run)
+                    running[run.address], output = _begin(_execute, threads, self.own_session, run)
                     Thread(target=_forward, args=(run, running[run.address], output, events), daemon=True).start()
                 run, event = events.get()
                 if isinstance(event, int):
@@ -149,11 +150,13 @@ def _answer(output: Connection, target: Callable[[Any], Iterator[Any]], question
         output.send(error)
 
 
-def _execute(output: Connection, threads: int | None, run: "Run") -> None:
+def _execute(output: Connection, threads: int | None, own_session: bool, run: "Run") -> None:
     import torch
 
     from cifar_lightning.study.worker import execute
 
+    if own_session:
+        os.setsid()
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()

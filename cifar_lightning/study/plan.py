@@ -96,6 +96,13 @@ def plan(experiments: Mapping[str, Experiment], study: Path, records: Iterable[R
     return Layout(points, list(runs.values()), {place: home for place, home in places.items() if place != home})
 
 
+def is_missing(run: Run, record: Record | None, retry: bool) -> bool:
+    """Return whether a run is still to be made, by its record if there is one; `retry` what failed."""
+    if record and record.status == "failed":
+        return retry
+    return record is None or (run.test and record.test is None)
+
+
 def show_links(layout: Layout, study: Path) -> None:
     """Link a run that several experiments share into the folder of each, so that TensorBoard shows it there."""
     for path in (study / place for place in (*layout.links, *(run.folder for run in layout.runs))):

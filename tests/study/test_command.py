@@ -6,6 +6,7 @@ import math
 import os
 import re
 import select
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -353,6 +354,10 @@ def test_what_a_person_gets_wrong_is_one_line(bench: Bench) -> None:
         ("--config=none.yaml", "none.yaml: there is no such file"),
         ("--config=grid.yaml --workers=0", "workers: 0 is not possible; use 1 or more"),
         ("--config=grid.yaml --wrokers=1", "wrokers"),
+        ("--config=grid.yaml --cpus-per-run=2", "cpus-per-run: 2 is not possible; use it with --launcher ray"),
+        ("--config=grid.yaml --launcher=ray --workers=2", "workers: 2 is not possible; use it with --launcher local"),
+        ("--config=grid.yaml --launcher=ray --cpus-per-run=0", "cpus-per-run: 0 is not possible; use 1 or more"),
+        ("--config=grid.yaml --launcher=ray --gpus-per-run=1.5", "gpus-per-run: 1.5 is not possible; use a fraction"),
         ("--config=grid.yaml --output=mlp.yaml", "mlp.yaml"),
         ("--config=grid.yaml --output=busy", "another study is running here"),
     ):
@@ -362,6 +367,14 @@ def test_what_a_person_gets_wrong_is_one_line(bench: Bench) -> None:
         (line,) = bench.capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
         assert message in line
+
+
+def test_ray_that_is_not_installed_is_named_with_what_to_type(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "cifar_lightning.study.ray_executor", raising=False)
+    assert bench.study("--launcher=ray") == 2
+    assert bench.err == "error: launcher: Ray is not installed; pip install -e '.[ray]'\n"
+    assert bench.study() == 0
 
 
 def test_a_study_that_is_refused_leaves_no_folder(bench: Bench) -> None:

@@ -88,7 +88,7 @@ GOLDEN = {
     ("mlp", "--model.width=64"): "0x1.4a8c020161ffdp+1",
     SMALL_CNN: "0x1.274a35ae37b65p+1",
     (*SMALL_CNN, "--data.augment=flip-shift", "--model.schedule=one-cycle"): "0x1.26d2e514c22eep+1",
-    ("sprint", "--model.channels=[8,16]", "--data.batch_size=100", "--data.resolutions=[24]"): "0x1.2894e1a3f4667p+1",
+    ("sprint", "--model.channels=[8,16]", "--data.batch_size=100", "--data.resolutions=[24]"): "0x1.28caa326e1156p+1",
 }
 # The libraries compute with what the processor has, in another order then. Seen with fewer vector units of the same one
 # (ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA): 4e-5 at most. So a change as small as 1e-4 in a mean of the colours is seen

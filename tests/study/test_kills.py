@@ -39,10 +39,10 @@ PATIENCE_SECONDS = 240
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CONFIGS.parent), "OMP_NUM_THREADS": "1", "CIFAR10_ROOT": "none"}
 
 
-def start(folder: Path, *more: str, **environment: str) -> subprocess.Popen[str]:
+def start(folder: Path, *more: str, grid: str = GRID, **environment: str) -> subprocess.Popen[str]:
     for name in ("mlp", "cnn"):
         (folder / f"{name}.yaml").write_text((CONFIGS / f"{name}.yaml").read_text())
-    (folder / "grid.yaml").write_text(GRID)
+    (folder / "grid.yaml").write_text(grid)
     args = [sys.executable, "-m", "cifar_lightning", "study", "--config=grid.yaml", "--output=out", *more]
     return subprocess.Popen(
         args, cwd=folder, env=ENVIRONMENT | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
