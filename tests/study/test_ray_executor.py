@@ -48,7 +48,6 @@ def test_without_runs_there_is_nothing_to_connect_for() -> None:
 def test_a_node_must_find_the_folder_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setattr(ray_executor.ray.util, "get_node_ip_address", lambda: "10.0.0.2")
     place = ray_executor.Place(tmp_path, Path("out"), {"OMP_NUM_THREADS": "3"})
     refused = r"\(10.0.0.2\): .*/out is not there, or not locked"
@@ -61,7 +60,6 @@ def test_a_node_must_find_the_folder_locked(tmp_path: Path, monkeypatch: pytest.
         place.enter()
     assert Path.cwd() == tmp_path
     assert os.environ["OMP_NUM_THREADS"] == "3"
-    assert "SLURM_NTASKS" not in os.environ  # SLURM's task is Ray, and not the run
 
 
 def events(run: Run, monkeypatch: pytest.MonkeyPatch, *tries: Sequence[Any]) -> list[str | int]:
