@@ -104,6 +104,9 @@ class Processes:
             assert other.stdin
             other.stdin.close()  # it follows
         for other in self._others:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                other.wait(GRACE)
+            other.kill()
             other.wait()
         for name, value in self._before.items():
             del os.environ[name]
