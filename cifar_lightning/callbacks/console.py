@@ -23,7 +23,8 @@ from cifar_lightning.utils.duration import duration
 class ProgressLine(TQDMProgressBar):
     """One line on the epoch under way: redrawn at a terminal, gone when the run ends; in a log file a new one a minute.
 
-    It shows the means of the epoch so far, and the time left of the whole run at the speed since training started.
+    It shows the means of the epoch so far (of this process's images), and the time left of the whole run at the speed
+    since training started.
     """
 
     def __init__(self) -> None:
@@ -97,7 +98,8 @@ class Console(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data, model, precision = CIFAR10DataModule.of(trainer), type(pl_module).__name__, trainer.precision
         parameters = sum(p.numel() for p in pl_module.parameters())
-        tqdm.write(f"{model} with {parameters:,} parameters on {pl_module.device}")
+        where = f"{pl_module.device}" + (f" and {trainer.world_size - 1} more" if trainer.world_size > 1 else "")
+        tqdm.write(f"{model} with {parameters:,} parameters on {where}")
         tqdm.write(f"precision {precision}" + (f": {self.precision_reason}" if self.precision_reason else ""))
         tqdm.write(f"{len(data.train.labels):,} images to train on, {len(data.val.labels):,} to validate on")
         tqdm.write(data.description)
