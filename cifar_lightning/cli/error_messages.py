@@ -275,7 +275,7 @@ def _no_class(found: re.Match[str]) -> str:
     word = given.rpartition(".")[2]
     near = [name for name in known if len(word) > 2 and name.lower().startswith(word.lower())]
     near = near or get_close_matches(word, known, n=1, cutoff=0.75)
-    use = f"use {' or '.join(known)}" if key == "model" else "name one of lightning.pytorch"
+    use = f"use {', '.join(known[:-1])} or {known[-1]}" if key == "model" else "name one of lightning.pytorch"
     own = "your own subclass of cifar_lightning.models.ImageClassifier" if key == "model" else "your own"
     remedy = f"did you mean {near[0]}?" if near else f"{use}, or the import path of {own}"
     return f"{key}: {given or 'this'} can't be used{reason}; {remedy}"

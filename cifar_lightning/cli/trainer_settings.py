@@ -44,6 +44,7 @@ def check_trainer(trainer: Any, *, new: bool, resumes: bool) -> None:
     most_epochs, most_steps = (float("inf") if end is None or end < 0 else end for end in ends)
     for name, holds, allowed in (
         ("accelerator", trainer.accelerator in usable, " or ".join(usable)),
+        ("num_nodes", trainer.num_nodes >= 1, "1 or more"),
         ("barebones", not trainer.barebones, "false: a run is logged and saved"),
         ("default_root_dir", trainer.default_root_dir is None, "--logs: the folder of all runs"),
         ("check_val_every_n_epoch", every is None or every >= 1, "1 or more"),

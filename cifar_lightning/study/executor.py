@@ -121,6 +121,12 @@ def _begin(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
     return process, here
 
 
+def leave_slurm() -> None:
+    """Take this process out of its SLURM job, which is the study's: no run is resumed as the job's, or requeues it."""
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        del os.environ[name]
+
+
 def _child(here: Connection, there: Connection, target: Callable[..., None], *args: Any) -> None:
     def follow() -> None:  # ends this process, in order, when the one that started it is gone
         parent = multiprocessing.parent_process()
@@ -130,8 +136,7 @@ def _child(here: Connection, there: Connection, target: Callable[..., None], *ar
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started this one, and ends it
     Thread(target=follow, daemon=True).start()
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
-        del os.environ[name]  # the job is the study's: no run is resumed as the job's, or requeues it
+    leave_slurm()
     # `here`, which is read from, stays open in this process, too: if its reader is killed, what is printed on the way
     # to an orderly end must not fail.
     target(there, *args)

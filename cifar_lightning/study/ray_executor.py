@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from cifar_lightning.errors import InputError, ReportedError, check
 from cifar_lightning.results import store
-from cifar_lightning.study.executor import Event, Events, Local
+from cifar_lightning.study.executor import Event, Events, Local, leave_slurm
 from cifar_lightning.study.plan import Run, is_missing
 from cifar_lightning.utils import files
 
@@ -89,6 +89,7 @@ class Place:
             cause = f"{self.folder / self.study} is not there, or not locked as it is where the study runs"
             raise InputError(node, cause, "use a disk that all nodes share, locks included, by the same path")
         os.environ.update(self.environment)
+        leave_slurm()  # before anything is imported that takes this process for one of SLURM's
 
     def _is_shared(self) -> bool:
         try:

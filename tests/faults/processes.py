@@ -88,6 +88,8 @@ def _live(folder: Path, args: Sequence[str], befores: Sequence[Before], output: 
     # Whoever runs the tests may have them ignored, a shell in the background for instance; here they are to work.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A study in the same process starts the server with some of them blocked.
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
     os.chdir(folder)
     status = 99
     try:
