@@ -76,6 +76,7 @@ def test_the_numbers_in_the_prose_are_those_of_the_records() -> None:
 def test_the_examples_run(commands: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the README, in one folder, cut down: few images, few epochs, studies of one run."""
     monkeypatch.syspath_prepend(empty_folder)
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # not the cluster of another test
     Path("mine.py").write_text("from lightning.pytorch import Callback\nclass Hello(Callback):\n    pass\n")
     Path("my_images").mkdir()
     Image.new("RGB", (40, 30)).save("my_images/grey.png")

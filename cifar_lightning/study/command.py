@@ -72,7 +72,7 @@ def parser() -> OneLineParser:
     own.add_argument("--retry", action="store_true", help="Run again what failed before.")
     own.add_argument("--launcher", choices=("local", "ray"), default="local", help="Processes here, or tasks on Ray.")
     own.add_argument("--workers", type=int, help="Local: runs at a time (1), which share the cores out among them.")
-    own.add_argument("--address", help="Ray: HOST:PORT of a cluster, or auto (the one here, or this machine alone).")
+    own.add_argument("--address", help="Ray: HOST:PORT of a cluster; auto: the one here; local: this machine alone.")
     own.add_argument("--cpus-per-run", type=int, help="Ray: cores of each run (1).")
     own.add_argument("--gpus-per-run", type=float, help="Ray: GPUs of each run (0); runs share one by fractions.")
     return own

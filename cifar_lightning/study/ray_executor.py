@@ -106,10 +106,11 @@ class Place:
 def _connected(address: str | None) -> Iterator[None]:
     """Connect to the cluster, or raise an `InputError`; in the end stop the tasks, which the runs notice."""
     address, handler = address or os.environ.get("RAY_ADDRESS"), signal.getsignal(signal.SIGTERM)
-    known = address in (None, "auto") or re.fullmatch(r"[^/]+:\d+", str(address)) is not None
-    check(known, "address", address, "auto, or HOST:PORT as `ray start --head` prints it")
+    named = (None, "auto", "local")  # Ray's own words: local is this machine alone, whatever runs here
+    known = address in named or re.fullmatch(r"[^/]+:\d+", str(address)) is not None
+    check(known, "address", address, "auto, local, or HOST:PORT as `ray start --head` prints it")
     try:
-        if address and address != "auto":
+        if address not in named:
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
