@@ -2,11 +2,13 @@
 
 import functools
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.cli.quiet import be_quiet
@@ -42,6 +44,13 @@ def _quiet() -> None:
 def _images_made_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "make", functools.cache(synthetic.make))
+        yield
+
+
+@pytest.fixture(scope="module")
+def ray_alone() -> Iterator[None]:
+    """Have no other test start Ray at the same time: two clusters of one machine mix up."""
+    with FileLock(Path(tempfile.gettempdir(), "cifar_lightning_ray.lock")):
         yield
 
 

@@ -72,6 +72,7 @@ def test_the_numbers_in_the_prose_are_those_of_the_records() -> None:
         assert any(verdict <= line for line in report)
 
 
+@pytest.mark.usefixtures("ray_alone")
 @pytest.mark.parametrize("commands", ["fit validate test predict", pytest.param("study report benchmark", marks=SLOW)])
 def test_the_examples_run(commands: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the README, in one folder, cut down: few images, few epochs, studies of one run."""

@@ -59,7 +59,7 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[Nodes]:
+def head(ray_alone: None) -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
