@@ -90,9 +90,8 @@ class StepCurve(Callback):
     def on_train_batch_end(self, trainer: Trainer, _: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         before, self.steps = self.steps, trainer.global_step
         if self.steps > before and self.steps % self.every == 0:
-            loss = (
-                gather(trainer, outputs["loss"]).mean().item() * trainer.accumulate_grad_batches
-            )  # the Trainer has divided by it
+            loss = gather(trainer, outputs["loss"]).mean().item()
+            loss *= trainer.accumulate_grad_batches  # by which the Trainer has divided
             for logger in trainer.loggers:
                 logger.log_metrics({"train/loss_step": loss}, step=self.steps - 1)
 

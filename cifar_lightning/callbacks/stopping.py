@@ -22,7 +22,7 @@ from cifar_lightning.callbacks.checkpoints import Checkpoints
 from cifar_lightning.callbacks.stop_requests import callbacks_of, epochs_done, heeded, request, stands
 from cifar_lightning.errors import Interrupted, SharedError
 from cifar_lightning.runs.layout import INTERRUPTED, LAST
-from cifar_lightning.utils.processes import agree, gather
+from cifar_lightning.utils.processes import Agreement, gather
 
 # Reading the loss of each step would make the device wait for the host, which should have queued the next step by then;
 # the error names the very step all the same.
@@ -45,6 +45,7 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Have the settings of this start decide on what the checkpoint brought with it."""
+        self._agreement = Agreement(trainer)
         for early, patience in zip(trainer.early_stopping_callbacks, self._patience, strict=True):
             early.patience = patience  # Lightning restores the checkpoint's
         if self.checkpoints and stands(self.checkpoints.asked, trainer):
@@ -103,7 +104,7 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
 
     def _agree(self, trainer: Trainer) -> None:
         """Have all processes stop at the same step, though the signal or the request may have reached but one."""
-        self.signum, stop = agree(trainer, self.signum, trainer.should_stop)
+        self.signum, stop = self._agreement.largest(self.signum, trainer.should_stop)
         trainer.should_stop = bool(stop)
 
     def _keep_request(self, trainer: Trainer) -> None:

@@ -31,7 +31,8 @@ class DryRun(CLI):
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.place()
-        self.trainer.datamodule = self.datamodule  # type: ignore[attr-defined]  # as the Trainer's own methods do
+        trainer: Any = self.trainer  # its types do not tell of its data module
+        trainer.datamodule = self.datamodule
         self.model.on_fit_start()
 
     def place(self) -> None:

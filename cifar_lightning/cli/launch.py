@@ -27,8 +27,8 @@ from cifar_lightning.utils.rank import rank
 FOLLOWS = "CIFAR_LIGHTNING_FOLLOWS"  # set in a process that ends with the one that has started it
 # Seconds for the first process to fail by itself when another has ended: NCCL waits half an hour for it.
 GRACE = 5
-# The words of gloo, NCCL and the store where processes meet, which have no exception in common.
-LOST = "(?i)gloo|nccl|connection (closed|reset|refused)|broken pipe|store"
+# The words of gloo and NCCL; PyTorch's own errors, of the store where processes meet too, are of classes Dist...Error.
+LOST = "(?i)\\b(gloo|nccl)|connection (closed|reset|refused) by peer"
 
 
 class ProcessError(RunError):
@@ -53,7 +53,8 @@ def told(error: BaseException, status: int) -> bool:
 
 def lost_connection(error: BaseException) -> bool:
     """Return whether it comes of the end of another process."""
-    return any(re.search(LOST, str(each)) for each in causes(error) if isinstance(each, RuntimeError))
+    runtime = [each for each in causes(error) if isinstance(each, RuntimeError)]
+    return any(type(each).__name__.startswith("Dist") or re.search(LOST, str(each)) for each in runtime)
 
 
 class Processes:

@@ -127,12 +127,8 @@ class CLI(LightningCLI):
         check(0 <= config.seed_everything < 2**32, "seed_everything", config.seed_everything, "0 to 4294967295")
         model = pydoc.locate(config.model.class_path)
         assert isinstance(model, type)  # the parser has seen to that
-        check(
-            model is not ImageClassifier,
-            "model",
-            model.__name__,
-            "CNN, MLP or WhitenedCNN, or the import path of your own",
-        )
+        allowed = "CNN, MLP or WhitenedCNN, or the import path of your own"
+        check(model is not ImageClassifier, "model", model.__name__, allowed)
         check_nulls("model", model, config.model.get("init_args", {}))
         check_nulls("data", CIFAR10DataModule, config.data)
         check_nulls("trainer", Trainer, config.trainer)
@@ -286,11 +282,7 @@ class CLI(LightningCLI):
             self._fit(**given)
         except BaseException as error:
             stops = (each for each in causes(error) if isinstance(each, Interrupted))
-            if (
-                self.trainer.is_global_zero
-                and self.requeues
-                and any(stop.signum == self.requeue_signal for stop in stops)
-            ):
+            if self.requeues and any(stop.signum == self.requeue_signal for stop in stops):
                 slurm.requeue()
             raise
 

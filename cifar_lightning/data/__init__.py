@@ -30,6 +30,7 @@ class Batch(NamedTuple):
 
     @classmethod
     def whole(cls, images: Tensor, labels: Tensor) -> "Batch":
+        """Return one that a single process has all of."""
         return cls(images, labels, start=0, size=len(labels), processes=1, seed=0)
 
     @property

@@ -12,10 +12,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
-from torchmetrics import ConfusionMatrix, Metric
+from torchmetrics import ConfusionMatrix
 
 from cifar_lightning.data import Batch
 from cifar_lightning.errors import InputError, check
+from cifar_lightning.models.metrics import LossAndAccuracy
 from cifar_lightning.runs.checkpoint import architecture
 from cifar_lightning.runs.logger import RunLogger
 from cifar_lightning.utils.processes import gather
@@ -50,32 +51,6 @@ def check_compiler(device: torch.device) -> None:
     except Exception as error:  # each back end has its own
         cause = f"torch.compile does not work here ({type(error).__name__})"
         raise InputError("compile", cause, "install a C++ compiler, or leave it out") from error
-
-
-class LossAndAccuracy(Metric):
-    """Mean cross-entropy, in nats, and fraction correct over every image, of the mean losses of batches of any size."""
-
-    loss_sum: Tensor
-    correct: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        # In float32 and int64: Apple's GPUs have no float64.
-        for name, dtype in {"loss_sum": torch.float32, "correct": torch.int64, "count": torch.int64}.items():
-            self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
-
-    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self.loss_sum += loss.detach().float() * len(labels)
-        self.correct += (logits.argmax(1) == labels).sum()
-        self.count += len(labels)
-
-    def compute(self) -> dict[str, Tensor]:
-        return self.means()  # of all processes: torchmetrics sums the states before
-
-    def means(self) -> dict[str, Tensor]:
-        """Return the same of the images of this process alone."""
-        return {"loss": self.loss_sum / self.count.float(), "acc": self.correct.float() / self.count.float()}
 
 
 class ImageClassifier(LightningModule):

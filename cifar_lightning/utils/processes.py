@@ -1,4 +1,6 @@
-"""What the processes that train one model, one on each device, tell each other; all must call each of these."""
+"""Exchange between the processes that train one model, one on each device: all of them must make the same calls."""
+
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -18,11 +20,17 @@ def gather_rows(trainer: Trainer, tensor: Tensor) -> Tensor:
     return tensor if trainer.world_size == 1 else torch.cat(gather_all_tensors(tensor))
 
 
-def agree(trainer: Trainer, *flags: int) -> list[int]:
-    """Return the largest that any process has of each flag."""
-    if trainer.world_size == 1:
-        return list(flags)
-    largest = torch.tensor(flags, device=trainer.strategy.root_device)
-    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
-    agreed: list[int] = largest.tolist()
-    return agreed
+class Agreement:
+    """Flags of all processes, by a group of their own on the CPU: to read them no GPU has to finish its work."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.group: Any = torch.distributed.new_group(backend="gloo") if trainer.world_size > 1 else None
+
+    def largest(self, *flags: int) -> list[int]:
+        """Return the largest that any process has of each flag."""
+        if self.group is None:
+            return list(flags)
+        largest = torch.tensor(flags)
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, self.group)
+        agreed: list[int] = largest.tolist()
+        return agreed

@@ -21,7 +21,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import InputError
 from cifar_lightning.models import CNN, MLP, ImageClassifier, WhitenedCNN, base
-from cifar_lightning.models.base import LossAndAccuracy
+from cifar_lightning.models.metrics import LossAndAccuracy
 from tests.models.conftest import batch, loader, trainer
 
 # Most runs here have nothing to validate on.

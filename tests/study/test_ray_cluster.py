@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray import cluster_utils
 
 from cifar_lightning.errors import InputError
 from cifar_lightning.results import store
 from cifar_lightning.study import config
 from cifar_lightning.study.plan import Run, plan
 from cifar_lightning.study.progress import EPOCH
+from cifar_lightning.study.ray_executor import Ray
 from cifar_lightning.utils import files
 from tests.study.test_kills import check_same, end, epochs, is_saved, start, until
-
-cluster_utils = pytest.importorskip("ray.cluster_utils")
-Ray = pytest.importorskip("cifar_lightning.study.ray_executor").Ray
 
 # Three runs, one of the first two on each node; the last fails.
 GRID = """
@@ -146,7 +145,10 @@ def test_what_is_lost_resumes_from_its_checkpoint(
     lines, ends, killed = defaultdict[str, list[str]](list), defaultdict[str, list[int]](list), False
     with store.own(Path("out")):
         for run, event in Ray(nodes.address)(runs):
-            (ends[run.title] if isinstance(event, int) else lines[run.title]).append(event)
+            if isinstance(event, int):
+                ends[run.title].append(event)
+            else:
+                lines[run.title].append(event)
             if not killed and epochs_of_both(Path("out")) >= 2:
                 for pid in of_second_node("" if dies == "node" else "ray::_execute"):
                     os.kill(pid, signal.SIGKILL)

@@ -7,16 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray import exceptions
 
 from cifar_lightning.errors import InputError
 from cifar_lightning.results import store
+from cifar_lightning.study import ray_executor
 from cifar_lightning.study.config import read
 from cifar_lightning.study.plan import Run, plan
 from cifar_lightning.utils import files
 from tests.conftest import CONFIGS
-
-ray_executor = pytest.importorskip("cifar_lightning.study.ray_executor")
-exceptions = pytest.importorskip("ray.exceptions")
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def test_without_runs_there_is_nothing_to_connect_for() -> None:
 def test_a_node_must_find_the_folder_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(ray_executor.ray.util, "get_node_ip_address", lambda: "10.0.0.2")
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "10.0.0.2")
     place = ray_executor.Place(tmp_path, Path("out"), {"OMP_NUM_THREADS": "3"})
     refused = r"\(10.0.0.2\): .*/out is not there, or not locked"
     with pytest.raises(InputError, match=refused):
@@ -76,7 +75,8 @@ def events(run: Run, monkeypatch: pytest.MonkeyPatch, *tries: Sequence[Any]) -> 
 
     monkeypatch.setattr(ray_executor, "ray", SimpleNamespace(wait=wait, get=get))
     running = dict[Any, Run]()
-    found = list(ray_executor._events(lambda *_: iter(next(left)), place=None, runs=[run], running=running))
+    place = ray_executor.Place(Path.cwd(), run.study, {})
+    found = list(ray_executor._events(lambda *_: iter(next(left)), place, [run], running))
     assert not running
     assert not list(left)
     return [event for _, event in found]
