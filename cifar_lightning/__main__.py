@@ -1,6 +1,7 @@
 """`python -m cifar_lightning`, and the script `cifar-lightning`."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -25,6 +26,10 @@ configuration file and a flag: --model.dropout 0.2 --data.batch_size 200 --train
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; `args` is what was typed after the program's name."""
+    # GNU OpenMP reads it when PyTorch is imported: how often a thread that waits for another looks before it sleeps. By
+    # default it takes its core from other programs for milliseconds; see `performance.own_cores`.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     return app.guarded(_dispatch, sys.argv[1:] if args is None else args)
 
 

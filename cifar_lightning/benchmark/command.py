@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from subprocess import PIPE, Popen
@@ -42,10 +42,12 @@ def benchmark(args: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--rounds", type=int, default=3, help="epochs of each variant, by turns; at least 1")
+    parser.add_argument("--busy", type=int, default=0, help="measure beside this number of busy programs, too")
     parser.add_argument("--output", type=Path, default=Path("benchmark.json"), help="the JSON file to write")
     options, flags = parser.parse_known_args(args)
     given = {flag.partition("=")[0] for flag in flags}
     check(options.rounds >= 1, "rounds", options.rounds, "1 or more")
+    check(options.busy >= 0, "busy", options.busy, "0 or more")
     writable = os.access(f"{options.output.parent}/.", os.W_OK) and not options.output.is_dir()
     check(writable, "output", str(options.output), "a file in a folder that exists")
     if given & {"--ckpt_path", "--resume"}:
@@ -62,8 +64,9 @@ def benchmark(args: Sequence[str]) -> int:
     results: dict[str, Any] = {"command": command, "hardware": hardware(), "software": software(), "models": []}
     try:
         for model in models:
-            results["models"].append(compare(model, options.rounds))
-            print(f"\n{table(results['models'][-1])}\n", flush=True)
+            found = compare(model, options.rounds, options.busy)
+            results["models"] += found
+            print("", *map(table, found), sep="\n", end="\n\n", flush=True)
             files.replace(options.output, f"{json.dumps(results, indent=1)}\n".encode())
     except KeyboardInterrupt:
         kept = f"what was finished is in {options.output}" if results["models"] else "nothing is written"
@@ -72,39 +75,73 @@ def benchmark(args: Sequence[str]) -> int:
     return 0
 
 
-def compare(flags: list[str], rounds: int) -> dict[str, Any]:
-    """Let the variants take turns of one epoch, so that a machine that slows down slows all; see `summarize`."""
-    answers: dict[str, list[Any]] = {name: [] for name in MEANINGS}
-    variants: dict[str, Any] = {}
+def compare(flags: list[str], rounds: int, busy: int = 0) -> list[dict[str, Any]]:
+    """Let the variants take turns of one epoch, so that a machine that slows down slows all; see `summarize`.
+
+    With `busy` each round is one of this machine as it is, and then one beside so many programs that compute.
+    """
+    loads = [0, busy] if busy else [0]
+    answers: dict[int, dict[str, list[Any]]] = {load: {name: [] for name in MEANINGS} for load in loads}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as logs, contextlib.ExitStack() as stack:
         # One epoch more than rounds: its start is the end of the last.
-        flags = [*flags, f"--logs={logs}", "--name=run", f"--trainer.max_epochs={rounds + 1}"]
-        for number, name in itertools.product(range(rounds + 1), MEANINGS):
-            if sys.stderr.isatty():
-                print(f"\rround {number}/{rounds}: {name:20}\r", end="", file=sys.stderr, flush=True)
-            if number == 0:  # one by one: what is wrong with the data is printed once, and no start-up slows an epoch
-                command = [*PROGRAM, name, *flags, *{"--debug"}.intersection(sys.argv)]
-                # A session of its own: a Ctrl-C is for this process alone, which then ends the others.
-                process = Popen(command, stdin=PIPE, stdout=PIPE, bufsize=0, start_new_session=True)
-                variants[name] = stack.enter_context(process)
-                stack.callback(process.wait)  # the folder of its run goes next
-                stack.callback(process.kill)
-            with contextlib.suppress(BrokenPipeError):  # it has ended: the status below tells how
-                variants[name].stdin.write(b"\n")
-            if line := variants[name].stdout.readline():
-                answers[name].append(json.loads(line))
-            elif (status := variants[name].wait()) > 0:
-                raise SystemExit(status)  # it has printed why
-            elif status < 0:
-                cause = f"ended by signal {-status}, perhaps for lack of memory"
-                raise RunError(name, cause, "try a smaller --data.batch_size")
-            else:
-                cause = "these settings end `fit` before its epochs are over"
-                raise InputError("trainer", cause, "leave out fast_dev_run, max_steps and max_time")
-        return summarize(answers["bare loop"][0], {name: sent[1:] for name, sent in answers.items()})
+        flags = [*flags, f"--logs={logs}", "--name=run", f"--trainer.max_epochs={rounds * len(loads) + 1}"]
+        # One by one: what is wrong with the data is printed once, and no start-up slows an epoch.
+        variants, settings = dict[str, "Popen[bytes]"](), dict[str, Any]()
+        for name in MEANINGS:
+            variants[name] = start(name, flags, stack)
+            settings[name] = ask(name, variants[name], "start")
+        for number, load in itertools.product(range(1, rounds + 1), loads):
+            with busy_programs(load):
+                for name in MEANINGS:
+                    answers[load][name].append(ask(name, variants[name], f"round {number}/{rounds}"))
+        return [summarize(settings["bare loop"], epochs, load) for load, epochs in answers.items()]
 
 
-def summarize(setting: dict[str, Any], epochs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+@contextlib.contextmanager
+def busy_programs(number: int) -> Iterator[None]:
+    """Have so many programs compute, each as much as one core can."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(number):
+            program = Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+            stack.enter_context(program)
+            stack.callback(program.kill)
+        yield
+
+
+def start(name: str, flags: Sequence[str], stack: contextlib.ExitStack) -> "Popen[bytes]":
+    """Start the process of a variant, which ends with the stack."""
+    command = [*PROGRAM, name, *flags, *{"--debug"}.intersection(sys.argv)]
+    environment = {**os.environ}
+    if name == "baseline":
+        environment.pop("GOMP_SPINCOUNT", None)
+    # A session of its own: a Ctrl-C is for this process alone, which then ends the others.
+    process = Popen(command, stdin=PIPE, stdout=PIPE, bufsize=0, start_new_session=True, env=environment)
+    stack.enter_context(process)
+    stack.callback(process.wait)  # the folder of its run goes next
+    stack.callback(process.kill)
+    return process
+
+
+def ask(name: str, process: "Popen[bytes]", progress: str) -> Any:
+    """Return a variant's answer to the next line."""
+    if sys.stderr.isatty():
+        print(f"\r{progress}: {name:20}\r", end="", file=sys.stderr, flush=True)
+    assert process.stdin
+    assert process.stdout
+    with contextlib.suppress(BrokenPipeError):  # it has ended: the status below tells how
+        process.stdin.write(b"\n")
+    if line := process.stdout.readline():
+        return json.loads(line)
+    if (status := process.wait()) > 0:
+        raise SystemExit(status)  # it has printed why
+    if status < 0:
+        cause = f"ended by signal {-status}, perhaps for lack of memory"
+        raise RunError(name, cause, "try a smaller --data.batch_size")
+    cause = "these settings end `fit` before its epochs are over"
+    raise InputError("trainer", cause, "leave out fast_dev_run, max_steps and max_time")
+
+
+def summarize(setting: dict[str, Any], epochs: dict[str, list[dict[str, Any]]], busy: int = 0) -> dict[str, Any]:
     """Return medians and ranges of what each variant sent, round by round (`training_loops.timed_epochs`)."""
     ms = {name: [1000 * epoch["seconds"] / epoch["steps"] for epoch in sent] for name, sent in epochs.items()}
     # By pair: both sides of a ratio met the same load of the machine.
@@ -120,7 +157,7 @@ def summarize(setting: dict[str, Any], epochs: dict[str, list[dict[str, Any]]]) 
             "ms_per_step": spreads[name],
             "images_per_second": median(images / epoch["seconds"] for epoch in sent),
         }
-    return {"setting": setting, "variants": variants, "ratios": {name: spreads[name] for name in ratios}}
+    return {"setting": setting, "busy": busy, "variants": variants, "ratios": {name: spreads[name] for name in ratios}}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -130,6 +167,8 @@ def table(result: dict[str, Any]) -> str:
         "{model}, batch {batch_size}, {steps} steps per epoch, {device} (threads: {threads}), {precision}, {source}, "
         "median and range of {rounds}"
     ).format(**result["setting"], steps=fit["steps"], rounds=len(fit["seconds"]))
+    if result["busy"]:
+        title += f", beside {result['busy']} busy"
     key, memory = ("peak_mib", "peak MiB") if fit["peak_device_mib"] is None else ("peak_device_mib", "peak GPU MiB")
     lines = [title, "", ROW.format("", "ms/step", "range", "images/s", memory, ""), RULE]
     for name, spread in ({name: each["ms_per_step"] for name, each in variants.items()} | ratios).items():

@@ -346,7 +346,7 @@ class CLI(LightningCLI):
         for each in self.config_init[self.subcommand].trainer.callbacks or []:
             if path is None and isinstance(each, OnExceptionCheckpoint) and Path(each.ckpt_path).exists():
                 self.checkpoint_io.load_checkpoint(each.ckpt_path)  # as Lightning would
-        with performance.still_heap(), naming_what_failed(self.trainer, path):
+        with performance.steady(self.trainer.strategy.root_device), naming_what_failed(self.trainer, path):
             getattr(self.trainer, command)(ckpt_path=path, **given)
 
     validate = partialmethod(_run, "validate", verbose=False)

@@ -1,9 +1,13 @@
 """`benchmark` as a person types it, and its parts with stand-ins for what takes long."""
 
+import contextlib
 import json
 import os
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock, call
@@ -13,7 +17,7 @@ import torch
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.benchmark import command, training_loops
-from cifar_lightning.benchmark.command import MEANINGS, compare, summarize, table
+from cifar_lightning.benchmark.command import MEANINGS, busy_programs, compare, summarize, table
 from cifar_lightning.errors import InputError, RunError
 from cifar_lightning.utils.environment import hardware, software
 from tests.conftest import CONFIGS
@@ -175,10 +179,10 @@ def test_what_only_shows_in_a_variant_ends_the_command_with_its_line(
 def test_both_models_unless_one_is_named(
     flags: list[str], compared: list[list[str]], empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compare = Mock(return_value=summary())
+    compare = Mock(return_value=[summary()])
     monkeypatch.setattr(command, "compare", compare)
     assert main(["benchmark", "--rounds=7", *flags]) == 0
-    assert compare.call_args_list == [call(each, 7) for each in compared]
+    assert compare.call_args_list == [call(each, 7, 0) for each in compared]
     assert json.loads(Path("benchmark.json").read_text())["models"] == [summary()] * len(compared)
 
 
@@ -186,7 +190,7 @@ def test_both_models_unless_one_is_named(
 def test_ctrl_c_keeps_what_was_finished(
     finished: list[Any], empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "compare", Mock(side_effect=[*finished, KeyboardInterrupt]))
+    monkeypatch.setattr(command, "compare", Mock(side_effect=[*([each] for each in finished), KeyboardInterrupt]))
     assert main(["benchmark", *FEW]) == 130
     check_one_line(capsys.readouterr().err, "benchmark.json" if finished else "nothing is written", "--rounds 1")
     assert [json.loads(path.read_text())["models"] for path in empty_folder.iterdir()] == [finished] * len(finished)
@@ -213,7 +217,8 @@ def test_the_variants_take_turns_and_end_with_the_benchmark(
     # Each is ready before the next starts.
     starts = [event for name in MEANINGS for event in (f"start {name}", f"turn {name}")]
     assert Path("log").read_text().splitlines() == [*starts, *turns * 3]
-    setting, epochs = summarize.call_args.args
+    setting, epochs, busy = summarize.call_args.args
+    assert busy == 0
     assert epochs == {name: [epochs[name][0]] * 3 for name in MEANINGS}
     assert setting == epochs["bare loop"][0]
     for pid, session, (model, _, *others) in (sent[0] for sent in epochs.values()):
@@ -222,6 +227,42 @@ def test_the_variants_take_turns_and_end_with_the_benchmark(
         assert session == pid  # a session of its own: a terminal signals one
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_each_round_is_quiet_and_then_busy(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def busy_programs(number: int) -> Iterator[None]:
+        with Path("log").open("a") as log:
+            print("beside", number, file=log)
+        yield
+
+    monkeypatch.setattr(command, "PROGRAM", [sys.executable, "-c", VARIANT])
+    monkeypatch.setattr(command, "summarize", lambda setting, epochs, busy: (busy, epochs["fit"][0][2][-1]))
+    monkeypatch.setattr(command, "busy_programs", busy_programs)
+    found: list[Any] = compare(["--model=MLP"], 2, busy=3)
+    assert found == [(load, "--trainer.max_epochs=5") for load in (0, 3)]
+    turns = [f"turn {name}" for name in MEANINGS]
+    assert Path("log").read_text().splitlines()[2 * len(MEANINGS) :] == ["beside 0", *turns, "beside 3", *turns] * 2
+
+
+CHILDREN = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+
+
+@pytest.mark.skipif(not CHILDREN.is_file(), reason="the system keeps no such list")
+def test_busy_programs_compute_until_the_end() -> None:
+    before = {*CHILDREN.read_text().split()}
+    with busy_programs(2):
+        busy = {*CHILDREN.read_text().split()} - before
+        started = {pid: ticks(pid) for pid in busy}
+        while not all(ticks(pid) > started[pid] + 5 for pid in busy):
+            time.sleep(0.05)
+    assert len(busy) == 2
+    assert {*CHILDREN.read_text().split()} == before
+
+
+def ticks(pid: str) -> int:
+    """Processor time of a process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")

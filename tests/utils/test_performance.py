@@ -1,5 +1,6 @@
 """Each setting does what it says, and a run uses it."""
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -7,8 +8,9 @@ import platform
 import subprocess
 import sys
 import traceback
+from ast import literal_eval
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,6 +147,81 @@ def test_a_run_trains_on_a_still_heap_that_moves_again(empty_folder: Path, monke
     with pytest.raises(ZeroDivisionError), performance.still_heap():
         _ = 1 / 0
     assert gc.get_freeze_count() == 0
+
+
+BOUND = """
+import os, sys
+from pathlib import Path
+import torch
+from cifar_lightning.utils import performance
+
+def cores():
+    return [sorted(os.sched_getaffinity(int(task.name))) for task in Path("/proc/self/task").iterdir()]
+
+def in_child():
+    reader, writer = os.pipe()
+    if not os.fork():
+        os.write(writer, str(sorted(os.sched_getaffinity(0))).encode())
+        os._exit(0)
+    os.wait()
+    return eval(os.read(reader, 1000))
+
+torch.set_num_threads(int(sys.argv[1]))
+performance.prepare()
+before = cores()
+with performance.own_cores():
+    torch.ones(2**20)
+    print([before, cores(), in_child()])
+print(cores())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems bind no thread")
+@pytest.mark.parametrize("fewer", [0, 1])
+def test_each_thread_has_a_core_where_there_is_one_for_each(fewer: int) -> None:
+    # In a process of its own: this one has started threads.
+    cores = sorted(os.sched_getaffinity(0))
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, len(cores) - fewer))}
+    program = [sys.executable, "-c", BOUND, environment["OMP_NUM_THREADS"]]
+    result = subprocess.run(program, env=environment, capture_output=True, check=True, text=True)
+    (before, within, child), after = map(literal_eval, result.stdout.splitlines())
+    bound = len(cores) > 1 and not fewer
+    assert sorted(each for each in within if len(each) == 1 < len(cores)) == (
+        [[core] for core in cores] if bound else []
+    )
+    assert [each for each in [*before, *after, child] if each != cores] == []
+
+
+def test_a_run_on_the_cpu_binds_its_threads(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[str] = []
+
+    @contextlib.contextmanager
+    def own_cores() -> Iterator[None]:
+        runs.append("begins")
+        yield
+        runs.append("ended")
+
+    monkeypatch.setattr(performance, "own_cores", own_cores)
+    monkeypatch.setattr(MLP, "on_train_start", lambda self: runs.append("trains"))
+    assert main(["fit", *SHORT]) == 0
+    assert runs == ["begins", "trains", "ended"]
+    with performance.steady(torch.device("cuda")):
+        assert len(runs) == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [({}, "10000"), ({"GOMP_SPINCOUNT": "3"}, "3"), ({"OMP_WAIT_POLICY": "passive"}, None)]
+)
+def test_waiting_threads_soon_sleep_unless_a_person_said_otherwise(
+    before: dict[str, str], after: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is as it was after the test
+        monkeypatch.delenv(name)
+    for name, value in before.items():
+        monkeypatch.setenv(name, value)
+    assert main(["--help"]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == after
 
 
 def test_every_run_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
