@@ -23,6 +23,7 @@ AUGMENTED_RECIPE = 2
 # A parameter that a model or the data get later orphans no run if it stands here, with the value that leaves all as is.
 ADDED: dict[str, Any] = {
     "model.compile": False,
+    "model.dropout_scaling": "train",
     "model.momentum": 0.9,
     "model.label_smoothing": 0.0,
     "model.views": 1,

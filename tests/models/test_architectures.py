@@ -95,10 +95,11 @@ def test_repr_is_the_network_alone(kind: type[ImageClassifier]) -> None:
 
 
 OPTIMIZATION = {"lr": 0.001, "weight_decay": 0.0, "optimizer": "adam", "momentum": 0.9, "schedule": "constant"}
+SCALING = {"dropout_scaling": "train"}
 OPTIMIZATION |= {"label_smoothing": 0.0, "views": 1, "compile": False}
 DEFAULTS: dict[type[ImageClassifier], dict[str, Any]] = {
-    CNN: {"channels": (64, 128), "batch_norm": True, "dropout": 0.5, **OPTIMIZATION},
-    MLP: {"width": 512, "depth": 1, "batch_norm": True, "dropout": 0.5, **OPTIMIZATION},
+    CNN: {"channels": (64, 128), "batch_norm": True, "dropout": 0.5, **SCALING, **OPTIMIZATION},
+    MLP: {"width": 512, "depth": 1, "batch_norm": True, "dropout": 0.5, **SCALING, **OPTIMIZATION},
     WhitenedCNN: {"channels": (64, 256, 256), "bias_lr_factor": 64.0, **OPTIMIZATION},
 }
 
@@ -159,9 +160,21 @@ OF_ALL: dict[str, list[Any]] = {
     **{"lr": [0.0, -1e-3, NAN], "weight_decay": [-1e-9, NAN], "momentum": [-0.1, 1.0, NAN]},
     **{"label_smoothing": [-0.1, 1.1, NAN], "views": [0, 3, -1]},
 }
+OF_DROPOUT: dict[str, list[Any]] = {"dropout": [-0.1, 1.1, NAN], "dropout_scaling": ["eval", None]}
 IMPOSSIBLE: dict[type[ImageClassifier], dict[str, list[Any]]] = {
-    CNN: {"channels": [[0], [64, -1], [1] * 6], "dropout": [-0.1, 1.1, NAN], **OF_ALL},
-    MLP: {"width": [0, 10**6 + 1], "depth": [-1], "dropout": [-0.1, 1.1, NAN], **OF_ALL},
+    CNN: {
+        "channels": [[0], [64, -1], [1] * 6],
+        "dropout": [-0.1, 1.1, NAN],
+        "dropout_scaling": ["eval", None],
+        **OF_ALL,
+    },
+    MLP: {
+        "width": [0, 10**6 + 1],
+        "depth": [-1],
+        "dropout": [-0.1, 1.1, NAN],
+        "dropout_scaling": ["eval", None],
+        **OF_ALL,
+    },
     WhitenedCNN: {"channels": [[], [64, 0], [1] * 4], "bias_lr_factor": [0.0, -1.0, NAN], **OF_ALL},
 }
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cifar_lightning.models.layers import Dropout
+from cifar_lightning.models.layers import Dropout, Scaling
 
 WHOLE = 1_000_000  # 15,625 words of 64 decisions, 250,000 of four
 COUNT = 1_000_003  # odd: the last 64-bit word is used in part
@@ -181,3 +181,24 @@ def test_channels_last_stays_so(p: float) -> None:
     plain = Dropout(p)(torch.ones(4, 9, 9, 6))
     torch.manual_seed(1)
     assert torch.equal(Dropout(p)(torch.ones_like(x)).permute(0, 2, 3, 1), plain)
+
+
+@pytest.mark.parametrize("p", [0.25, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize(("scaling", "when"), [("train", (1, 0)), ("never", (0, 0)), ("always", (1, 1))])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_when_it_scales(scaling: Scaling, when: tuple[int, int], p: float, inplace: bool) -> None:
+    dropout, ones = Dropout(p, inplace, scaling), torch.ones(1000)
+    scale = 1 / (1 - p) if inplace else STEPS / kept_of(p)  # by the stock module, which does not round
+    torch.manual_seed(1)
+    train = dropout(ones.clone())
+    torch.manual_seed(1)
+    assert torch.equal(train != 0, Dropout(p, inplace)(ones.clone()) != 0)  # the same mask
+    torch.testing.assert_close(train[train != 0].unique(), torch.tensor([scale if when[0] else 1.0]))
+    in_evaluation = torch.tensor([STEPS / kept_of(p) if when[1] else 1.0])
+    assert torch.equal(dropout.eval()(ones.clone()).unique(), in_evaluation)
+
+
+def test_where_all_is_dropped_nothing_is_scaled() -> None:
+    dropout = Dropout(1.0, scaling="always")
+    assert not dropout(torch.ones(9)).any()
+    assert torch.equal(dropout.eval()(torch.ones(9)), torch.ones(9))

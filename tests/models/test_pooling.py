@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from cifar_lightning.models import CNN
-from cifar_lightning.models.layers import Dropout, ReLUDropoutMaxPool
+from cifar_lightning.models.layers import Dropout, ReLUDropoutMaxPool, Scaling
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
 FORMAT = pytest.mark.parametrize("memory_format", FORMATS, ids=str)
@@ -35,8 +35,8 @@ INPUTS: dict[str, Callable[[], Tensor]] = {
 }
 
 
-def one_by_one(p: float) -> nn.Sequential:
-    return nn.Sequential(nn.ReLU(), Dropout(p), nn.MaxPool2d(2))
+def one_by_one(p: float, scaling: Scaling = "train") -> nn.Sequential:
+    return nn.Sequential(nn.ReLU(), Dropout(p, scaling=scaling), nn.MaxPool2d(2))
 
 
 def run(module: nn.Module, x: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,6 +70,14 @@ def test_it_is_the_three_layers(name: str, p: float, dtype: torch.dtype, memory_
         y, gradient = check_same(ReLUDropoutMaxPool(p), one_by_one(p), x, pooled.contiguous(memory_format=other))
     if x.numel() > 1000:  # so many are not all dropped
         assert bool(y.any()) == bool(gradient.any()) == (name not in ("negatives", "zeros"))
+
+
+@PATHS
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("scaling", ["never", "always"])
+def test_it_scales_when_dropout_does(scaling: Scaling, training: bool, p: float) -> None:
+    fused, layers = ReLUDropoutMaxPool(p, scaling).train(training), one_by_one(p, scaling).train(training)
+    check_same(fused, layers, INPUTS["ties"](), torch.randn(5, 6, 4, 4))
 
 
 @FORMAT
