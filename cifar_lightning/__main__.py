@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 
 from cifar_lightning.cli import app
 
@@ -15,6 +16,7 @@ An MLP and a CNN on CIFAR-10. Commands:
   python -m cifar_lightning test --ckpt_path RUN                 measure its best epoch on the test set
   python -m cifar_lightning predict --ckpt_path RUN --data.images my_images/
   python -m cifar_lightning validate --ckpt_path RUN
+  python -m cifar_lightning export --ckpt_path RUN               write it as ONNX; predict --model FILE.onnx
   python -m cifar_lightning benchmark                            measure the speed of `fit` on this machine
   python -m cifar_lightning study --config configs/study.yaml    run all experiments and write a report
   python -m cifar_lightning report logs/study                    write that report again from its records
@@ -38,11 +40,19 @@ def _dispatch(args: Sequence[str]) -> int:
         case [] | ["-h" | "--help", *_]:
             print(HELP, flush=True)
             return 0
-        case ["benchmark" | "study" | "report" as name, *flags]:
+        case ["test" | "predict", *flags] if _names_onnx(flags):
+            return app.lightning(args, "cifar_lightning.export.exported:ExportedCLI")
+        case ["benchmark" | "study" | "report" | "export" as name, *flags]:
             # Each imports only what it needs: Lightning alone takes seconds.
             status: int = getattr(importlib.import_module(f"cifar_lightning.{name}.command"), name)(flags)
             return status
     return app.lightning(args)
+
+
+def _names_onnx(flags: Sequence[str]) -> bool:
+    """Return whether --model is an exported file, not a class."""
+    models = [after for flag, after in pairwise(["", *flags]) if flag == "--model" or after.startswith("--model=")]
+    return any(model.endswith(".onnx") for model in models)
 
 
 if __name__ == "__main__":

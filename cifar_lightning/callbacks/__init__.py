@@ -42,9 +42,9 @@ def training(trainer_config: Any, precision_reason: str, requeue_signal: Signals
     ]
 
 
-def evaluation(trainer_config: Any, run: Path, epoch: int) -> list[Callback]:
+def evaluation(trainer_config: Any, run: Path, epoch: int, **predictions: Any) -> list[Callback]:
     """Return the callbacks of `validate`, `test` and `predict`; results go to the folder `run`, for that epoch."""
-    return [*_progress_bar(trainer_config), EvaluationResults(run, epoch)]
+    return [*_progress_bar(trainer_config), EvaluationResults(run, epoch, **predictions)]
 
 
 def _progress_bar(trainer_config: Any) -> list[Callback]:

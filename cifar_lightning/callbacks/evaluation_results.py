@@ -30,11 +30,13 @@ class EvaluationResults(Callback):
 
     test.json: `loss` in nats; `acc`, `per_class_acc` as fractions, null for a class without images; `confusion_matrix`:
     counts, row = true class, column = predicted class, in the order of `classes`; number and source of the `images`.
-    predictions.csv: a row per image with its class, the probability, and the three likeliest classes with theirs.
+    predictions.csv: a row per image with its class, the probability, and the three likeliest classes with theirs; with
+    `probabilities` those of all classes follow. `output` is another file for it.
     """
 
-    def __init__(self, folder: Path, epoch: int) -> None:
-        self.run, self.epoch = RunFolder(folder), epoch
+    def __init__(self, folder: Path, epoch: int, *, output: str | None = None, probabilities: bool = False) -> None:
+        self.run, self.epoch, self.probabilities = RunFolder(folder), epoch, probabilities
+        self.output = self.run.predictions if output is None else Path(output)
         self.predictions: list[list[str]] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,6 +54,7 @@ class EvaluationResults(Callback):
         data, counts = CIFAR10DataModule.of(trainer), pl_module.confusion_counts.tolist()
         images, hits = sum(map(sum, counts)), [row[i] for i, row in enumerate(counts)]
         accs = [hit / sum(row) if any(row) else None for hit, row in zip(hits, counts, strict=True)]
+        path = trainer.ckpt_path or getattr(pl_module, "path", None)  # an exported file
         results = {
             "loss": (loss := trainer.callback_metrics["test/loss"].item()),
             "acc": (acc := sum(hits) / images),
@@ -60,8 +63,9 @@ class EvaluationResults(Callback):
             "classes": list(data.classes),
             "images": images,
             "source": data.source,
-            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+            "checkpoint": str(path) if path else None,
         }
+        written = _written_to(self.run.test)
         try:
             files.replace(self.run.test, f"{json.dumps(results, indent=1)}\n".encode())
             if logger := run_logger(trainer):
@@ -76,16 +80,19 @@ class EvaluationResults(Callback):
             for name, acc_of_class, row in zip(data.classes, accs, counts, strict=True):
                 shown = "-" if acc_of_class is None else f"{acc_of_class:.4f}"
                 tqdm.write(f"  {name:{width}}  {shown:>6}  {' '.join(f'{count:5d}' for count in row)}")
-        tqdm.write(f"written to {self.run.test}")
+        tqdm.write(written)
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Tensor, *_: Any) -> None:
         """Collect a batch's likeliest classes; outputs are probabilities, shape (B, 10)."""
         data = CIFAR10DataModule.of(trainer)
         # Stable, so that of classes that are equally likely (in bfloat16 some are) the first is taken, as `test` does.
-        probabilities, labels = gather_rows(trainer, outputs).cpu().sort(descending=True, stable=True)
-        for row in zip(labels[:, :TOP].tolist(), probabilities[:, :TOP].tolist(), strict=True):
-            pairs = [(data.classes[label], f"{probability:.6f}") for label, probability in zip(*row, strict=True)]
-            self.predictions.append([data.predict_names[len(self.predictions)], *pairs[0], *chain(*pairs)])
+        probabilities = gather_rows(trainer, outputs).cpu()
+        ranks = probabilities.sort(descending=True, stable=True).indices[:, :TOP]
+        for row, labels in zip(probabilities.tolist(), ranks.tolist(), strict=True):
+            every = [f"{probability:.6f}" for probability in row]
+            pairs = [(data.classes[label], every[label]) for label in labels]
+            name = data.predict_names[len(self.predictions)]
+            self.predictions.append([name, *pairs[0], *chain(*pairs), *every * self.probabilities])
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -98,9 +105,16 @@ class EvaluationResults(Callback):
         if (more := len(self.predictions) - PREDICTIONS_PRINTED) > 0:
             tqdm.write(f"  and {more:,} more")
         top = [f"top{rank}_{column}" for rank in range(1, TOP + 1) for column in ("class", "probability")]
-        csv.writer(text).writerows([["file", "class", "probability", *top], *self.predictions])
-        files.replace(self.run.predictions, text.getvalue().encode())
-        tqdm.write(f"written to {self.run.predictions}")
+        header = ["file", "class", "probability", *top, *data.classes * self.probabilities]
+        csv.writer(text).writerows([header, *self.predictions])
+        written = _written_to(self.output)
+        files.replace(self.output, text.getvalue().encode())
+        tqdm.write(written)
+
+
+def _written_to(path: Path) -> str:
+    """Return what to print once a file is written: whether it replaces another."""
+    return f"written to {path}{', in place of the former one' if path.exists() else ''}"
 
 
 def confusion_figure(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:

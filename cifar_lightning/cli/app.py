@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pkgutil import resolve_name
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from cifar_lightning.utils.rank import rank
 
 if TYPE_CHECKING:  # it takes seconds
     from cifar_lightning.cli.lightning_cli import CLI
+
+OURS = "cifar_lightning.cli.lightning_cli:CLI"
 
 
 def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int:
@@ -72,27 +75,27 @@ def report_error(error: Exception) -> int:
     return status
 
 
-def lightning(args: Sequence[str]) -> int:
+def lightning(args: Sequence[str], cli: str = OURS) -> int:
     """Run `fit`, `validate`, `test` or `predict` and return the exit status; raises what goes wrong."""
-    refused = run(args).datamodule.refused
+    refused = run(args, cli).datamodule.refused
     for error in refused:
         print(f"error: {error}", file=sys.stderr)
     return 1 if refused else 0
 
 
-def run(args: Sequence[str]) -> "CLI":
-    """Run one of Lightning's commands; raises what goes wrong."""
+def run(args: Sequence[str], cli: str = OURS) -> "CLI":
+    """Run one of Lightning's commands by the `CLI` of that import path; raises what goes wrong."""
     with _alone(args), launch.processes(args) as processes, launch.rank_zero_speaks():
         import torch
 
-        from cifar_lightning.cli.lightning_cli import CLI
         from cifar_lightning.cli.quiet import be_quiet
         from cifar_lightning.utils import performance
 
         be_quiet()
         performance.prepare()
         try:
-            return CLI(args, processes)
+            made: CLI = resolve_name(cli)(args, processes)
+            return made
         finally:
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()  # another command of this process makes its own

@@ -3,6 +3,7 @@
 import contextlib
 import pydoc
 import shutil
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partialmethod
@@ -58,6 +59,7 @@ class CLI(LightningCLI):
     why_precision = ""
     given: Sequence[str] = ()  # what was typed
     resumes_job = True  # whether the same command in a requeued SLURM job goes on with its run
+    datamodule_kind = CIFAR10DataModule
     requeues = False  # whether that job is to be requeued when it is told that its time is over
 
     def __init__(self, args: Sequence[str], processes: Processes | None = None) -> None:
@@ -68,7 +70,7 @@ class CLI(LightningCLI):
         self.checkpoint_io = DurableCheckpoints()
         super().__init__(
             ImageClassifier,
-            CIFAR10DataModule,
+            self.datamodule_kind,
             subclass_mode_model=True,
             save_config_callback=SaveConfig,
             save_config_kwargs={"save_to_log_dir": False},  # which would refuse to overwrite: a run that resumes
@@ -80,8 +82,21 @@ class CLI(LightningCLI):
                 "use_distributed_sampler": False,  # it would give some images twice
                 **by_torchrun(),
             },
-            parser_kwargs={"prog": "python -m cifar_lightning", **strict, **dict.fromkeys(self.subcommands(), strict)},
+            parser_kwargs={
+                **{"prog": "python -m cifar_lightning", **strict},
+                **{name: {**strict, "predicts": name == "predict"} for name in self.subcommands()},
+            },
         )
+
+    def init_parser(self, *, predicts: bool = False, **kwargs: Any) -> LightningArgumentParser:
+        """Make a command's parser; `predict` has flags of its own."""
+        parser = super().init_parser(**kwargs)
+        if predicts:
+            parser.add_argument("--probabilities", action="store_true", help="Write those of all classes.")
+            help_output = "CSV file to write; null: predictions.csv in the run's folder."
+            parser.add_argument("--output", type=str | None, default=None, help=help_output)
+            parser.add_argument("--force", action="store_true", help="Replace the file of --output if it is there.")
+        return parser
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--seed_everything", type=int, default=0, help="Seed of weights, order, masks; 0 or more.")
@@ -104,7 +119,7 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Put the checkpoint's configuration before what was given, so that what was given wins."""
-        command, commands = args[0], [*self.subcommands(), "benchmark", "study", "report"]
+        command, commands = args[0], [*self.subcommands(), "export", "benchmark", "study", "report"]
         check(command in self.subcommands(), "command", command, f"one of {', '.join(commands)}, before its flags")
         given, rest = starting_point.read_arguments(args[1:])
         self.given = rest
@@ -112,8 +127,7 @@ class CLI(LightningCLI):
             if "experiments" in load_yaml(Path(file)):  # which raises what is wrong with it, by line
                 raise InputError(file, "is the configuration of a study", f"use it for that: study --config {file}")
         if not {"-h", "--help"} & set(rest):
-            runs = self._runs(parser.parse_args([command, *rest])[command]) if self._looked_up(command, given) else None
-            self.start = starting_point.find(command, given, runs, rest)
+            self.start = self.find_start(command, given, rest)
         self.restored = self.start.checkpoint if self.start else None
         self.settings_from = self.restored.path if self.restored and not rest else None
         with naming_settings_of(self.settings_from):
@@ -132,6 +146,13 @@ class CLI(LightningCLI):
         check_nulls("model", model, config.model.get("init_args", {}))
         check_nulls("data", CIFAR10DataModule, config.data)
         check_nulls("trainer", Trainer, config.trainer)
+
+    def find_start(self, command: str, given: Namespace, rest: Sequence[str]) -> starting_point.StartingPoint | None:
+        """Find what a command starts from, given the arguments that tell, and the others."""
+        runs = None
+        if self._looked_up(command, given):
+            runs = self._runs(self.parser.parse_args([command, *rest])[command])
+        return starting_point.find(command, given, runs, rest)
 
     def _looked_up(self, command: str, given: Any) -> bool:
         """Return whether the run must be looked up among all of its name."""
@@ -188,7 +209,7 @@ class CLI(LightningCLI):
         kwargs["logger"], runs = listed(config.trainer.logger), run.path.parent if run else self.runs
         # Where Lightning looks for its own hpc_ckpt_N.ckpt, to load it unasked: not among other programs' files.
         kwargs["default_root_dir"] = runs
-        logs = self.subcommand == "fit" or (self.subcommand == "test" and run is not None and run.exists())
+        logs = self.subcommand == "fit" or bool(self.subcommand == "test" and self.restored and run and run.exists())
         if config.trainer.logger is not False and logs:
             done = None if self.subcommand == "test" else self.restored.behind() if self.restored else (0, 0)
             # The Trainer's folder, and ModelCheckpoint's, is that of the first.
@@ -201,9 +222,13 @@ class CLI(LightningCLI):
             ours = callbacks.training(config.trainer, self.why_precision, self.requeue_signal)
             kwargs["max_time"] = None  # our own callback
         else:
-            assert run, "what evaluates has a checkpoint"
-            assert self.restored
-            ours = callbacks.evaluation(config.trainer, run.path, self.restored.epochs)
+            assert run, "what evaluates has a file to start from"
+            output = config.get("output")
+            if output is not None:
+                files.check_new(Path(output), force=config.force)
+            results = {"output": output, "probabilities": config.get("probabilities", False)}
+            epoch = self.restored.epochs if self.restored else 0
+            ours = callbacks.evaluation(config.trainer, run.path, epoch, **results)
         kwargs["callbacks"] = [*theirs, *ours]
         # Otherwise Lightning would save to a folder of its own.
         kwargs["enable_checkpointing"] = any(isinstance(each, CheckpointCallback) for each in kwargs["callbacks"])

@@ -48,7 +48,7 @@ def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
         if (
             re.fullmatch(r"--[\w.]+", flag)
             and following.startswith("--")
-            and not flag.endswith(("help", "--print_config"))
+            and not flag.endswith(("help", "--print_config", "--probabilities", "--force"))
         ):
             raise InputError(flag.lstrip("-"), "nothing follows it", "give a value")
         name, is_one, value = flag.partition("=")

@@ -58,7 +58,8 @@ class CIFAR10DataModule(LightningDataModule):
         max_shift: Pixels that an image is shifted by at most, down and right, 0 to 31.
         resolutions: Pixels a side that training images are scaled to in the first epochs, 16 to 32 for each epoch; in
             later ones they stay as they are. Small images cost less, and are enough at first. For `WhitenedCNN`.
-        images: Images or folders of images that `predict` classifies; null is the test set.
+        images: Images, folders of images or patterns such as `pics/*.png` that `predict` classifies; null is the test
+            set.
         num_workers: Processes that cut batches; 0 is fastest, and the batches are the same with any number.
         seed: Order of the training images; on the command line it follows `seed_everything`.
         mirrors: Where to download the archive from, in order; its checksum is verified wherever it comes from.

@@ -6,6 +6,8 @@ white where it is transparent. Colour profiles are ignored.
 """
 
 import errno
+import glob
+import os
 import stat
 import sys
 import warnings
@@ -28,11 +30,12 @@ SIZE = (32, 32)
 def load(paths: Sequence[str]) -> tuple[list[str], Tensor, list[InputError]]:
     """Return the names of all images, the images (N, 3, 32, 32; see `read`), and what is wrong with other files.
 
-    Files stay in the order of `paths`. Folders are searched by suffix, with all folders below them, sorted; hidden
-    files and folders are skipped, links to folders not followed. If there is no image at all, the last error is raised.
+    Files stay in the order of `paths`, which may be patterns. Folders are searched by suffix, with all folders below
+    them, sorted; hidden files and folders are skipped, links to folders not followed. If there is no image at all, the
+    last error is raised.
     """
     names, images, refused = list[str](), list[Tensor](), list[InputError]()
-    for file in chain.from_iterable(_files(Path(path)) for path in paths):
+    for file in chain.from_iterable(_files(Path(path)) for pattern in paths for path in _expanded(pattern)):
         try:
             images.append(read(file))
             names.append(str(file))
@@ -43,6 +46,13 @@ def load(paths: Sequence[str]) -> tuple[list[str], Tensor, list[InputError]]:
             print(f"error: {each}", file=sys.stderr)
         raise refused[-1]
     return names, torch.stack(images), refused
+
+
+def _expanded(pattern: str) -> list[str]:
+    """Return the files of a pattern such as `pics/*.png`, sorted, where no shell has; else what was given."""
+    if os.path.lexists(pattern):
+        return [pattern]
+    return sorted(glob.glob(pattern, recursive=True)) or [pattern]  # noqa: PTH207 - a Path's own takes hidden files
 
 
 def _files(path: Path) -> list[Path]:

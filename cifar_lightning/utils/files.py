@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from cifar_lightning.errors import InputError
+
 TEMPORARY = ".*.tmp"
 LOCK = ".lock"
 
@@ -29,6 +31,14 @@ def replace(path: Path, content: bytes | memoryview) -> None:
         error.filename = str(path)  # the error of a full disk carries no file name
         raise
     sync(path.parent)
+
+
+def check_new(path: Path, *, force: bool) -> None:
+    """Raise an `InputError` about `--output` if a file can't be written there or, without `force`, is there already."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError("output", f"{path} can't be written", "name a file in a folder that exists")
+    if path.exists() and not force:
+        raise InputError("output", f"{path} is there already", "name another, or add --force")
 
 
 def sync(path: Path) -> None:

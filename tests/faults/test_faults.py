@@ -21,6 +21,7 @@ from cifar_lightning.runs.checkpoint import read_checkpoint
 from tests.faults import (
     checkpoint_faults,
     data_faults,
+    export_users,
     loggers_users,
     machine_faults,
     python_users,
@@ -34,7 +35,7 @@ from tests.faults.steps import Payload
 from tests.faults.table import BEST, CANARY, FIT, RUN, WHOLE, Fault, damage
 
 TABLE = [*settings_faults.TABLE, *checkpoint_faults.TABLE, *data_faults.TABLE, *machine_faults.TABLE]
-for users in (loggers_users, python_users, resume_users, stops_users, words_users):
+for users in (export_users, loggers_users, python_users, resume_users, stops_users, words_users):
     TABLE += users.TABLE
 # The first row of each kind runs by default.
 ROWS = [
