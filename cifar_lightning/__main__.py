@@ -40,7 +40,7 @@ def _dispatch(args: Sequence[str]) -> int:
         case [] | ["-h" | "--help", *_]:
             print(HELP, flush=True)
             return 0
-        case ["test" | "predict", *flags] if _names_onnx(flags):
+        case ["fit" | "validate" | "test" | "predict", *flags] if _names_onnx(flags):
             return app.lightning(args, "cifar_lightning.export.exported:ExportedCLI")
         case ["benchmark" | "study" | "report" | "export" as name, *flags]:
             # Each imports only what it needs: Lightning alone takes seconds.

@@ -73,7 +73,9 @@ def test_the_numbers_in_the_prose_are_those_of_the_records() -> None:
 
 
 @pytest.mark.usefixtures("ray_alone")
-@pytest.mark.parametrize("commands", ["fit validate test predict", pytest.param("study report benchmark", marks=SLOW)])
+@pytest.mark.parametrize(
+    "commands", ["fit validate test predict export", pytest.param("study report benchmark", marks=SLOW)]
+)
 def test_the_examples_run(commands: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the README, in one folder, cut down: few images, few epochs, studies of one run."""
     monkeypatch.syspath_prepend(empty_folder)
@@ -99,7 +101,8 @@ def test_the_examples_run(commands: str, empty_folder: Path, monkeypatch: pytest
 def test_commands_and_settings_exist(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(re.findall(r"-m cifar_lightning (\w+)", HELP)) == {command for command, *_ in EXAMPLES}
     Path("settings.yaml").write_text(settings := README.partition("```yaml\n")[2].partition("```")[0])
-    for words in ("fit --config settings.yaml --print_config", "fit --help", "study --help", "report --help"):
+    commands = ("fit", "predict", "export", "study", "report")
+    for words in ("fit --config settings.yaml --print_config", *(f"{command} --help" for command in commands)):
         with pytest.raises(SystemExit, match=r"^0$"):
             main(words.split())
     known = {

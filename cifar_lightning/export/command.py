@@ -1,10 +1,13 @@
 """`python -m cifar_lightning export`: a file that predicts what a checkpoint predicts, without this program."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
-from cifar_lightning.export.packages import PACKAGES, check_installed
+from cifar_lightning.errors import InputError
 from cifar_lightning.utils.one_line_parser import OneLineParser
+
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": (), "safetensors": ("safetensors",)}
 
 
 def export(args: Sequence[str]) -> int:
@@ -30,3 +33,11 @@ def export(args: Sequence[str]) -> int:
     performance.prepare()
     Exporter(options, flags)
     return 0
+
+
+def check_installed(field: str, name: str) -> None:
+    """Raise an `InputError` if a package of a format is missing."""
+    for package in PACKAGES[name]:
+        if find_spec(package) is None:
+            cause = f"{name} needs {package}, which is not installed"
+            raise InputError(field, cause, "pip install -c .github/constraints.txt -e '.[export]'")

@@ -3,7 +3,7 @@
 import json
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,66 +16,54 @@ from cifar_lightning.cli.starting_point import StartingPoint
 from cifar_lightning.data import Batch, cifar10, synthetic
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import InputError
+from cifar_lightning.export.command import check_installed
 from cifar_lightning.export.formats import onnx_session
-from cifar_lightning.export.packages import check_installed
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.runs.layout import RunFolder
 
 REMEDY = "give a file that `export` of this program wrote"
-CLASSES = {"cifar10": cifar10.CLASSES, "synthetic": synthetic.CLASSES}
-INPUT, OUTPUT = ("images", "tensor(uint8)", [3, 32, 32]), ("probabilities", "tensor(float)", [10])
+CLASSES = {"cifar10": json.dumps(cifar10.CLASSES), "synthetic": json.dumps(synthetic.CLASSES)}
+# Name, type, size of a batch (a name: any), and of an image or its probabilities.
+INPUT, OUTPUT = ("images", "tensor(uint8)", str, 3, 32, 32), ("probabilities", "tensor(float)", str, 10)
 
 
 def read(path: Path) -> tuple[Any, dict[str, str]]:
     """Return a file's InferenceSession and metadata; an `InputError` unless it is of the form that `export` writes.
 
-    It may come from anywhere: other files that it refers to are not opened, and it holds no loops.
+    It may come from anywhere: no other file that it refers to is opened, and nothing in it can run for ever.
     """
     check_installed("model", "onnx")
     import onnx
 
+    def refused(cause: str) -> InputError:
+        return InputError(str(path), cause, REMEDY)
+
     if not path.is_file():
-        raise InputError(str(path), "there is no such file", REMEDY)
+        raise refused("there is no such file")
     try:
         content = path.read_bytes()
         model = onnx.load_from_string(content)
-        metadata = {each.key: each.value for each in model.metadata_props}
-        cause = _foreign(model, metadata)
-        session = None if cause else onnx_session(content)
+        attributes = [each for node in model.graph.node for each in node.attribute]
+        loops = model.functions or any(each.HasField("g") or each.graphs for each in attributes)
+        session = None if loops else onnx_session(content)
     except OSError as error:
-        raise InputError(str(path), f"can't be read ({error.strerror})", REMEDY) from error
+        raise refused(f"can't be read ({error.strerror})") from error
     except Exception as error:  # broken bytes make protobuf and ONNX Runtime raise anything
-        raise InputError(str(path), "damaged, or not an ONNX file", REMEDY) from error
-    if session:
-        shapes = [(each.name, each.type, each.shape[1:]) for each in (*session.get_inputs(), *session.get_outputs())]
-        cause = "" if shapes == [INPUT, OUTPUT] else "its input and output are not those of an image classifier"
-    if cause:
-        raise InputError(str(path), cause, REMEDY)
+        raise refused("damaged, or not an ONNX file that is complete in itself") from error
+    if session is None:
+        raise refused("it holds functions, conditions or loops")
+    metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    known = {"architecture", "run", "checkpoint", "source", "classes"} <= {*metadata}
+    if not (
+        known and CLASSES.get(metadata["source"]) == metadata["classes"] and "".join(metadata.values()).isprintable()
+    ):
+        raise refused("it does not say what it was made of, and for which classes")
+    ends = [
+        (x.name, x.type, *map(type, x.shape[:1]), *x.shape[1:]) for x in (*session.get_inputs(), *session.get_outputs())
+    ]
+    if ends != [INPUT, OUTPUT]:
+        raise refused("its input and output are not those of an image classifier")
     return session, metadata
-
-
-def _foreign(model: Any, metadata: dict[str, str]) -> str:
-    """Return what is in an ONNX model that `export` does not write; empty if there is nothing."""
-    classes = CLASSES.get(metadata.get("source", ""))
-    if metadata.get("classes") != json.dumps(classes) or not all(map(str.isprintable, metadata.values())):
-        return "it does not say what its classes are"
-    if any(tensor.external_data or tensor.data_location for tensor in _tensors(model.graph)):
-        return "it refers to other files"
-    attributes = [each for node in model.graph.node for each in node.attribute]
-    if model.functions or any(each.HasField("g") or each.graphs for each in attributes):
-        return "it holds functions, conditions or loops"
-    return ""
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    yield from graph.initializer
-    sparse = list(graph.sparse_initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            sparse += (attribute.sparse_tensor, *attribute.sparse_tensors)
-    for each in sparse:
-        yield from (each.values, each.indices)
 
 
 class Exported(ImageClassifier):
@@ -87,8 +75,7 @@ class Exported(ImageClassifier):
 
     def __init__(self, *, path: str) -> None:
         super().__init__()
-        self.path, self.network = path, nn.Identity()
-        self.session, self.metadata = read(Path(path))
+        self.path, self.network, self.session = path, nn.Identity(), read(Path(path))[0]
         self.images, self.seconds = 0, 0.0
 
     def forward(self, images: Tensor) -> Tensor:
@@ -99,13 +86,11 @@ class Exported(ImageClassifier):
         except Exception as error:
             raise InputError(self.path, "ONNX Runtime can't run it", REMEDY) from error
         self.seconds, self.images = self.seconds + time.perf_counter() - started, self.images + len(pixels)
-        if probabilities.shape != (len(pixels), 10):
-            raise InputError(self.path, "its output is not ten probabilities per image", REMEDY)
-        smallest = torch.finfo(torch.float32).tiny  # softmax gives 0 below
+        smallest = torch.finfo(torch.float32).tiny  # below it, softmax gives 0
         return torch.from_numpy(probabilities).clamp_min(smallest).log().to(images.device)
 
 
-class Pixels(CIFAR10DataModule):
+class RawImages(CIFAR10DataModule):
     """Leaves images as they are: the file normalizes them."""
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -115,16 +100,18 @@ class Pixels(CIFAR10DataModule):
 class ExportedCLI(CLI):
     """`test` and `predict` as of a checkpoint: what comes after the model is the same."""
 
-    datamodule_kind = Pixels
+    datamodule_kind = RawImages
+    file: Path
 
     def __init__(self, args: Sequence[str], processes: Processes | None = None) -> None:
         parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-        parser.add_argument("--model", type=Path)
-        given, rest = parser.parse_known_args(args)
-        self.file: Path = given.model
+        parser.add_argument("--model", type=Path, dest="file")
+        _, rest = parser.parse_known_args(args, self)
         super().__init__(rest, processes)
 
     def find_start(self, command: str, given: Namespace, rest: Sequence[str]) -> StartingPoint:
+        if command not in ("test", "predict"):
+            raise InputError("model", f"{self.file} is an exported file", "use it with test or predict")
         if given.ckpt_path or given.resume:
             raise InputError("model", f"{self.file} and a checkpoint", "give one of them")
         _, metadata = read(self.file)
@@ -133,14 +120,14 @@ class ExportedCLI(CLI):
             "data": {"source": metadata["source"]},
             "trainer": {"accelerator": "cpu", "precision": "32-true"},
         }
-        architecture = metadata.get("architecture", "").rpartition(".")[2]
-        print(f"{self.file}: {architecture} of {metadata.get('run')}/{metadata.get('checkpoint')}")
+        architecture = metadata["architecture"].rpartition(".")[2]
+        print(f"{self.file}: {architecture}, exported from {Path(metadata['run'], metadata['checkpoint'])}")
         return StartingPoint(RunFolder.of_checkpoint(self.file), None, [f"--config={json.dumps(config)}"], {})
 
-    def _print_speed(self) -> None:
+    def after_test(self) -> None:
+        """Print how fast the file is."""
         model: Any = self.model
-        threads = torch.get_num_threads()
         ms = 1000 * model.seconds / max(1, model.images)
-        print(f"{ms:.3f} ms per image by ONNX Runtime on this machine (threads: {threads})")
+        print(f"{ms:.3f} ms per image by ONNX Runtime on this machine (threads: {torch.get_num_threads()})")
 
-    after_test = after_predict = _print_speed
+    after_predict = after_test

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
 from typing import Any, NamedTuple, cast
@@ -76,6 +77,8 @@ def onnx_session(content: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # what is wrong is raised
+    # Where it looks for weights outside of the file: nowhere.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     return onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
 
 

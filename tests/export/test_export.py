@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from PIL import Image
 import cifar_lightning
 from cifar_lightning.__main__ import main
 from cifar_lightning.data import synthetic
-from cifar_lightning.export import formats, packages
+from cifar_lightning.export import command, formats
 from cifar_lightning.export.formats import FORMATS
 from tests.conftest import CONFIGS, SMALL
 from tests.export.conftest import IMAGES, MODELS
@@ -171,7 +172,7 @@ def test_predictions_replace_nothing_unasked(runs: Runs, capsys: Capture) -> Non
 def test_without_the_extra_it_says_what_to_type(
     form: str, runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
     assert main(["export", f"--ckpt_path={runs['mlp']}", f"--format={form}"]) == 2
     error = capsys.readouterr().err
     pattern = rf"error: format: {form} needs {form}, which is not installed; pip install .* -e '\.\[export\]'\n"
@@ -179,6 +180,17 @@ def test_without_the_extra_it_says_what_to_type(
     assert main(["predict", "--model=a.onnx"]) == 2
     assert capsys.readouterr().err == re.sub("format: \\w+ needs \\w+", "model: onnx needs onnx", error)
     export(runs["mlp"], "torch")
+
+
+def test_the_documented_commands_run(runs: Runs) -> None:
+    shutil.copytree(runs["cnn"], "logs/cnn/version_0")
+    Path("pics").mkdir()
+    Image.new("RGB", (50, 40), "red").save("pics/a.png")
+    commands = re.findall(r"python -m cifar_lightning (.*)", GUIDE.replace("\\\n", ""))
+    assert len(commands) == 4
+    for words in commands:
+        assert main(shlex.split(words, comments=True)) == 0
+    assert [*rows("pics.csv")[0]][-10:] == list(synthetic.CLASSES)
 
 
 WITHOUT = "import sys\nfor name in {}: sys.modules[name] = None\n"

@@ -1,5 +1,6 @@
 """Exports of what is no checkpoint, and ONNX files that are none, foreign or hostile."""
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,8 @@ from tests.faults.steps import folder, pipe
 from tests.faults.table import BEST, RUN, Damage, Fault, Table, damage
 
 EXPORT = f"export --ckpt_path={RUN}"
-NAMED = {"source": "synthetic", "classes": str([*synthetic.CLASSES]).replace("'", '"')}
+NAMED = {"source": "synthetic", "classes": json.dumps(synthetic.CLASSES)}
+NAMED |= {"architecture": "CNN", "run": "logs", "checkpoint": "best.ckpt"}
 REMEDY = "give a file that `export` of this program wrote"
 
 
@@ -102,9 +104,8 @@ def nan(weights: dict[str, torch.Tensor]) -> None:
 
 
 FOREIGN_INPUT = "its input and output are not those of an image classifier"
-DAMAGED = "damaged, or not an ONNX file"
-LINKED = "it refers to other files"
-CLASSES = "it does not say what its classes are"
+DAMAGED = "damaged, or not an ONNX file that is complete in itself"
+CLASSES = "it does not say what it was made of, and for which classes"
 TABLE: Table = [
     "an export of no checkpoint: reader",
     *refused(NO_FILE | BROKEN | FOREIGN, "export"),
@@ -148,10 +149,14 @@ TABLE: Table = [
     wrong("one image alone", model(pixels=("images", TensorProto.UINT8, [1, 3, 32, 32])), FOREIGN_INPUT),
     "hostile content: what export writes",
     *(
-        wrong(f"data in {location}", model(initializers=[outside(location)]), LINKED)
-        for location in ("/etc/hostname", "../canary", "beside.data")
+        wrong(f"data in {location}", model(initializers=[outside(location)]), DAMAGED)
+        for location in ("/etc/hostname", "../canary")
     ),
-    wrong("data elsewhere in a node", in_a_node(outside("/etc/hostname")), LINKED),
+    Fault("onnx: data beside it", "predict --model=a.onnx", 2, (DAMAGED,),
+          {"a.onnx": model(initializers=[outside("beside.data")]), "beside.data": bytes(80)}),
+    wrong("more memory than there is", model(nodes=[helper.make_node("ConstantOfShape", ["large"], ["a"]), *NODES],
+          initializers=[INDICES, constant("large", 2**20, 2**20, 2**10)]), "a.onnx: "),
+    wrong("data elsewhere in a node", in_a_node(outside("/etc/hostname")), DAMAGED),
     wrong("a loop without end", looping, "functions, conditions or loops"),
     wrong("a function", model(change=function), "functions, conditions or loops"),
     wrong("an operator of others", model(nodes=[helper.make_node("Own", ["images"], ["a"], domain="own"), *NODES]),
@@ -161,8 +166,8 @@ TABLE: Table = [
     "both, or for another command: command line",
     Fault("onnx and a checkpoint", f"test --model=a.onnx --ckpt_path={BEST}", 2, ("model: a.onnx and a checkpoint",),
           {"a.onnx": model()}),
-    Fault("onnx for validate", "validate --model=a.onnx", 2, ("ckpt_path",), {"a.onnx": model()}),
-    Fault("onnx for fit", "fit --model=a.onnx", 2, ("model: a.onnx can't be used",), {"a.onnx": model()}),
+    Fault("onnx for validate", "validate --model=a.onnx", 2, ("model: a.onnx is an exported",), {"a.onnx": model()}),
+    Fault("onnx for fit", "fit --model a.onnx", 2, ("model: a.onnx is an exported file",), {"a.onnx": model()}),
     Fault("onnx with a setting", "predict --model=a.onnx --model.views=2", 2, ("model.views",), {"a.onnx": model()}),
     "a good file: reader",
     Fault("a good onnx", "predict --model=a.onnx", 0, ("written to predictions.csv", "ms per image by ONNX Runtime"),
