@@ -12,7 +12,7 @@ from cifar_lightning.export.formats import Pixels, Predict, Probabilities
 
 # A runtime may choose another algorithm for one image, and a last batch is smaller than the others.
 BATCHES = (1, 7, 500)
-# Sums of float32 in another order made up to ??? here; a forgotten normalization makes 1.
+# Sums of float32 in another order make about 1e-6, a forgotten normalization makes 1.
 LIMIT = 1e-5
 # Two classes whose probabilities are as close may change places by rounding alone.
 TIE = 1e-6

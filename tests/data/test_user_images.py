@@ -102,6 +102,24 @@ def test_a_truncated_image(tmp_path: Path, suffix: str) -> None:
         user_images.read(path)
 
 
+def test_patterns_that_no_shell_has_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("pics/b.png", "pics/a.png", "pics/.hidden.png", "pics/c.gif", "pics/more/d.png", "pics/[e].png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(NOISE).save(name)
+    expected = {
+        "pics/*.png": ["pics/[e].png", "pics/a.png", "pics/b.png"],
+        "pics/?.*": ["pics/a.png", "pics/b.png", "pics/c.gif"],
+        "pics/**/[d]*.png": ["pics/more/d.png"],
+        "pics/[e].png": ["pics/[e].png"],  # a file of that name
+        str(tmp_path / "p*/more"): [str(tmp_path / "pics/more/d.png")],  # a folder
+    }
+    for pattern, names in expected.items():
+        assert user_images.load([pattern])[0] == names
+    with pytest.raises(InputError, match=r"^pics/\*.jpg: No such file"):
+        user_images.load(["pics/*.jpg"])
+
+
 def test_files_are_found_in_order_and_what_is_wrong_with_one_hides_no_other(tmp_path: Path) -> None:
     wanted = [tmp_path / name for name in ("a/z.gif", "b.JPG", "c.png")]
     hidden = [tmp_path / name for name in (".d.png", ".cache/e.png", "a/.f.png")]

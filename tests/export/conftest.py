@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from cifar_lightning.__main__ import main
 from cifar_lightning.data import ImageSet, synthetic
 from tests.conftest import SMALL, Fit
 from tests.test_reproducibility import RECIPES
@@ -14,19 +13,18 @@ MODELS = {
     "cnn": "--model=CNN --model.channels=[4,8] --trainer.precision=bf16-mixed",
     "whitened_cnn": f"{RECIPES['whitened_cnn']} --model.views=6",  # with averaged weights
 }
-IMAGES = 300
+IMAGES = 100
 
 
 @pytest.fixture(scope="session")
 def runs(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run of each architecture, tested. To read, not to write to."""
+    """A run of each architecture. To read, not to write to."""
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("CIFAR10_ROOT", raising=False)
         for name, flags in MODELS.items():
             logs = tmp_path_factory.mktemp(name)
-            found[name] = fit(logs, [*flags.split(), *SMALL, f"--name={name}", "--trainer.max_epochs=2"])
-            assert main(["test", f"--ckpt_path={found[name]}"]) == 0
+            found[name] = fit(logs, [*flags.split(), *SMALL, f"--name={name}", "--trainer.max_epochs=1"])
     return found
 
 

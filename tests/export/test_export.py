@@ -215,6 +215,7 @@ def test_the_documented_python_needs_neither_pytorch_nor_this_package(runs: Runs
     assert float(probability) == pytest.approx(float(row["probability"]), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_file_of_torch_export_needs_no_more_than_pytorch(runs: Runs) -> None:
     export(runs["whitened_cnn"], "torch")
     code = "import torch\nimages = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)\n"
