@@ -4,6 +4,7 @@ import hashlib
 import json
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from cifar_lightning.errors import check
 from cifar_lightning.export.formats import FORMATS, by
 from cifar_lightning.export.parity import BATCHES, compare, run
 from cifar_lightning.runs import metrics_csv
-from cifar_lightning.runs.checkpoint import Checkpoint, load
+from cifar_lightning.runs.checkpoint import LACKING, Checkpoint, load
 from cifar_lightning.runs.layout import RunFolder
 from cifar_lightning.utils import files
 
@@ -63,10 +64,6 @@ class Exporter(CLI):
         settings: dict[str, Any] = json.loads(json.dumps(checkpoint.config))
         settings["model"]["init_args"] = dict(self.model.hparams)  # those that it was built with
         settings["data"].pop("root", None)  # of this machine
-        row = [row for row in metrics_csv.read(run.metrics) if row["epoch"] == checkpoint.epochs]
-        test = json.loads(run.test.read_text()) if run.test.is_file() else {}
-        tested = Path(test.get("checkpoint") or "").absolute() == checkpoint.path.absolute()
-        accuracies = {"val_acc": row[-1].get("val/acc") if row else None, "test_acc": test["acc"] if tested else None}
         return {
             "classes": json.dumps(self.datamodule.classes),
             "input": "images: uint8, N x 3 x 32 x 32, RGB, 0 to 255",
@@ -78,5 +75,19 @@ class Exporter(CLI):
             "checkpoint": checkpoint.path.name,
             "checkpoint_sha256": hashlib.sha256(checkpoint.path.read_bytes()).hexdigest(),
             "settings": json.dumps(settings),
-            **{name: f"{accuracy:.4f}" for name, accuracy in accuracies.items() if accuracy is not None},
+            **_accuracies(run, checkpoint),
         }
+
+
+def _accuracies(run: RunFolder, checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the accuracies that a run's files tell of the checkpoint: of a copied one, none."""
+    found: dict[str, float] = {}
+    with suppress(OSError, *LACKING):
+        (found["val_acc"],) = (
+            row["val/acc"] for row in metrics_csv.read(run.metrics) if row["epoch"] == checkpoint.epochs
+        )
+    with suppress(OSError, *LACKING):
+        test = json.loads(run.test.read_text())
+        if Path(test["checkpoint"]).absolute() == checkpoint.path.absolute():
+            found["test_acc"] = test["acc"]
+    return {name: f"{accuracy:.4f}" for name, accuracy in found.items()}

@@ -146,6 +146,8 @@ def test_without_normalization_it_is_not_kept(
 
 def test_it_lies_beside_its_checkpoint_and_replaces_nothing_unasked(runs: Runs, capsys: Capture) -> None:
     shutil.copytree(runs["mlp"], "run")
+    assert main(["test", "--ckpt_path=run"]) == 0
+    Path("run/metrics.csv").write_text("x\n1\n")  # nothing to learn from
     assert main(["export", "--ckpt_path=run"]) == 0
     assert "written to run/checkpoints/best.onnx (" in capsys.readouterr().out
     Path("run/checkpoints/best.onnx").write_text("mine")
