@@ -52,18 +52,22 @@ def read(path: Path) -> tuple[Any, dict[str, str]]:
         raise refused("damaged, or not an ONNX file that is complete in itself") from error
     if session is None:
         raise refused("it holds functions, conditions or loops")
+    if cause := _foreign(session):
+        raise refused(cause)
+    return session, session.get_modelmeta().custom_metadata_map
+
+
+def _foreign(session: Any) -> str:
+    """Return in what a file is not one that `export` writes; empty if it may be."""
     metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
-    known = {"architecture", "run", "checkpoint", "source", "classes"} <= {*metadata}
-    if not (
-        known and CLASSES.get(metadata["source"]) == metadata["classes"] and "".join(metadata.values()).isprintable()
-    ):
-        raise refused("it does not say what it was made of, and for which classes")
-    ends = [
-        (x.name, x.type, *map(type, x.shape[:1]), *x.shape[1:]) for x in (*session.get_inputs(), *session.get_outputs())
-    ]
-    if ends != [INPUT, OUTPUT]:
-        raise refused("its input and output are not those of an image classifier")
-    return session, metadata
+    lacking = {"architecture", "checkpoint", "source", "classes"} - {*metadata}
+    known = not lacking and CLASSES.get(metadata["source"]) == metadata["classes"]
+    if not known or not "".join(metadata.values()).isprintable():
+        return "it does not say what it was made of, and for which classes"
+    ends = (*session.get_inputs(), *session.get_outputs())
+    if [(end.name, end.type, *map(type, end.shape[:1]), *end.shape[1:]) for end in ends] != [INPUT, OUTPUT]:
+        return "its input and output are not those of an image classifier"
+    return ""
 
 
 class Exported(ImageClassifier):
@@ -121,7 +125,7 @@ class ExportedCLI(CLI):
             "trainer": {"accelerator": "cpu", "precision": "32-true"},
         }
         architecture = metadata["architecture"].rpartition(".")[2]
-        print(f"{self.file}: {architecture}, exported from {Path(metadata['run'], metadata['checkpoint'])}")
+        print(f"{self.file}: {architecture}, exported from {metadata['checkpoint']}")
         return StartingPoint(RunFolder.of_checkpoint(self.file), None, [f"--config={json.dumps(config)}"], {})
 
     def after_test(self) -> None:

@@ -72,7 +72,7 @@ class Exporter(CLI):
             "architecture": settings["model"]["class_path"],
             "source": str(self.datamodule.source),
             "run": str(run.path),
-            "checkpoint": checkpoint.path.name,
+            "checkpoint": str(checkpoint.path),
             "checkpoint_sha256": hashlib.sha256(checkpoint.path.read_bytes()).hexdigest(),
             "settings": json.dumps(settings),
             **_accuracies(run, checkpoint),

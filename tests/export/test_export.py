@@ -119,7 +119,7 @@ def test_it_says_what_it_is_and_nothing_of_this_machine(form: str, runs: Runs) -
     assert float(found["val_acc"]) == pytest.approx(float(best["val/acc"]), abs=1e-4)
     assert float(found["test_acc"]) == pytest.approx(json.loads((run / "test.json").read_text())["acc"], abs=1e-4)
     assert found["checkpoint_sha256"] == hashlib.sha256((run / "checkpoints/best.ckpt").read_bytes()).hexdigest()
-    assert (found["run"], found["checkpoint"], found["source"]) == ("run", "best.ckpt", "synthetic")
+    assert (found["run"], found["source"], found["checkpoint"]) == ("run", "synthetic", "run/checkpoints/best.ckpt")
     assert found["architecture"] == "cifar_lightning.models.whitened_cnn.WhitenedCNN"
     assert "middle square, resized (bicubic" in found["preparation"]
     assert json.loads(found["settings"])["model"]["init_args"]["views"] == 6
