@@ -60,14 +60,6 @@ def test_it_predicts_what_predict_predicts(model: str, form: str, runs: Runs, ca
     assert [synthetic.CLASSES[i] for i in probabilities.argmax(1)] == [row["class"] for row in rows("expected.csv")]
 
 
-@pytest.mark.slow
-def test_all_images_of_the_test_set(runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.undo()
-    monkeypatch.delenv("CIFAR10_ROOT", raising=False)
-    export(runs["mlp"], "onnx", f"--output={Path.cwd() / 'b.onnx'}")
-    assert "all 10,000 test images" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_test_and_predict_by_a_file_are_as_by_the_checkpoint(model: str, runs: Runs, capsys: Capture) -> None:
     run = Path(shutil.copytree(runs[model], "run"))

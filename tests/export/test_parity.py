@@ -1,8 +1,11 @@
 """Parity is exact about classes, generous to ties alone, and names what differs."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from cifar_lightning.__main__ import main
 from cifar_lightning.errors import RunError
 from cifar_lightning.export import parity
 from cifar_lightning.export.formats import Pixels, Probabilities
@@ -48,6 +51,15 @@ def test_a_class_may_change_only_between_equals() -> None:
 def test_a_large_difference_in_any_batch_is_refused(size: int) -> None:
     with pytest.raises(RunError, match=rf"in batches of {500 if size == 20 else size} it predicts test/00"):
         compare(probabilities(0.5 + 2e-5, 0.4), probabilities(0.5, 0.4), only=size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_all_images_of_the_test_set(
+    model: str, runs: dict[str, Path], empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", f"--ckpt_path={runs[model]}", f"--output={empty_folder / 'a.onnx'}"]) == 0
+    assert "all 10,000 test images" in capsys.readouterr().out
 
 
 def test_what_is_no_number_is_refused() -> None:
