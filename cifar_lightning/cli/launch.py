@@ -29,17 +29,18 @@ FOLLOWS = "CIFAR_LIGHTNING_FOLLOWS"  # set in a process that ends with the one t
 GRACE = 5
 # The words of gloo and NCCL; PyTorch's own errors, of the store where processes meet too, are of classes Dist...Error.
 LOST = "(?i)\\b(gloo|nccl)|connection (closed|reset|refused) by peer"
+SIGNALLED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # what a process returns that a signal has ended in order
 
 
 class ProcessError(RunError):
     """Another process of this command ended before its time."""
 
     def __init__(self, process: int, processes: int, status: int) -> None:
-        self.told = status > 0  # by that process
+        self.told = status == RunError.status  # by that process
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         remedy = "start again (a run: fit --resume RUN)"
         super().__init__("trainer.devices", f"process {process} of {processes} {how}", remedy)
-        self.status = max(status, 1)
+        self.status = status if status in (InputError.status, *SIGNALLED) else RunError.status
 
 
 def told(error: BaseException, status: int) -> bool:
@@ -136,8 +137,7 @@ def processes(args: Sequence[str]) -> Iterator[Processes]:
         if failure := ours.failure(seconds):
             raise failure
     except Exception as error:
-        # It may have failed because another one did.
-        if not isinstance(error, InputError | RunError) and (failure := ours.failure(GRACE)):
+        if lost_connection(error) and (failure := ours.failure(GRACE)):
             raise failure from error
         raise
     finally:

@@ -32,7 +32,27 @@ def test_one_process_tells_what_all_find(rank: int, monkeypatch: pytest.MonkeyPa
     assert not launch.told(RunError(*field), 1)  # of memory, say: found by one alone
     assert not launch.told(OWN[0], 1)
     assert launch.told(launch.ProcessError(1, 2, status=1), 1) == (rank == 0)
-    assert not launch.told(launch.ProcessError(1, 2, status=-9), 1)  # which could not tell
+    for status in (-9, 2, 3, 143):  # which could not tell, or did not
+        assert not launch.told(launch.ProcessError(1, 2, status=status), 1)
+
+
+def test_the_status_is_one_that_a_command_returns() -> None:
+    statuses = {-9: 1, 1: 1, 2: 2, 3: 1, 130: 130, 143: 143}
+    assert {status: launch.ProcessError(1, 2, status).status for status in statuses} == statuses
+
+
+# In the first of two processes: its own error, though the other ends, too, as it finds the same.
+@pytest.mark.parametrize(
+    "error", [GLOO, *OWN, InputError("field", "cause", "remedy"), PermissionError("logs")], ids=repr
+)
+def test_an_error_is_told_unless_it_comes_of_the_end_of_another(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = launch.ProcessError(1, 2, status=2)
+    monkeypatch.setattr(launch.Processes, "failure", lambda self, seconds: failure)
+    with pytest.raises(type(failure if error is GLOO else error)) as raised, launch.processes(["fit"]):
+        raise error
+    assert raised.value is (failure if error is GLOO else error)
 
 
 def test_devices_and_nodes_are_known_before_anything_is_imported(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Vague(Callback):
 TABLE: Table = [
     "an argument of another class: its owner (pytorch-lightning#8916)",
     flag("width belongs to the MLP", "--model.width=5", "model.width: CNN has no width, which belongs to MLP",
-         "its settings are channels, batch_norm, dropout, lr", fit=CNN),
+         "its settings are channels, batch_norm, dropout, dropout_scaling, lr", fit=CNN),
     flag("channels belong to the CNNs", "--model.channels=[3]",
          "MLP has no channels, which belongs to CNN, WhitenedCNN"),
     flag("resolutions of a network that takes none", "--data.resolutions=[24]",
