@@ -241,6 +241,17 @@ def test_a_signal_to_one_stops_all_at_the_same_step(at: int, rank: int, two: Pat
     finish(tmp_path, two)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_before_the_first_step_ends_all(rank: int, two: Path, tmp_path: Path) -> None:
+    # Lightning's handlers are in force, and ours not yet.
+    stop = partial(at_call, "torch.nn.Module.zero_grad", partial(send, signal.SIGTERM))
+    results = together(tmp_path, LONG, 2, {rank: (stop,)})
+    assert results[rank][0] == 143
+    assert results[1 - rank][0] == 1
+    finish(tmp_path, two)
+
+
 @pytest.mark.nightly
 def test_killed_at_random_moments(
     two: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
