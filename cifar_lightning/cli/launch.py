@@ -104,7 +104,9 @@ class Processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 other.wait(seconds)
             assert other.stdin
-            other.stdin.close()  # it follows
+            with contextlib.suppress(BrokenPipeError):  # it has ended
+                other.stdin.write(b"\n")
+                other.stdin.close()  # it follows
         for other in self._others:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 other.wait(GRACE)
@@ -194,5 +196,8 @@ def follow() -> None:
 
 
 def _end_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)  # nothing is ever written
+    if not os.read(sys.stdin.fileno(), 1) and os.environ["LOCAL_RANK"] == "1":  # it was killed, and can't tell
+        print(
+            f"error: {ProcessError(0, int(os.environ['LOCAL_WORLD_SIZE']), -signal.SIGKILL)}", file=stderr(), flush=True
+        )
     os._exit(1)
