@@ -252,6 +252,15 @@ def test_a_signal_before_the_first_step_ends_all(rank: int, two: Path, tmp_path:
     finish(tmp_path, two)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_ends_all_that_evaluate(rank: int, two: Path, tmp_path: Path) -> None:
+    stop = partial(at_call, f"{MODEL}.test_step", partial(send, signal.SIGTERM))
+    results = together(tmp_path, ["test", f"--ckpt_path={two}"], 2, {rank: (stop,)})
+    assert results[rank][0] == 143
+    assert results[1 - rank][0] == 1
+
+
 @pytest.mark.nightly
 def test_killed_at_random_moments(
     two: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest

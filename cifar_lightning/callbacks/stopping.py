@@ -53,8 +53,6 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
         else:
             for early in trainer.early_stopping_callbacks:
                 early.stopping_reason = EarlyStoppingReason.NOT_STOPPED
-        if trainer.strategy.launcher is not None:
-            _end_at_sigterm(trainer.strategy.launcher)
         # While it restores its loops: with a limit of steps it would take an epoch that is done for one under way.
         self._max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
 
@@ -147,19 +145,6 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
         # Not print: it may have been interrupted in the middle of a line.
         with contextlib.suppress(OSError):  # the reader of a pipe may be gone
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"\nstopping after this step (again: at once)\n")
-
-
-def _end_at_sigterm(launcher: Any) -> None:
-    # Until `on_train_start` Lightning's own handler is in force, which begins with `kill` and then broadcasts to
-    # processes that do not listen: it hangs (pull request 20825).
-    kill = launcher.kill
-
-    def kill_and_end(signum: int) -> None:
-        kill(signum)
-        if signum == signal.SIGTERM:
-            raise Interrupted(signum)
-
-    launcher.kill = kill_and_end
 
 
 def _validation_follows(trainer: Trainer) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cifar_lightning.cli.config_files import flat, load_yaml
-from cifar_lightning.errors import InputError, RunError, SharedError, causes
+from cifar_lightning.errors import InputError, Interrupted, RunError, SharedError, causes
 from cifar_lightning.runs.layout import RunFolder
 from cifar_lightning.utils.rank import rank
 
@@ -187,6 +187,22 @@ def by_torchrun() -> dict[str, int]:
         return {}
     local, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     return {"devices": local, "num_nodes": everywhere // local}
+
+
+def end_at_sigterm(launcher: Any) -> None:
+    """End a process by SIGTERM while Lightning's handler of it is in force, as one that trains alone; it would hang.
+
+    That handler has the launcher kill its children, and then broadcasts to processes that do not listen (Lightning's
+    pull request 20825).
+    """
+    kill = launcher.kill
+
+    def kill_and_end(signum: int) -> None:
+        kill(signum)
+        if signum == signal.SIGTERM:
+            raise Interrupted(signum)
+
+    launcher.kill = kill_and_end
 
 
 def follow() -> None:

@@ -24,7 +24,7 @@ from cifar_lightning.callbacks.stop_requests import may_end, stands
 from cifar_lightning.cli import lr_search, starting_point
 from cifar_lightning.cli.config_files import flat, listed, load_yaml, warn_of_replaced
 from cifar_lightning.cli.error_messages import check_nulls, naming_settings_of, naming_what_failed
-from cifar_lightning.cli.launch import Processes, by_torchrun
+from cifar_lightning.cli.launch import Processes, by_torchrun, end_at_sigterm
 from cifar_lightning.cli.trainer_settings import check_processes, check_trainer
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.errors import InputError, Interrupted, causes, check
@@ -371,6 +371,8 @@ class CLI(LightningCLI):
         for each in self.config_init[self.subcommand].trainer.callbacks or []:
             if path is None and isinstance(each, OnExceptionCheckpoint) and Path(each.ckpt_path).exists():
                 self.checkpoint_io.load_checkpoint(each.ckpt_path)  # as Lightning would
+        if self.trainer.strategy.launcher is not None:
+            end_at_sigterm(self.trainer.strategy.launcher)
         with performance.steady(self.trainer.strategy.root_device), naming_what_failed(self.trainer, path):
             getattr(self.trainer, command)(ckpt_path=path, **given)
 
