@@ -118,11 +118,12 @@ def _connected(address: str | None) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError) as error:  # nobody answers; another version of Ray or Python; ...
         remedy = "start it with `ray start`, on this machine, too, and with the same versions"
         raise InputError("address", f"{address}: {' '.join(str(error).split())}", remedy) from None
-    try:
-        with redirect_stdout(MainThread(sys.stdout)):
+    with redirect_stdout(MainThread(sys.stdout)):
+        try:
             yield
-    finally:
-        ray.shutdown()
+        finally:
+            with redirect_stdout(io.StringIO()):  # prints what it has held back as a repetition
+                ray.shutdown()
 
 
 class MainThread(io.TextIOBase):
