@@ -23,7 +23,7 @@ from tests.models.conftest import trainer
 RECIPES = {
     "mlp": "--model=MLP --data.augment=flip-shift",
     "cnn": "--model=CNN --model.channels=[8,16] --data.augment=flip-shift",
-    "whitened_cnn": "--model=WhitenedCNN --model.channels=[8,16] --model.optimizer=sgd --model.lr=0.1 "
+    "whitened_cnn": "--model=WhitenedCNN --model.channels=[8,16] --model.optimizer=muon --model.lr=0.1 "
     "--model.label_smoothing=0.1 --data.augment=alternating-flip --data.resolutions=[16,24] "
     '--trainer.callbacks=[{"class_path":"EMAWeightAveraging","init_args":{"decay":0.8}}]',
 }

@@ -17,12 +17,13 @@ from torchmetrics import ConfusionMatrix
 from cifar_lightning.data import Batch
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.models.metrics import LossAndAccuracy
+from cifar_lightning.models.muon import Muon
 from cifar_lightning.runs.checkpoint import architecture
 from cifar_lightning.runs.logger import RunLogger
 from cifar_lightning.utils.processes import gather
 
 NUM_CLASSES = 10
-Optimizers = Literal["adam", "adamw", "sgd"]
+Optimizers = Literal["adam", "adamw", "sgd", "muon"]
 Schedules = Literal["constant", "cosine", "one-cycle", "triangular"]
 Views = Literal[1, 2, 6]
 # From a fifth of the peak up to it in 23 % of the steps, then down to 7 % of it (Jordan 2024).
@@ -58,9 +59,9 @@ class ImageClassifier(LightningModule):
 
     Args:
         lr: Learning rate, above 0; the peak where a schedule moves it.
-        weight_decay: L2 penalty (adam, sgd) or decoupled decay (adamw), at least 0.
-        optimizer: `sgd` uses Nesterov's momentum.
-        momentum: Of sgd, 0 up to 1.
+        weight_decay: L2 penalty (adam, sgd) or decoupled decay (adamw, muon), at least 0.
+        optimizer: `sgd` uses Nesterov's momentum; `muon` makes its steps orthogonal, see `Muon`.
+        momentum: Of sgd and muon, 0 up to 1.
         schedule: `constant`; `cosine` from lr down to 0 (Loshchilov & Hutter 2017); `one-cycle` up to lr and down to
             almost 0 (Smith & Topin 2018); `triangular` likewise from lr / 5 to 7 % of lr, in straight lines. All move
             every step and span the whole run.
@@ -186,6 +187,8 @@ class ImageClassifier(LightningModule):
     def new_optimizer(self) -> Optimizer:
         # fused: one kernel for all parameters; it took 2 of 8 ms off the MLP's step on two CPU cores.
         shared: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay, "fused": True}
+        if self.optimizer_name == "muon":
+            return Muon(self.parameter_groups(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         if self.optimizer_name == "sgd":
             return SGD(self.parameter_groups(), momentum=self.momentum, nesterov=self.momentum > 0, **shared)
         return (Adam if self.optimizer_name == "adam" else AdamW)(self.parameter_groups(), **shared)

@@ -28,19 +28,26 @@ class WhitenedCNN(ImageClassifier):
         channels: Output channels of each group, one to three groups: each halves the pixels of a side.
         bias_lr_factor: Learning rate of the biases in units of `lr`, above 0; their weight decay is that much smaller.
             They are those of batch norm, which learns no other weights, and of the first layer.
+        head_lr_factor: The same of the last layer, of which `muon` takes plain steps.
         **optimization: As in `ImageClassifier`.
     """
 
     any_resolution = True
 
     def __init__(
-        self, *, channels: Sequence[int] = (64, 256, 256), bias_lr_factor: float = 64.0, **optimization: Any
+        self,
+        *,
+        channels: Sequence[int] = (64, 256, 256),
+        bias_lr_factor: float = 64.0,
+        head_lr_factor: float = 1.0,
+        **optimization: Any,
     ) -> None:
         super().__init__(**optimization)
         possible = 1 <= len(channels) <= 3 and all(c >= 1 for c in channels)
         check(possible, "channels", channels, "one to three numbers above 0")
-        check(0 < bias_lr_factor < float("inf"), "bias_lr_factor", bias_lr_factor, "a number above 0")
-        self.bias_lr_factor = bias_lr_factor
+        for name, factor in (("bias_lr_factor", bias_lr_factor), ("head_lr_factor", head_lr_factor)):
+            check(0 < factor < float("inf"), name, factor, "a number above 0")
+        self.bias_lr_factor, self.head_lr_factor = bias_lr_factor, head_lr_factor
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["whiten"] = whiten = nn.Conv2d(3, FILTERS, kernel_size=2)
         layers["gelu"] = nn.GELU()
@@ -73,15 +80,14 @@ class WhitenedCNN(ImageClassifier):
         self.network.get_parameter("whiten.weight").copy_(whitening_filters(images))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        weights, biases = list[nn.Parameter](), list[nn.Parameter]()
-        for parameter in self.parameters():
-            if parameter.requires_grad:
-                (weights if parameter.dim() > 1 else biases).append(parameter)
-        factor = self.bias_lr_factor
-        return [
-            {"params": weights},
-            {"params": biases, "lr": self.lr * factor, "weight_decay": self.weight_decay / factor},
-        ]
+        learnt = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        filters, head, biases = ([each for each in learnt if each.dim() == dim] for dim in (4, 2, 1))
+        return [{"params": filters}, self._plain(head, self.head_lr_factor), self._plain(biases, self.bias_lr_factor)]
+
+    def _plain(self, parameters: list[nn.Parameter], factor: float) -> dict[str, Any]:
+        # The last is for Muon; other optimizers leave it alone.
+        decay = self.weight_decay / factor
+        return {"params": parameters, "lr": self.lr * factor, "weight_decay": decay, "orthogonal": False}
 
 
 def whitening_filters(images: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ AUGMENTED_RECIPE = 2
 ADDED: dict[str, Any] = {
     "model.compile": False,
     "model.dropout_scaling": "train",
+    "model.head_lr_factor": 1.0,
     "model.momentum": 0.9,
     "model.label_smoothing": 0.0,
     "model.views": 1,

@@ -20,7 +20,7 @@ CNN = f"--config={CONFIGS / 'cnn.yaml'}"
 
 # What was typed, with CNN for --config=configs/cnn.yaml, and words that the one line must hold; tests/faults has more.
 INPUT_ERRORS = {
-    "fit CNN --model.optimizer=adamx": ["model.optimizer", "adamx", "adam, adamw, sgd"],
+    "fit CNN --model.optimizer=adamx": ["model.optimizer", "adamx", "adam, adamw, sgd, muon"],
     "fit CNN --model.channels=3": ["model.channels", "3", "list"],
     "fit CNN --model.dropout=1.5": ["model.dropout", "1.5", "0 to 1"],
     "fit CNN --seed_everything=-3": ["seed_everything", "-3"],

@@ -24,7 +24,7 @@ FLAGS = (
 MODELS = {
     "mlp": "--model=MLP --model.width=16 --data.augment=flip-shift",
     "cnn": "--model=CNN --model.channels=[4,8] --data.augment=flip-shift",
-    "whitened_cnn": "--model=WhitenedCNN --model.channels=[4,8] --model.optimizer=sgd --model.lr=0.1 "
+    "whitened_cnn": "--model=WhitenedCNN --model.channels=[4,8] --model.optimizer=muon --model.lr=0.1 "
                     "--data.augment=alternating-flip --data.resolutions=[16,24] "
                     "--trainer.callbacks+=EMAWeightAveraging --trainer.callbacks.decay=0.8",
 }  # fmt: skip

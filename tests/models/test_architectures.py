@@ -100,7 +100,7 @@ OPTIMIZATION |= {"label_smoothing": 0.0, "views": 1, "compile": False}
 DEFAULTS: dict[type[ImageClassifier], dict[str, Any]] = {
     CNN: {"channels": (64, 128), "batch_norm": True, "dropout": 0.5, **SCALING, **OPTIMIZATION},
     MLP: {"width": 512, "depth": 1, "batch_norm": True, "dropout": 0.5, **SCALING, **OPTIMIZATION},
-    WhitenedCNN: {"channels": (64, 256, 256), "bias_lr_factor": 64.0, **OPTIMIZATION},
+    WhitenedCNN: {"channels": (64, 256, 256), "bias_lr_factor": 64.0, "head_lr_factor": 1.0, **OPTIMIZATION},
 }
 
 
@@ -175,7 +175,10 @@ IMPOSSIBLE: dict[type[ImageClassifier], dict[str, list[Any]]] = {
         "dropout_scaling": ["eval", None],
         **OF_ALL,
     },
-    WhitenedCNN: {"channels": [[], [64, 0], [1] * 4], "bias_lr_factor": [0.0, -1.0, NAN], **OF_ALL},
+    WhitenedCNN: {
+        **{"channels": [[], [64, 0], [1] * 4], "bias_lr_factor": [0.0, -1.0, NAN], "head_lr_factor": [0.0, -1.0, NAN]},
+        **OF_ALL,
+    },
 }
 
 
@@ -218,14 +221,16 @@ def test_the_first_layer_whitens() -> None:
 
 
 def test_the_whitened_cnn_learns_its_biases_faster() -> None:
-    model: Any = WhitenedCNN(channels=[4], lr=0.5, weight_decay=0.1, bias_lr_factor=20.0, optimizer="sgd", momentum=0.0)
-    weights, biases = model.new_optimizer().param_groups
-    network = model.network
-    learnt = [network.group1.conv1.weight, network.group1.conv2.weight, network.fc.weight]
-    assert [id(p) for p in weights["params"]] == [id(p) for p in learnt]
-    learnt = [network.whiten.bias, network.group1.bn1.bias, network.group1.bn2.bias]
-    assert [id(p) for p in biases["params"]] == [id(p) for p in learnt]
-    assert [(group["lr"], group["weight_decay"]) for group in (weights, biases)] == [(0.5, 0.1), (10.0, 0.005)]
+    settings: dict[str, Any] = {"lr": 0.5, "weight_decay": 0.1, "bias_lr_factor": 20.0, "head_lr_factor": 2.0}
+    model: Any = WhitenedCNN(channels=[4], **settings, optimizer="sgd", momentum=0.0)
+    groups, network = model.new_optimizer().param_groups, model.network
+    learnt = [
+        [network.group1.conv1.weight, network.group1.conv2.weight],
+        [network.fc.weight],
+        [network.whiten.bias, network.group1.bn1.bias, network.group1.bn2.bias],
+    ]
+    assert [[id(p) for p in group["params"]] for group in groups] == [[id(p) for p in each] for each in learnt]
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.5, 0.1), (1.0, 0.05), (10.0, 0.005)]
 
 
 def test_filters_are_computed_when_a_run_starts_and_kept_after() -> None:
