@@ -108,7 +108,7 @@ def explain(predicted: dict[str, list[tuple[Claim, ...]]]) -> dict[str, tuple[Fi
     for scaling, (cnn, mlp) in zip(SCALINGS, fits, strict=True):
         better, enough = cnn.held > stock.held and mlp.held < control.held, cnn.held >= fewest(cnn.n) > stock.held
         verdict = "does not explain it" if not better else "explains it" if enough else "explains it in part"
-        found[scaling] = cnn, mlp, verdict if cnn.n and mlp.n else "open"
+        found[scaling] = cnn, mlp, verdict if cnn.n and mlp.n else "leaves it open"
     return found
 
 
