@@ -20,7 +20,7 @@ import pandas as pd
 import vl_convert
 from markupsafe import Markup
 
-from cifar_lightning.report.claims import Claim, by_value, compare, judge, original
+from cifar_lightning.report.claims import SCALED, Claim, by_value, compare, explain, judge, original, predict
 from cifar_lightning.report.markdown import between, literal, number
 from cifar_lightning.report.statistics import ACC, MAIN, POINT, Estimate, estimate, finished
 from cifar_lightning.results import tables
@@ -44,6 +44,7 @@ COLOURS = {"ink": "#1f2328", "grey": "#6e7781", "blue": "#0072b2", "orange": "#d
 INK, GREY, BLUE, ORANGE, GREEN = COLOURS.values()
 SHADES = {"reproduced": GREEN, "not reproduced": ORANGE, "open": GREY, "gain": BLUE, "ours": BLUE, "original": INK}
 SHADES |= {"equal epochs": BLUE, "equal updates": GREEN, "scaled rate": ORANGE}
+SHADES |= {"stock": BLUE, "never": ORANGE, "always": GREEN}
 SHADES |= {"as trained": GREEN, "evaluation mode": BLUE, "validation": ORANGE}
 DIVERGED = 4.0  # nats; guessing costs 2.3, so what is higher has diverged, and would flatten all else
 TEXT = {"labelColor": INK, "titleColor": INK, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal"}
@@ -68,13 +69,16 @@ class Report:
         self.environment = pd.DataFrame([{"images": record.source, **record.environment} for record in records])
         self.failed = self.all[self.all.status == "failed"]
         self.claims, self.verdicts = compare(self.table), judge(self.table, self.failed)
+        self.predicted = predict(self.table, self.claims)
+        self.explanations = explain(self.predicted)
         self.said = {each.id: each.verdict for each in self.verdicts}
         self.counts = Counter(claim.verdict for claim in self.claims if claim.metric != "seconds")
+        self.certain = sum(claim.chance < 0.05 for claim in self.claims)
         self.synthetic = sum(record.source != "cifar10" for record in study.records.values())
         # What the original has, by experiment, value of a sweep, and metric; nothing beside other images.
-        self.theirs = defaultdict[tuple[Any, ...], float](lambda: math.nan)
-        for claim in self.claims if not self.synthetic else []:
-            self.theirs[claim.experiment, *claim.varied.values(), claim.metric] = claim.value
+        self.claimed = {(each.experiment, *each.varied.values(), each.metric): each for each in self.claims}
+        values = {key: claim.value for key, claim in self.claimed.items() if not self.synthetic}
+        self.theirs = defaultdict[tuple[Any, ...], float](lambda: math.nan, values)
         self.pending = [point for point in study.plan.points if point.address not in study.records]
         sizes = self.table[self.table.experiment != "batch_size_updates"].images  # those train on fewer by design
         self.sizes = ", ".join(f"{size:,}" for size in sorted(set(sizes) - {original()["recipe"]["images"]}))
@@ -105,7 +109,8 @@ class Report:
             if self.synthetic:
                 words, chart["title"] = f"{SYNTHETIC}: {words}", {"text": heading, "subtitle": SYNTHETIC}
             vl_convert.register_font_directory(str(Path(matplotlib.get_data_path(), "fonts", "ttf")))
-            svg = vl_convert.vegalite_to_svg(chart)
+            # Without the empty paths before and behind each group, a tenth of all.
+            svg = re.sub('<path class="(?:fore|back)ground"[^>]*/>', "", vl_convert.vegalite_to_svg(chart))
             # Coordinates have two decimals, which hides what libraries of other machines differ in.
             short = re.sub(r'(aria-label="[^"]*"|>[^<]*<)|(\d\.\d\d)\d+', lambda match: match[1] or match[2], svg)
             name, drawn = f"{name}.svg", short.encode()
@@ -117,6 +122,16 @@ class Report:
         rows = [row(label(claim), claim.ours, claim.value, kind, claim.verdict) for claim in shown]
         heading = "The original's numbers beside ours"
         return self.figure(f"original_{kind}", forest(rows, axis), f"{heading}: {axis}", heading)
+
+    def scaling_chart(self, kind: str, axis: str) -> Markup:
+        """Return how far from the numbers of the original's CNN networks of each scaling are."""
+        claims = [claim for each in self.predicted["cnn"] for claim in each if claim.metric.endswith(kind)]
+        rows = [row(f"{label(each)}, {each.scaling}", each.ours, each.value, kind, each.scaling) for each in claims]
+        for each in rows:
+            each.update({key: each[key] - each["original"] for key in ("value", "low", "high", "original")})
+            each["original"] = 0.0 if each["colour"] == "stock" else math.nan  # one diamond
+        heading = "Three scalings of dropout beside the original"
+        return self.figure(f"scaling_{kind}", forest(rows, axis), f"{heading}: {axis}", heading)
 
     def ablation_chart(self) -> Markup | None:
         """Return what batch norm and dropout gain; None if nothing can be compared."""
@@ -238,18 +253,21 @@ def row(
 def forest(rows: list[dict[str, Any]], x: str) -> alt.FacetChart:
     """Draw dots with intervals (dashed: pooled SD), and the original as hollow diamonds; the axis is named `x`.
 
-    Rows are named `GROUP: NAME`, and stand below their group.
+    Rows are named `GROUP: NAME`, and stand below their group; those named `NAME, COLOUR`, too, share a line.
     """
     table = pd.DataFrame(rows)
     table[["group", "row"]] = table.name.str.split(": ", n=1).tolist()
-    table["row"] = table.row.str.replace(r" (accuracy|loss)$", "", regex=True)  # the axis has it
-    base = alt.Chart(width=260, height=alt.Step(17)).encode(alt.Y("row:N", sort=None, title=None))
-    base = base.encode(_colour("colour", sorted(table.colour, key=[*SHADES].index)))
+    table["row"] = table.row.str.replace(r"( accuracy| loss)?(, [a-z]+)?$", "", regex=True)  # axis and legend have it
+    several = table.duplicated(["group", "row"]).any()
+    base = alt.Chart(width=260, height=alt.Step(25 if several else 17, **{"for": "position"}))
+    base, colours = base.encode(alt.Y("row:N", sort=None, title=None)), sorted(set(table.colour), key=[*SHADES].index)
+    lanes = alt.YOffset("colour:N", sort=colours, scale=alt.Scale(type="point", padding=0, range=[3, 17]))
+    ours = base.encode(_colour("colour", colours), *([lanes] if several else []))
     low, dash = alt.X("low:Q", title=x).axis(tickCount=5), alt.when("datum.pooled").then(alt.value([4, 3]))
     chart = alt.layer(
-        base.mark_rule(strokeWidth=2.5, aria=False).encode(low, alt.X2("high:Q"), strokeDash=dash),
-        base.mark_point(filled=True, size=55, opacity=1).encode(x="value:Q", description="tip:N"),
-        base.mark_point(shape="diamond", size=75, strokeWidth=1.6).encode(x="original:Q", description="tip:N"),
+        ours.mark_rule(strokeWidth=2.5, aria=False).encode(low, alt.X2("high:Q"), strokeDash=dash),
+        ours.mark_point(filled=True, size=55, opacity=1).encode(x="value:Q", description="tip:N"),
+        base.mark_point(shape="diamond", size=75, color=INK).encode(x="original:Q", description="tip:N"),
         data=table,
     )
     groups = alt.Row("group:N", sort=list(table.group.unique()), title=None)
@@ -279,7 +297,7 @@ def loss_top(losses: pd.DataFrame) -> float:
 
 def title(experiment: str, variant: str = "") -> str:
     """Return `CNN without dropout`, `Dropout rate: dropout=0.2`; of an experiment that is not known its name."""
-    name = TITLES.get(experiment, experiment)
+    name = TITLES.get(experiment.removesuffix(SCALED), experiment)
     # Numbers of many digits are shortened, and a line may break behind a comma.
     short = re.sub(r"\d*\.\d{5,}", lambda match: f"{float(match[0]):.4g}", variant).replace(",", ", ")
     return f"{name}: {short}" if variant not in ("", experiment) else name

@@ -1,5 +1,6 @@
 """The original report's numbers and statements, and a verdict on each by the rules of report.md.j2."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,8 +10,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
+from scipy import stats
 
-from cifar_lightning.report.statistics import ACC, MAIN, POINT, Estimate, estimate
+from cifar_lightning.report.statistics import ACC, MAIN, POINT, Estimate, estimate, holm
 
 LEAST = 0.01  # of accuracy; an effect that is certainly smaller is none
 LEAD = 0.0439 - 0.0264  # what batch norm does more for the CNN, in the original's words
@@ -21,6 +23,8 @@ HARDLY = 0.10  # of accuracy; what is lost at least where a network can hardly l
 CHANCE = 0.12  # accuracy; guessing has 0.1
 FAR = 3.0  # times as long
 CHANGE = ("drops by {}", "gains {}")  # see `moved`
+# When dropout scales what it keeps: as in PyTorch, or as an experiment has it whose name ends so.
+SCALINGS, SCALED = ("stock", "never", "always"), "_dropout_scaling"
 DIVERGED = r"\b(?:nan|inf|not finite)\b"  # in the reason of a run whose loss or weights were no longer finite
 
 # What a statement comes down to: whether the records support it, None if they don't tell, and the sentence.
@@ -37,6 +41,8 @@ class Claim(NamedTuple):
     rows: pd.DataFrame  # our runs
     ours: Estimate | None  # with the interval in which the original's number is expected; None without runs
     verdict: str  # whether it lies there: reproduced, not reproduced, or open
+    chance: float  # of one more run that is as far off, by Holm for all that are judged; NaN where open
+    scaling: str  # of dropout, in our runs
 
 
 @cache
@@ -46,26 +52,69 @@ def original() -> dict[str, Any]:
     return content
 
 
-def compare(table: pd.DataFrame) -> list[Claim]:
-    """Return every number of the original beside ours. report.md.j2 states the rule."""
+def compare(table: pd.DataFrame, scaling: str = "stock") -> list[Claim]:
+    """Return every number of the original beside ours, whose dropout scales so. report.md.j2 states the rule."""
     numbers = [(name, {}, *number) for name, metrics in original()["runs"].items() for number in metrics.items()]
     for sweep in original()["sweeps"]:
         experiment, setting, metric = sweep["experiment"], sweep["varies"], sweep["metric"]
         numbers += [(experiment, {setting: at}, metric, value) for at, value in sweep["values"].items()]
-    claims = []
+    stock, claims = scaling == "stock", list[Claim]()
     for experiment, varied, metric, value in numbers:
-        rows = table[table.experiment == experiment]
+        rows = table[table.experiment == (experiment if stock else experiment + SCALED)]
+        rows = rows if stock else rows[rows.scaling == scaling]
         for setting, at in varied.items():
             rows = by_value(rows, setting).get(at, rows[:0])
         rows = rows[rows[metric].notna() & (rows.variant.nunique() == 1)]  # several variants: none is the original's
         ours = estimate(rows, metric, table, one_more=True)
         if ours and (metric == "seconds" or experiment in original()["garbled"] or not comparable(rows).all()):
             ours = Estimate(ours.n, ours.mean, ours.sd)  # shown, and not judged
-        verdict = "open"
+        verdict, chance = "open", math.nan
         if ours and ours.half is not None:
             verdict = "reproduced" if abs(value - ours.mean) <= ours.half else "not reproduced"
-        claims.append(Claim(experiment, varied, metric, value, rows, ours, verdict))
-    return claims
+            chance = 2 * float(ours.student(ours.df).sf(ours.mean + abs(value - ours.mean)))
+        claims.append(Claim(experiment, varied, metric, value, rows, ours, verdict, chance, scaling))
+    adjusted = holm(pd.Series([claim.chance for claim in claims]))
+    return [claim._replace(chance=chance) for claim, chance in zip(claims, adjusted, strict=True)]
+
+
+def predict(table: pd.DataFrame, claims: Sequence[Claim]) -> dict[str, list[tuple[Claim, ...]]]:
+    """Return by model the numbers that all `SCALINGS` predict, with the claim of each; `claims` are those of stock."""
+    found = dict[str, list[tuple[Claim, ...]]](cnn=[], mlp=[])
+    for each in zip(claims, *(compare(table, scaling) for scaling in SCALINGS[1:]), strict=True):
+        if all(claim.verdict != "open" for claim in each):
+            found["mlp" if each[0].experiment.startswith("mlp") else "cnn"].append(each)
+    return found
+
+
+class Fit(NamedTuple):
+    """How well networks predict some numbers of the original."""
+
+    n: int  # numbers
+    held: int  # of them, by the networks' prediction intervals
+    likelihood: float  # its logarithm, as if the numbers were independent
+
+
+def _fit(claims: Sequence[Claim]) -> Fit:
+    # The broad tails of n - 1 degrees of freedom, so that a number that nothing predicts does not decide it all.
+    found = [(claim.ours.student(max(1, claim.ours.n - 1)), claim.value) for claim in claims if claim.ours]
+    likelihood = sum(float(distribution.logpdf(value)) for distribution, value in found)
+    return Fit(len(claims), sum(claim.verdict == "reproduced" for claim in claims), likelihood)
+
+
+def explain(predicted: dict[str, list[tuple[Claim, ...]]]) -> dict[str, tuple[Fit, Fit, str]]:
+    """Return by scaling how well it predicts the original's CNN and its MLP, and whether it explains the CNN."""
+    fits = [[_fit([each[i] for each in those]) for those in predicted.values()] for i in range(len(SCALINGS))]
+    (stock, control), found = fits[0], dict[str, tuple[Fit, Fit, str]]()
+    for scaling, (cnn, mlp) in zip(SCALINGS, fits, strict=True):
+        better, enough = cnn.held > stock.held and mlp.held < control.held, cnn.held >= fewest(cnn.n) > stock.held
+        verdict = "does not explain it" if not better else "explains it" if enough else "explains it in part"
+        found[scaling] = cnn, mlp, verdict if cnn.n and mlp.n else "leaves it open"
+    return found
+
+
+def fewest(n: int) -> int:
+    """Return how many of n numbers 95% intervals hold at least, in 97.5% of all cases."""
+    return int(stats.binom.ppf(0.025, n, 0.95))
 
 
 def by_value(rows: pd.DataFrame, setting: str) -> dict[float, pd.DataFrame]:
@@ -77,9 +126,10 @@ def by_value(rows: pd.DataFrame, setting: str) -> dict[float, pd.DataFrame]:
 def comparable(rows: pd.DataFrame) -> pd.Series:
     """Return of each run whether it saw CIFAR-10, and as many images and epochs as the original's, if it has one."""
     recipe, sweeps = original()["recipe"], [sweep["experiment"] for sweep in original()["sweeps"]]
-    epochs = rows.experiment.isin(sweeps).map({True: recipe["sweep_epochs"], False: recipe["epochs"]})
+    experiments = rows.experiment.str.removesuffix(SCALED)
+    epochs = experiments.isin(sweeps).map({True: recipe["sweep_epochs"], False: recipe["epochs"]})
     alike = (rows.epochs == epochs) & (rows.images == recipe["images"])
-    known = rows.experiment.isin([*sweeps, *original()["runs"]])
+    known = experiments.isin([*sweeps, *original()["runs"]])
     found: pd.Series = (rows.source == "cifar10") & (alike | ~known)
     return found
 

@@ -29,6 +29,11 @@ ENVIRONMENT = {"torch": "2.15.0", "machine": "a machine", "threads": 2, "commit"
 # What each experiment varies; those that are not named here vary nothing.
 VARIED = {"batch_size": ["data.batch_size"], "batch_size_updates": ["data.batch_size"], "dropout": ["model.dropout"]}
 VARIED |= {"batch_size_scaled": ["data.batch_size", "model.lr"], "learning_rate": ["model.lr"]}
+SCALING, SCALED = (
+    "model.dropout_scaling",
+    ("cnn", "cnn_no_batch_norm", "batch_size", "dropout", "mlp", "mlp_no_batch_norm"),
+)
+VARIED |= {f"{name}_dropout_scaling": [SCALING, *VARIED.get(name, [])] for name in SCALED}
 DEFAULTS = {"train/loss": 1.0, "train/acc": 0.6, "train_clean/loss": 0.9, "train_clean/acc": 0.65}
 DEFAULTS |= {"val/loss": 1.1, "val/acc": 0.55, "epoch_seconds": 10.0, "lr": 0.001}
 NAMES = {"seconds": "epoch_seconds", "clean_loss": "train_clean/loss", "clean_acc": "train_clean/acc"}

@@ -104,3 +104,15 @@ def test_a_sweep_is_compared_value_by_value_with_the_best_epoch() -> None:
     those = [found["batch_size", size, "best_val/acc"] for size in (*accuracies, 10_000)]
     assert [each.ours and each.ours.mean for each in those] == pytest.approx([*accuracies.values(), None])
     assert [each.verdict for each in those] == ["reproduced", "reproduced", "not reproduced", "open"]
+
+
+def test_the_chance_of_a_number_is_that_of_one_more_run() -> None:
+    # Of all numbers judged here it is the least surprising, so its p is multiplied by 1. With 2 degrees of freedom the
+    # two tails beyond t hold 1 - t / sqrt(2 + t^2).
+    mean = 1.1768 + 0.4
+    found = claims({"cnn": losses(mean - 0.1, mean, mean + 0.1)})
+    t = 0.4 / (0.1 * math.sqrt(4 / 3))
+    assert found["cnn", "val/loss"].chance == pytest.approx(1 - t / math.sqrt(2 + t * t))  # 0.074
+    assert found["cnn", "train/loss"].chance < 1e-9
+    assert math.isnan(found["cnn", "seconds"].chance)
+    assert math.isnan(found["mlp", "val/loss"].chance)

@@ -4,10 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from cifar_lightning.report.statistics import Estimate, estimate
+from cifar_lightning.report.statistics import Estimate, estimate, holm
 
 T2, T3, T4 = 4.302653, 3.182446, 2.776445  # 97.5 % quantiles of Student's t
 
@@ -104,3 +106,44 @@ def test_differences_of_different_networks_add_in_quadrature() -> None:
     assert each == Estimate(1, 3.0, None, 5.0, pooled=True)
     assert each.ends == [-2.0, 8.0]
     assert Estimate(3, 4.0).minus(each) == Estimate(1, 1.0, pooled=True)
+
+
+# Three seeds with a standard deviation of 0.01 around 0.75: one more run has a variance of 0.0001 * 4/3, the images of
+# two networks 2 * 0.1875 / 10,000. By Welch and Satterthwaite the sum has 2 * (1 + 0.28125)^2 degrees of freedom.
+@pytest.mark.parametrize(
+    ("metric", "df"), [("val/loss", 2), ("train/acc", 2), ("val/acc", 2 * 1.28125**2), ("best_val/acc", 2 * 1.28125**2)]
+)
+def test_an_interval_holds_95_percent_of_its_distribution(metric: str, df: float) -> None:
+    runs = rows([0.74, 0.75, 0.76], metric)
+    each = estimate(runs, metric, runs, one_more=True)
+    assert each is not None
+    assert each.df == pytest.approx(df)
+    low, high = each.student(each.df).cdf(each.ends)
+    assert (low, high) == pytest.approx((0.025, 0.975))
+
+
+def test_where_images_decide_the_distribution_is_normal() -> None:
+    # Two seeds that agree, and a difference of accuracies near 0.5: a standard deviation of 0.00707.
+    each = found(rows([0.52] * 2, "best_val/acc"), rows([0.5, 0.5], "best_val/acc"), metric="best_val/acc")
+    assert each.df == math.inf
+    assert each.student(each.df).std() == pytest.approx(math.sqrt(0.4996 / 10_000), rel=1e-4)
+    assert each.detectable == pytest.approx((1.96 + 0.8416) * math.sqrt(0.4996 / 10_000), rel=1e-4)
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_four_of_five_studies_see_the_detectable_effect(n: int) -> None:
+    scale = 1 / np.std(np.arange(n), ddof=1)
+    effect = found(rows(list(np.arange(n) * scale))).detectable  # of a standard deviation of 1
+    assert effect is not None
+    studies = np.random.default_rng(0).normal(effect, 1, (100_000, n))
+    half = stats.t.ppf(0.975, n - 1) * studies.std(axis=1, ddof=1) / math.sqrt(n)
+    assert np.mean(np.abs(studies.mean(axis=1)) > half) == pytest.approx(0.8, abs=0.04)
+    assert found(rows([1.0])).detectable is None
+
+
+def test_holm_multiplies_by_how_many_are_left() -> None:
+    # In ascending order 0.005 * 4, 0.01 * 3, 0.03 * 2, and 0.04, which is raised to what comes before it.
+    adjusted = holm(pd.Series([0.01, 0.04, math.nan, 0.03, 0.005]))
+    assert adjusted.tolist() == pytest.approx([0.03, 0.06, math.nan, 0.06, 0.02], nan_ok=True)
+    assert holm(pd.Series([0.6, 0.7])).tolist() == [1, 1]
+    assert holm(pd.Series([math.nan])).isna().all()
