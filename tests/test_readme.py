@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.stats import t
 
 from cifar_lightning.__main__ import HELP, main
+from cifar_lightning.cli.config_files import flat
 from tests.conftest import CONFIGS, SMALL
 
 SLOW = pytest.mark.slow
@@ -70,6 +71,36 @@ def test_the_numbers_in_the_prose_are_those_of_the_records() -> None:
     report = [set(numbers(line)) for line in (REFERENCE / "report.md").read_text().splitlines()]
     for verdict in ({"46", "23", "16", "7"}, {"7", "3", "4"}):  # numbers and statements: all, yes, no (, open)
         assert any(verdict <= line for line in report)
+
+
+def mean_and_sd(accuracies: pd.Series, digits: int) -> str:
+    return f"{100 * accuracies.mean():.{digits}f} ± {100 * accuracies.std():.{digits}f} %"
+
+
+def test_the_figures_of_the_recipes_are_those_of_the_records() -> None:
+    recipes = REFERENCE / "recipes"
+    gpu = {images: runs["test/acc"] for images, runs in pd.read_csv(recipes / "speedrun_h200.csv").groupby("images")}
+    (alone,) = recipes.glob("speedrun/*/metrics.csv")
+    sprints = [pd.read_csv(path) for path in recipes.glob("sprint/*/metrics.csv")]
+    reached, seconds = pd.Series([run["val/acc"].iloc[-1] for run in sprints]), [sum(x.epoch_seconds) for x in sprints]
+    test = json.loads((alone.parent / "test.json").read_text())["acc"]
+    text = f"""`speedrun.yaml` reaches a test accuracy of {mean_and_sd(gpu[50_000], 2)} (n = {len(gpu[50_000])},
+        `--data.val_size 0`; {mean_and_sd(gpu[40_000], 2)}, n = {len(gpu[40_000])}, with 40,000 images) on an H200, and
+        {100 * test:.1f} % (n = 1) in {sum(pd.read_csv(alone).epoch_seconds) / 60:.1f} minutes on two cores.
+        `sprint.yaml` reaches {mean_and_sd(reached, 1)} on validation images (n = {len(reached)}) in {min(seconds):.0f}
+        to {max(seconds):.0f} s."""
+    assert " ".join(text.split()) in " ".join(README.split())
+
+
+@pytest.mark.parametrize("path", sorted(REFERENCE.glob("recipes/*/*/config.yaml")), ids=lambda path: path.parent.name)
+def test_the_recipes_were_run_as_they_are(path: Path) -> None:
+    name = path.parent.parent.name
+    asked, ran = (flat(yaml.safe_load(file.read_text())) for file in (CONFIGS / f"{name}.yaml", path))
+    for settings in (asked, ran):
+        settings.pop("seed_everything")
+        (callback,) = settings.pop("trainer.callbacks")
+        settings["decay"] = (callback["class_path"], callback["init_args"]["decay"])
+    assert ran.items() >= asked.items()
 
 
 @pytest.mark.usefixtures("ray_alone")
