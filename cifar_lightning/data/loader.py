@@ -14,10 +14,11 @@ from cifar_lightning.utils.seeding import derive
 def steps_per_epoch(images: int, batch_size: int, limit: int | float = 1.0) -> int:
     """Return the number of training steps per epoch: the one place where it is computed.
 
-    `limit` is as Lightning's `limit_train_batches`: an int is a number of batches, a float a fraction, rounded down.
+    `limit` is as Lightning's `limit_train_batches`: an int, or a float above 1, is a number of batches, another float a
+    fraction, rounded down. (A parser may make 4.0 of 4: `typing` takes int | float and float | int for the same.)
     """
     steps = len(Batches(max(images, 0), batch_size, training=True))  # a study plans with sizes that `fit` will refuse
-    return min(steps, limit) if isinstance(limit, int) else int(steps * limit)
+    return min(steps, int(limit)) if isinstance(limit, int) or limit > 1 else int(steps * limit)
 
 
 class Part(NamedTuple):

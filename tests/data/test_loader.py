@@ -103,6 +103,7 @@ def test_the_trainer_tells_the_sampler_its_epoch() -> None:
     ("size", "limit", "steps"),
     [
         *((40, limit, steps) for limit, steps in [(1.0, 10), (1, 1), (3, 3), (11, 10), (0, 0), (0.0, 0), (0.39, 3)]),
+        *((40, limit, steps) for limit, steps in [(2.0, 2), (11.0, 10)]),
         *((41, limit, steps) for limit, steps in [(1.0, 10), (10, 10), (11, 10), (0.5, 5)]),
         *((42, limit, steps) for limit, steps in [(1.0, 11), (11, 11), (0.5, 5), (0.99, 10)]),
     ],

@@ -49,6 +49,7 @@ def test_what_changes_a_metric_changes_the_address() -> None:
     [
         (["--model.dropout=0"], ["--model.dropout=0.0"]),
         (["--trainer.limit_train_batches=0.1"], ["--trainer.limit_train_batches=40"]),
+        (["--trainer.limit_train_batches=4.0"], ["--trainer.limit_train_batches=4"]),
         (["--model=CNN", "--model.lr=0.1"], ["--model=cifar_lightning.models.cnn.CNN", "--model.lr=1e-1"]),
     ],
 )
