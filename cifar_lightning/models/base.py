@@ -60,7 +60,8 @@ class ImageClassifier(LightningModule):
     Args:
         lr: Learning rate, above 0; the peak where a schedule moves it.
         weight_decay: L2 penalty (adam, sgd) or decoupled decay (adamw, muon), at least 0.
-        optimizer: `sgd` uses Nesterov's momentum; `muon` makes its steps orthogonal, see `Muon`.
+        optimizer: `sgd` uses Nesterov's momentum; `muon` makes its steps orthogonal, with a larger
+            `lr` (0.02, say), see `Muon`.
         momentum: Of sgd and muon, 0 up to 1.
         schedule: `constant`; `cosine` from lr down to 0 (Loshchilov & Hutter 2017); `one-cycle` up to lr and down to
             almost 0 (Smith & Topin 2018); `triangular` likewise from lr / 5 to 7 % of lr, in straight lines. All move

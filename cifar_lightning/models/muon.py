@@ -14,9 +14,10 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of x, x^3, x^5 (Jordan et al.): smal
 class Muon(Optimizer):
     """SGD with Nesterov's momentum, and steps that are orthogonal matrices.
 
-    All singular values of such a step are near 1: directions that are rare in the gradients are learnt as fast as the
-    others. A weight of a convolution is a matrix with a row for each output channel (`torch.optim.Muon` takes two
-    dimensions alone). Vectors, and groups with `orthogonal: False`, take plain steps.
+    All but the smallest singular values of such a step are near 1, so that directions which are rare in the gradients
+    are not left behind. A weight of a convolution is a matrix with a row for each output channel: `torch.optim.Muon`
+    takes two dimensions alone, and makes steps of tall matrices longer, by the root of rows / columns. Vectors, and
+    groups with `orthogonal: False`, take plain steps.
 
     Args:
         params: Parameters, or groups of them.

@@ -126,6 +126,8 @@ class Report:
     def scaling_chart(self, kind: str, axis: str) -> Markup:
         """Return how far from the numbers of the original's CNN networks of each scaling are."""
         claims = [claim for each in self.predicted["cnn"] for claim in each if claim.metric.endswith(kind)]
+        if not claims:  # a study on its way: no such number has runs of each scaling
+            return Markup("")
         rows = [row(f"{label(each)}, {each.scaling}", each.ours, each.value, kind, each.scaling) for each in claims]
         for each in rows:
             each.update({key: each[key] - each["original"] for key in ("value", "low", "high", "original")})

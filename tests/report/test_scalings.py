@@ -187,6 +187,12 @@ def test_without_those_runs_there_is_no_such_section(tmp_path: Path) -> None:
     assert "Why the original's CNN differs" not in made.words
 
 
+def test_a_study_on_its_way_shows_what_it_has(tmp_path: Path) -> None:
+    done = {name: runs for name, runs in experiments({}).items() if name.startswith(("batch_size", "dropout"))}
+    page(tmp_path, done)
+    assert {file.name for file in (tmp_path / "figures").glob("scaling_*")} == {"scaling_acc.svg"}
+
+
 def test_the_garbled_run_is_read_at_epoch_20_too(tmp_path: Path) -> None:
     # Of these, 0.1131 and 0.9590 are nearer to epoch 20, 1.1130 and 0.7238 to the last.
     courses = {"train_loss": (0.4, 0.12, 0.007), "train_acc": (0.8, 0.955, 0.999), "val_loss": (1, 1.05, 1.1)}
