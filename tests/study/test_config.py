@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
@@ -109,6 +110,7 @@ def test_what_is_wrong_is_named(text: str, said: str, tmp_path: Path) -> None:
 
 def test_the_study_is_the_report_s() -> None:
     study, quick = (read(CONFIGS / f"{name}.yaml") for name in ("study", "study_quick"))
+    scaled = {name: study.pop(name) for name in [*study] if name.endswith("_dropout_scaling")}
     assert [(name, list(each.vary)) for name, each in quick.items()] == [(n, list(e.vary)) for n, e in study.items()]
     bases = {name: Path(experiment.base).stem for name, experiment in study.items()}
     mlps, cnns = ([name, f"{name}_no_batch_norm", f"{name}_no_dropout"] for name in ("mlp", "cnn"))
@@ -118,6 +120,13 @@ def test_the_study_is_the_report_s() -> None:
     assert study["batch_size"].vary == {"data.batch_size": [10, 100, 1000, 10_000]}
     assert study["dropout"].vary == {"model.dropout": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]}
     assert (study["batch_size"].epochs, study["dropout"].epochs) == (20, 20)
+    # What has dropout is made again with each scaling, with as many seeds; the sweep where there is something to scale.
+    assert len(scaled) == 6
+    for name, each in scaled.items():
+        stock, grid = study[name.removesuffix("_dropout_scaling")], each.grid
+        assert grid.pop("model.dropout_scaling") == ["never", "always"]
+        assert grid == {key: [x for x in values if x not in (0.0, 1.0)] for key, values in stock.vary.items()}
+        assert msgspec.structs.replace(each, grid={}, vary=stock.vary) == stock
     base = yaml.safe_load((CONFIGS / "cnn.yaml").read_text())
     for size, lr in zip(*study["batch_size_scaled"].vary.values(), strict=True):
         assert lr == pytest.approx(base["model"]["init_args"]["lr"] * (size / 100) ** 0.5, rel=1e-3)
