@@ -59,7 +59,7 @@ class Estimate:
 
     @property
     def detectable(self) -> float | None:
-        """The least effect whose interval excludes 0 in 80% of such studies, to 5%; None without an interval."""
+        """The least effect whose interval excludes 0 in 80% of such studies (of three seeds 77%), if there is one."""
         return None if self.half is None else self.half + float(self.student(self.df).ppf(POWER)) - self.mean
 
     def minus(self, other: "Estimate") -> "Estimate":
