@@ -257,9 +257,8 @@ def _large_batch_hurts(e: Evidence) -> Parts:
     if back := e.difference(scaled.get(LARGE), epochs[LARGE]):
         gained = moved(back, "brings back {}", "costs {} more")
         yield True, f"A learning rate scaled with the square root of the batch size {gained}."
-    if fall:
-        large, small = (epoch_seconds(epochs[size]) for size in (LARGE, SMALL))
-        yield True, f"An epoch takes {large:.1f} s with large batches and {small:.1f} s with small ones."
+    if fall and (times := epoch_seconds_beside(epochs[LARGE], epochs[SMALL])):
+        yield True, "An epoch takes {:.1f} s with large batches and {:.1f} s with small ones.".format(*times)
     if middle := e.difference(epochs[SMALL], epochs.get(MIDDLE)):
         yield True, f"Batches of {MIDDLE:,} {moved(middle, 'lose {}', 'gain {}')} at equal epochs."
 
@@ -277,15 +276,29 @@ def _low_dropout_best(e: Evidence) -> Parts:
 
 def _cnn_slower(e: Evidence) -> Parts:
     cnn, mlp = e.find("cnn"), e.find("mlp")
-    if len(cnn) and len(mlp):
-        slow, fast, theirs = epoch_seconds(cnn), epoch_seconds(mlp), 4871.5 / 125
-        times = f"{slow / fast:.1f} times as long (medians over all epochs; the original: {theirs:.1f} times)"
-        yield slow / fast >= FAR, f"An epoch takes {slow:.1f} s with the CNN and {fast:.1f} s with the MLP: {times}."
+    if times := epoch_seconds_beside(cnn, mlp):
+        slow, fast = times
+        ratio = f"{slow / fast:.1f} times as long (medians over all epochs; the original: {4871.5 / 125:.1f} times)"
+        yield slow / fast >= FAR, f"An epoch takes {slow:.1f} s with the CNN and {fast:.1f} s with the MLP: {ratio}."
+    elif len(cnn) and len(mlp):
+        yield None, "No hardware has trained both."
 
 
 def epoch_seconds(rows: pd.DataFrame) -> float:
     """Return the median time of an epoch, over all epochs of all runs: a pause of the machine does not count."""
     return float(rows.epoch_times.explode().astype(float).median())
+
+
+def epoch_seconds_beside(*settings: pd.DataFrame) -> list[float] | None:
+    """Return the median time of an epoch of each setting, on the hardware that most runs of all share, if there is one.
+
+    Times of different hardware say nothing of the settings.
+    """
+    shared = set.intersection(*(set(rows.hardware) for rows in settings))
+    if not shared:
+        return None
+    most = max(sorted(shared), key=lambda name: min((rows.hardware == name).sum() for rows in settings))
+    return [epoch_seconds(rows[rows.hardware == most]) for rows in settings]
 
 
 def _overfitting_shows_in_the_gap(e: Evidence) -> Parts:

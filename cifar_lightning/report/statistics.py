@@ -72,8 +72,9 @@ def finished(study: Study) -> pd.DataFrame:
     """Return the rows of `runs` that are done, with more columns; what is not finite is missing.
 
     `gap/acc` is the generalization gap of the last epoch, `eval_lead` what evaluation mode gains on training images
-    there, `epoch_times` the seconds of each epoch and `seconds` their sum, `images` and `steps` those of an epoch,
-    `diagnosis` what the curves show and `verdict` its verdict, `scaling` when dropout scales.
+    there, `epoch_times` the seconds of each epoch and `seconds` their sum, `hardware` what they were taken on, `images`
+    and `steps` those of an epoch, `diagnosis` what the curves show and `verdict` its verdict, `scaling` when dropout
+    scales.
     """
     table, curves = tables.runs(study), dict(list(tables.curves(study).groupby(POINT)))
     table = table[(table.status == "done") & (table.epochs > 0)].replace([np.inf, -np.inf], np.nan)
@@ -85,10 +86,19 @@ def finished(study: Study) -> pd.DataFrame:
     runs = [curves[key] for key in table[POINT].itertuples(index=False, name=None)]
     table["epoch_times"] = [list(run.epoch_seconds) for run in runs]
     table["seconds"] = table.epoch_times.map(sum).astype(float)
+    table["hardware"] = [_hardware(study.records[address].environment) for address in table.address]
     table["diagnosis"] = [diagnose(run) for run in runs]
     table["verdict"] = [each.verdict for each in table.diagnosis]
     table["scaling"] = table.get("model.dropout_scaling", "train")
     return table
+
+
+def _hardware(environment: dict[str, Any]) -> str:
+    """Return what a run computed on: the GPU, or the processor and its threads."""
+    if environment.get("device", "cpu") != "cpu":
+        return str(environment["device"])
+    processor = str(environment.get("processor", "unknown processor")).partition(" (")[0]
+    return f"{processor}, threads: {environment.get('threads', 'unknown')}"
 
 
 def estimate(

@@ -111,7 +111,7 @@ print(*(name for name in ("torch", "lightning", "matplotlib.pyplot") if name in 
         ("dropout: MLP, validation", ["\u2013", "\u2013", "unknown", "\u2013", "\u2013", "0", "+1.85"]),
         # Seed 0: 0.77 minus 0.55. The MLP's seeds have sds of 0.01, with 4 degrees of freedom: 2.7764 * 0.01 * sqrt(2).
         ("CNN instead of MLP, validation", ["+22.00", "+18.07 to +25.93 (pooled SD)", "yes", "5.26", "\u2013"]),
-        ("CNN", ["3,000.0", "1", "60.0", "60.00", "667", "4,871.5", "411"]),
+        ("CNN", ["unknown processor, threads: 2", "3,000.0", "1", "60.0", "60.00", "667", "4,871.5", "411"]),
         ("torch", ["2.15.0 (14 runs); 3 (1 run)"]),
         ("command", ["python -m cifar_lightning study --config configs/study.yaml"]),
     ],

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from msgspec.structs import replace
 
 from cifar_lightning.report.claims import Verdict, judge
 from cifar_lightning.report.statistics import POINT, finished
@@ -74,6 +75,11 @@ def rates(change: dict[float, float], missing: float | None = None) -> Experimen
 def times(cnn: float) -> Experiments:
     pauses = [cnn] * 48 + [5000.0, 1.0]  # a machine that slept: a median minds neither
     return {"cnn": seeds(0.77, seconds=pauses), "mlp": seeds(0.55, model="MLP", seconds=5.0)}
+
+
+def elsewhere(*records: Record) -> list[Record]:
+    """The same, made on a GPU."""
+    return [replace(each, environment=each.environment | {"device": "NVIDIA H200"}) for each in records]
 
 
 def modes(whole: Sequence[float], without: Sequence[float]) -> Experiments:
@@ -178,6 +184,8 @@ NO_NOISE, NOT_FINITE = "Missing: a main run or ablation with several seeds", "10
         (TIMES, times(15), YES, "3.0 times as long"),
         (TIMES, times(10), NO, "2.0 times as long"),
         (TIMES, times(60) | {"mlp": []}, OPEN, "Missing: mlp."),
+        (TIMES, times(60) | {"cnn": elsewhere(*times(60)["cnn"])}, OPEN, "No hardware has trained both."),
+        (TIMES, times(60) | {"cnn": times(60)["cnn"] + elsewhere(*seeds(0.7, 0.7, seconds=1)[1:])}, YES, "12.0 times"),
         (MODES, modes((13.9, 14.0, 14.1), (2.9, 3.0, 3.1)), YES, ""),
         (MODES, modes((1.0, 1.1, 1.2), (3.1, 3.0, 3.0)), NO, ""),
         (MODES, modes((1.0, 7.0, 9.0), (3.0, 3.0, 3.0)), OPEN, ""),
