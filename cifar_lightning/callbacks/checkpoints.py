@@ -77,10 +77,14 @@ class EnvironmentCheck(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data, saved = CIFAR10DataModule.of(trainer), self.environment
+        moved = saved.pop("moved", "")
         self.environment = environment.describe(pl_module.device, *data.train, *data.val)
         self.environment["processes"] = trainer.world_size
         if saved and (changed := environment.differences(saved, self.environment)):
             print(f"resumes in another environment, not bit for bit: {', '.join(changed)}", file=sys.stderr)
+            moved = "; ".join(filter(None, [moved, ", ".join(changed)]))
+        if moved:  # or else a record would tell of the last environment alone
+            self.environment["moved"] = moved
 
     def state_dict(self) -> dict[str, Any]:
         return self.environment

@@ -71,6 +71,9 @@ class Report:
         self.claims, self.verdicts = compare(self.table), judge(self.table, self.failed)
         self.predicted = predict(self.table, self.claims)
         self.explanations = explain(self.predicted)
+        # Of each number of its CNN the claims of all scalings, by the same key as `claimed`.
+        self.scaled = {(it[0].experiment, *it[0].varied.values(), it[0].metric): it for it in self.predicted["cnn"]}
+        self.unexplained = [each for each in self.scaled.values() if "reproduced" not in {it.verdict for it in each}]
         self.said = {each.id: each.verdict for each in self.verdicts}
         self.counts = Counter(claim.verdict for claim in self.claims if claim.metric != "seconds")
         self.certain = sum(claim.chance < 0.05 for claim in self.claims)
@@ -79,6 +82,7 @@ class Report:
         self.claimed = {(each.experiment, *each.varied.values(), each.metric): each for each in self.claims}
         values = {key: claim.value for key, claim in self.claimed.items() if not self.synthetic}
         self.theirs = defaultdict[tuple[Any, ...], float](lambda: math.nan, values)
+        self.asked = {point.address for point in study.plan.points}
         self.pending = [point for point in study.plan.points if point.address not in study.records]
         sizes = self.table[self.table.experiment != "batch_size_updates"].images  # those train on fewer by design
         self.sizes = ", ".join(f"{size:,}" for size in sorted(set(sizes) - {original()["recipe"]["images"]}))
@@ -120,20 +124,21 @@ class Report:
     def original_chart(self, kind: str, axis: str) -> Markup:
         shown = [claim for claim in self.claims if claim.metric.endswith(kind)]
         rows = [row(label(claim), claim.ours, claim.value, kind, claim.verdict) for claim in shown]
-        heading = "The original's numbers beside ours"
-        return self.figure(f"original_{kind}", forest(rows, axis), f"{heading}: {axis}", heading)
+        heading = f"The original's numbers beside ours: {WORDS.get(kind, kind)}"
+        return self.figure(f"original_{kind}", forest(rows, axis), heading, heading)
 
     def scaling_chart(self, kind: str, axis: str) -> Markup:
-        """Return how far from the numbers of the original's CNN networks of each scaling are."""
-        claims = [claim for each in self.predicted["cnn"] for claim in each if claim.metric.endswith(kind)]
+        """Return how far from the original's numbers networks of each scaling are."""
+        tried = self.predicted["cnn"] + self.predicted["mlp"]
+        claims = [claim for each in tried for claim in each if claim.metric.endswith(kind)]
         if not claims:  # a study on its way: no such number has runs of each scaling
             return Markup("")
         rows = [row(f"{label(each)}, {each.scaling}", each.ours, each.value, kind, each.scaling) for each in claims]
         for each in rows:
             each.update({key: each[key] - each["original"] for key in ("value", "low", "high", "original")})
             each["original"] = 0.0 if each["colour"] == "stock" else math.nan  # one diamond
-        heading = "Three scalings of dropout beside the original"
-        return self.figure(f"scaling_{kind}", forest(rows, axis), f"{heading}: {axis}", heading)
+        heading = f"Three scalings of dropout beside the original: {WORDS.get(kind, kind)}"
+        return self.figure(f"scaling_{kind}", forest(rows, axis), heading, heading)
 
     def ablation_chart(self) -> Markup | None:
         """Return what batch norm and dropout gain; None if nothing can be compared."""

@@ -20,6 +20,7 @@ from cifar_lightning.results import tables
 from cifar_lightning.results.records import Study
 
 MAIN = ("cnn", "cnn_no_batch_norm", "cnn_no_dropout", "mlp", "mlp_no_batch_norm", "mlp_no_dropout")
+SEVERAL = "several"  # machines that a run was trained on, one after the other
 ACC = "best_val/acc"
 POINT = ["experiment", "variant", "seed"]
 NORMAL = 1.96  # the 97.5% quantile where the standard deviation is known
@@ -95,6 +96,8 @@ def finished(study: Study) -> pd.DataFrame:
 
 def _hardware(environment: dict[str, Any]) -> str:
     """Return what a run computed on: the GPU, or the processor and its threads."""
+    if "moved" in environment:
+        return SEVERAL
     if environment.get("device", "cpu") != "cpu":
         return str(environment["device"])
     processor = str(environment.get("processor", "unknown processor")).partition(" (")[0]

@@ -35,6 +35,11 @@ def test_other_threads_are_reported(tmp_path: Path, capsys: pytest.CaptureFixtur
     output = capsys.readouterr()
     assert output.err == "resumes in another environment, not bit for bit: threads 2 (was 1)\n"
     assert "but for trainer.gradient_clip_val 1" in output.out, output.out
+    assert main(["fit", "--resume", str(run), "--trainer.max_epochs=4"]) == 0
+    kept = load(run / "checkpoints/last.ckpt")["callbacks"]["Conditions"]
+    assert (kept["threads"], kept["moved"]) == (1, "threads 2 (was 1); threads 1 (was 2)")
+    assert main(["fit", "--resume", str(run), "--trainer.max_epochs=5"]) == 0
+    assert load(run / "checkpoints/last.ckpt")["callbacks"]["Conditions"] == kept
 
 
 def test_every_pixel_counts() -> None:
