@@ -35,6 +35,10 @@ TITLES = {name: f"{name[:3].upper()}{name[3:].replace('_no_', ' without ').repla
 TITLES |= {name: f"Batch size, {way}" for name, way in BATCHES.items()}
 TITLES |= {"dropout": "Dropout rate", "learning_rate": "Learning rate"}
 WORDS = {"val": "validation", "best_val": "best validation", "acc": "accuracy"}
+# What can be left out of an SVG: empty paths around each group, what says that it is one, moves by nothing; a seventh.
+IDLE = r'<path class="(?:fore|back)ground"[^>]*/>| role="graphics-object" [^ =]*="[^"]*"| transform="translate\(0,0\)"'
+# A decimal of a pixel hides what libraries of other machines differ in, and is kept; words and opacities stay.
+DECIMALS = r'((?:aria-label|opacity)="[^"]*"|>[^<]*<)|(\d\.\d)\d+'
 STAGES = {"train": "as trained", "train_clean": "evaluation mode", "val": "validation"}
 # What a part gains is the first experiment minus the second.
 PARTS = {f"batch norm: {model.upper()}": (model, f"{model}_no_batch_norm") for model in ("cnn", "mlp")}
@@ -71,8 +75,9 @@ class Report:
         self.claims, self.verdicts = compare(self.table), judge(self.table, self.failed)
         self.predicted = predict(self.table, self.claims)
         self.explanations = explain(self.predicted)
-        # Of each number of its CNN the claims of all scalings, by the same key as `claimed`.
-        self.scaled = {(it[0].experiment, *it[0].varied.values(), it[0].metric): it for it in self.predicted["cnn"]}
+        # Of each number that all scalings predict their claims, by the same key as `claimed`.
+        tried = self.predicted["cnn"] + self.predicted["mlp"]
+        self.scaled = {(each[0].experiment, *each[0].varied.values(), each[0].metric): each for each in tried}
         self.unexplained = [each for each in self.scaled.values() if "reproduced" not in {it.verdict for it in each}]
         self.said = {each.id: each.verdict for each in self.verdicts}
         self.counts = Counter(claim.verdict for claim in self.claims if claim.metric != "seconds")
@@ -113,10 +118,8 @@ class Report:
             if self.synthetic:
                 words, chart["title"] = f"{SYNTHETIC}: {words}", {"text": heading, "subtitle": SYNTHETIC}
             vl_convert.register_font_directory(str(Path(matplotlib.get_data_path(), "fonts", "ttf")))
-            # Without the empty paths before and behind each group, a tenth of all.
-            svg = re.sub('<path class="(?:fore|back)ground"[^>]*/>', "", vl_convert.vegalite_to_svg(chart))
-            # Coordinates have two decimals, which hides what libraries of other machines differ in.
-            short = re.sub(r'(aria-label="[^"]*"|>[^<]*<)|(\d\.\d\d)\d+', lambda match: match[1] or match[2], svg)
+            svg = re.sub(IDLE, "", vl_convert.vegalite_to_svg(chart))
+            short = re.sub(DECIMALS, lambda match: match[1] or match[2], svg)
             name, drawn = f"{name}.svg", short.encode()
         self.figures[name] = drawn
         return Markup(f"![{literal(words)}]({FIGURES}/{name})")
@@ -129,8 +132,7 @@ class Report:
 
     def scaling_chart(self, kind: str, axis: str) -> Markup:
         """Return how far from the original's numbers networks of each scaling are."""
-        tried = self.predicted["cnn"] + self.predicted["mlp"]
-        claims = [claim for each in tried for claim in each if claim.metric.endswith(kind)]
+        claims = [claim for each in self.scaled.values() for claim in each if claim.metric.endswith(kind)]
         if not claims:  # a study on its way: no such number has runs of each scaling
             return Markup("")
         rows = [row(f"{label(each)}, {each.scaling}", each.ours, each.value, kind, each.scaling) for each in claims]

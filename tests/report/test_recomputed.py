@@ -160,7 +160,7 @@ def test_the_numbers_of_the_original(folder: Path) -> None:
         row = study.table("The original's numbers")[title]
         agree(row, [theirs], ours, f"**{verdict}**", [len(values)], [ours[0] - theirs], p, within)
         counts[verdict] += 1
-    first = study.report.partition("\n- ")[2].partition(" Of its ")[0]
+    first = study.report.partition("\n- ")[2].partition(" Its ")[0]
     certain = sum(chance < 0.05 for chance in chances.values())
     judged = [counts["reproduced"], counts.total() - counts["\u2013"], counts["not reproduced"], counts["open"]]
     agree([first], [*judged, 0.05 * len(found), certain])

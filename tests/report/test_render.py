@@ -89,7 +89,7 @@ print(*(name for name in ("torch", "lightning", "matplotlib.pyplot") if name in 
     made, committed = contents(tmp_path / "published"), contents(REFERENCE)
     shown = re.findall(r"\]\(figures/([^)]*)\)", made["report.md"].decode())
     assert {*shown, "report.md", "report.html", "results.csv"} == made.keys() == committed.keys()
-    # Coordinates have two decimals, and fonts are matplotlib's own, so a machine does not show in a chart; another
+    # Coordinates have one decimal, and fonts are matplotlib's own, so a machine does not show in a chart; another
     # Vega does. Text and tables are the same with any.
     if f"vl-convert-python=={version('vl-convert-python')}\n" in CONSTRAINTS.read_text():
         assert [name for name in made if made[name] != committed[name]] == []
