@@ -75,6 +75,10 @@ class Report:
         self.claims, self.verdicts = compare(self.table), judge(self.table, self.failed)
         self.predicted = predict(self.table, self.claims)
         self.explanations = explain(self.predicted)
+        # And by the seeds that all experiments have.
+        self.seeds = sorted(set.intersection(set(self.table.seed), *self.table.groupby("experiment").seed.agg(set)))
+        fewer = self.table[self.table.seed.isin(self.seeds)]
+        self.by_fewer = explain(predict(fewer, compare(fewer)))
         # Of each number that all scalings predict their claims, by the same key as `claimed`.
         tried = self.predicted["cnn"] + self.predicted["mlp"]
         self.scaled = {(each[0].experiment, *each[0].varied.values(), each[0].metric): each for each in tried}

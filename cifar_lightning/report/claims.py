@@ -281,7 +281,7 @@ def _cnn_slower(e: Evidence) -> Parts:
         ratio = f"{slow / fast:.1f} times as long (medians over all epochs; the original: {4871.5 / 125:.1f} times)"
         yield slow / fast >= FAR, f"An epoch takes {slow:.1f} s with the CNN and {fast:.1f} s with the MLP: {ratio}."
     elif len(cnn) and len(mlp):
-        yield None, "No hardware has trained both."
+        yield None, "No hardware has timed both."
 
 
 def epoch_seconds(rows: pd.DataFrame) -> float:
@@ -298,7 +298,8 @@ def epoch_seconds_beside(*settings: pd.DataFrame) -> list[float] | None:
     if not shared:
         return None
     most = max(sorted(shared), key=lambda name: min((rows.hardware == name).sum() for rows in settings))
-    return [epoch_seconds(rows[rows.hardware == most]) for rows in settings]
+    times = [epoch_seconds(rows[rows.hardware == most]) for rows in settings]
+    return times if all(time > 0 for time in times) else None
 
 
 def _overfitting_shows_in_the_gap(e: Evidence) -> Parts:

@@ -20,7 +20,7 @@ from cifar_lightning.results import tables
 from cifar_lightning.results.records import Study
 
 MAIN = ("cnn", "cnn_no_batch_norm", "cnn_no_dropout", "mlp", "mlp_no_batch_norm", "mlp_no_dropout")
-SEVERAL = "several"  # machines that a run was trained on, one after the other
+SEVERAL = "several, one after the other"  # machines that a run was trained on
 ACC = "best_val/acc"
 POINT = ["experiment", "variant", "seed"]
 NORMAL = 1.96  # the 97.5% quantile where the standard deviation is known
@@ -98,10 +98,9 @@ def _hardware(environment: dict[str, Any]) -> str:
     """Return what a run computed on: the GPU, or the processor and its threads."""
     if "moved" in environment:
         return SEVERAL
-    if environment.get("device", "cpu") != "cpu":
-        return str(environment["device"])
-    processor = str(environment.get("processor", "unknown processor")).partition(" (")[0]
-    return f"{processor}, threads: {environment.get('threads', 'unknown')}"
+    if (device := environment.get("device") or "cpu") != "cpu":
+        return str(device)
+    return f"{environment.get('processor') or 'unknown processor'}, threads: {environment.get('threads', 'unknown')}"
 
 
 def estimate(

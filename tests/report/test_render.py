@@ -101,7 +101,6 @@ print(*(name for name in ("torch", "lightning", "matplotlib.pyplot") if name in 
     ("row", "cells"),
     [
         ("CNN: train loss", ["0.3272", "0.3300", "not reproduced", "1", "+0.0028"]),
-        ("CNN: seconds", ["4,871.5", "3,000.0", "\u2013", "1", "\u22121,871.5", "\u2013"]),
         ("MLP: best validation accuracy", ["55.82%", "56.00% ± 1.00 s0 s1 s2", "reproduced", "3"]),
         ("CNN without dropout: train loss (digits partly garbled)", ["0.1131", "\u2013", "open", "0"]),
         ("Dropout rate: 1", ["10.09%", "10.00%"]),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from cifar_lightning.report.charts import Report
 from cifar_lightning.report.claims import fewest, original
@@ -83,6 +84,15 @@ def test_a_scaling_explains_what_it_holds_and_stock_does_not(
     assert said == verdict
     assert found["always"][2] == NO
     assert made.counts.total() == 46
+
+
+def test_the_verdict_by_the_seeds_that_all_experiments_have() -> None:
+    found = experiments({"stock": CNN, "never": MLP, "always": [*CNN, *MLP]})
+    another = replace(trained("cnn", "never", CNN)[0], seed=3, address="another")
+    made = report(found | {"cnn_dropout_scaling": [*found["cnn_dropout_scaling"], another]})
+    assert made.seeds == [0, 1, 2]
+    assert made.by_fewer == report(found).explanations
+    assert made.by_fewer["never"] != made.explanations["never"]
 
 
 def test_95_percent_intervals_hold_19_of_22_at_the_fewest() -> None:
