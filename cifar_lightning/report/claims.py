@@ -281,7 +281,7 @@ def _cnn_slower(e: Evidence) -> Parts:
         ratio = f"{slow / fast:.1f} times as long (medians over all epochs; the original: {4871.5 / 125:.1f} times)"
         yield slow / fast >= FAR, f"An epoch takes {slow:.1f} s with the CNN and {fast:.1f} s with the MLP: {ratio}."
     elif len(cnn) and len(mlp):
-        yield None, "No hardware has timed both."
+        yield None, "No hardware has timed both; `benchmark` does."
 
 
 def epoch_seconds(rows: pd.DataFrame) -> float:

@@ -136,10 +136,10 @@ def together(*several: Experiments) -> Experiments:
 WIDE, NARROW = {"processor": "Xeon (avx2, amx_bf16)"}, {"processor": "Xeon (avx2)"}
 # Times are compared on one hardware, that of most runs.
 TIMED = [
-    ({"cnn": timed(60, device="H200")["cnn"], "mlp": timed(60)["mlp"]}, OPEN, "No hardware has timed both."),
-    ({"cnn": timed(60, **WIDE)["cnn"], "mlp": timed(60, **NARROW)["mlp"]}, OPEN, "No hardware has timed both."),
-    (timed(60, moved="device cpu (was H200)"), OPEN, "No hardware has timed both."),
-    (timed(0, device="H200"), OPEN, "No hardware has timed both."),
+    ({"cnn": timed(60, device="H200")["cnn"], "mlp": timed(60)["mlp"]}, OPEN, "No hardware has timed both"),
+    ({"cnn": timed(60, **WIDE)["cnn"], "mlp": timed(60, **NARROW)["mlp"]}, OPEN, "No hardware has timed both"),
+    (timed(60, moved="device cpu (was H200)"), OPEN, "No hardware has timed both"),
+    (timed(0, device="H200"), OPEN, "No hardware has timed both"),
     (together(times(60), {"cnn": timed(1, device="H200")["cnn"], "mlp": []}), YES, "12.0 times as long"),
     (together(times(60), timed(20, device="H200")), YES, "10.0 times as long"),
 ]
