@@ -20,8 +20,10 @@ import pandas as pd
 import vl_convert
 from markupsafe import Markup
 
-from cifar_lightning.report.claims import SCALED, Claim, by_value, compare, explain, judge, original, predict
+from cifar_lightning.report.claims import SCALED, Claim, by_value, compare, original
 from cifar_lightning.report.markdown import between, literal, number
+from cifar_lightning.report.scalings import Fit, explain, predict
+from cifar_lightning.report.statements import judge
 from cifar_lightning.report.statistics import ACC, MAIN, POINT, Estimate, estimate, finished
 from cifar_lightning.results import tables
 from cifar_lightning.results.records import Study, Test
@@ -75,10 +77,6 @@ class Report:
         self.claims, self.verdicts = compare(self.table), judge(self.table, self.failed)
         self.predicted = predict(self.table, self.claims)
         self.explanations = explain(self.predicted)
-        # And by the seeds that all experiments have.
-        self.seeds = sorted(set.intersection(set(self.table.seed), *self.table.groupby("experiment").seed.agg(set)))
-        fewer = self.table[self.table.seed.isin(self.seeds)]
-        self.by_fewer = explain(predict(fewer, compare(fewer)))
         # Of each number that all scalings predict their claims, by the same key as `claimed`.
         tried = self.predicted["cnn"] + self.predicted["mlp"]
         self.scaled = {(each[0].experiment, *each[0].varied.values(), each[0].metric): each for each in tried}
@@ -99,6 +97,15 @@ class Report:
     def rows(self, experiment: str, variant: str = "") -> pd.DataFrame:
         rows = self.table[self.table.experiment == experiment]
         return rows[rows.variant == variant] if variant else rows
+
+    def shared_seeds(self) -> list[int]:
+        """Return the seeds that all experiments have."""
+        return sorted(set.intersection(*self.table.groupby("experiment").seed.agg(set)))
+
+    def explanations_by(self, seeds: list[int]) -> dict[str, tuple[Fit, Fit, str]]:
+        """Return `explanations` as they would be if there were only these seeds."""
+        rows = self.table[self.table.seed.isin(seeds)]
+        return explain(predict(rows, compare(rows)))
 
     def gain(self, whole: str, without: str, metric: str = ACC) -> Estimate | None:
         return estimate(self.rows(whole), metric, self.table, minus=self.rows(without))

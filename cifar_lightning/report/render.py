@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from cifar_lightning.report import charts, claims, curve_diagnosis, markdown
+from cifar_lightning.report import charts, claims, curve_diagnosis, markdown, scalings, statements
 from cifar_lightning.results.records import Study
 from cifar_lightning.utils import files
 
@@ -51,5 +51,6 @@ def _render(template: str, **content: object) -> str:
         finalize=markdown.literal,  # whatever stands in a record is text
     )
     # The templates format numbers with what these modules have, and ask the report for the rest.
-    names = vars(curve_diagnosis) | vars(claims) | vars(markdown) | vars(charts) | {"dict": dict}
+    modules = (curve_diagnosis, claims, scalings, statements, markdown, charts)
+    names = {"dict": dict} | {name: each for module in modules for name, each in vars(module).items()}
     return environment.get_template(template).render(names | content)

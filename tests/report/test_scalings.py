@@ -10,8 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from cifar_lightning.report.charts import Report
-from cifar_lightning.report.claims import fewest, original
+from cifar_lightning.report.claims import original
 from cifar_lightning.report.render import findings, write
+from cifar_lightning.report.scalings import fewest
 from cifar_lightning.results.records import Record
 from tests.report import handmade
 from tests.report.handmade import NOWHERE, SCALED, SCALING, curve, outcome, record
@@ -90,9 +91,10 @@ def test_the_verdict_by_the_seeds_that_all_experiments_have() -> None:
     found = experiments({"stock": CNN, "never": MLP, "always": [*CNN, *MLP]})
     another = replace(trained("cnn", "never", CNN)[0], seed=3, address="another")
     made = report(found | {"cnn_dropout_scaling": [*found["cnn_dropout_scaling"], another]})
-    assert made.seeds == [0, 1, 2]
-    assert made.by_fewer == report(found).explanations
-    assert made.by_fewer["never"] != made.explanations["never"]
+    assert made.shared_seeds() == [0, 1, 2]
+    by_fewer = made.explanations_by([0, 1, 2])
+    assert by_fewer == report(found).explanations
+    assert by_fewer["never"] != made.explanations["never"]
 
 
 def test_95_percent_intervals_hold_19_of_22_at_the_fewest() -> None:

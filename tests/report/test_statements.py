@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from msgspec.structs import replace
 
-from cifar_lightning.report.claims import Verdict, judge
+from cifar_lightning.report.statements import Verdict, judge
 from cifar_lightning.report.statistics import POINT, finished
 from cifar_lightning.results import tables
 from cifar_lightning.results.records import Record
