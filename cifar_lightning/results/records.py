@@ -53,7 +53,7 @@ class Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The result of one run; the content of its result.json."""
 
     address: str  # a hash of settings, seed, source and recipe, in hexadecimal
-    status: Literal["done", "failed"]
+    status: Literal["started", "done", "failed"]  # started: without results; it tells whose the folder is
     reason: str = ""  # why it failed
     command: str  # repeats the run
     folder: str  # of this record, below the study's; what `fit` left is in version_0 there

@@ -55,14 +55,14 @@ def write_table(study: Study) -> None:
 
 
 def read(folder: Path) -> Study:
-    """Read a study: its plan, and the records of the runs that the plan asks for.
+    """Read a study: its plan, and the records of the runs that the plan asks for and that have ended.
 
     Raises:
         InputError: There is none in that folder, or a file of it is damaged.
     """
     plan = _as(Plan, folder / PLAN, _load(folder / PLAN))
-    wanted = {point.address for point in plan.points}
-    return Study(plan, {key: each for key, each in every_record(folder).items() if key in wanted}, folder)
+    wanted, known = {point.address for point in plan.points}, every_record(folder)
+    return Study(plan, {key: x for key, x in known.items() if key in wanted and x.status != "started"}, folder)
 
 
 def every_record(folder: Path) -> dict[str, Record]:

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ class Run:
 
     study: Path
     experiment: str
-    label: str  # what varies there, as text, with a comma behind it; empty where nothing does
+    name: str  # what varies there, as text, and the seed
     flags: list[str]  # its configuration, for `fit`
     settings: Mapping[str, Any]  # the content of that
     seed: int
@@ -39,9 +39,7 @@ class Run:
         content, self.epochs = (self.settings, self.seed, self.source), int(self.settings[EPOCHS])
         self.address = identity.address(*content)
         self.beginning = identity.address(*content, beginning=True)  # shared with longer runs that begin with it
-        self.ending = f"seed={self.seed},{self.address[:TAG_DIGITS]}"  # of its name, in whatever experiment it is
-        self.name = f"{self.label}{self.ending}"
-        self.title = f"{self.experiment}, {self.label.replace(',', ', ')}seed {self.seed}"  # for people
+        self.title = f"{self.experiment}, {self.name.replace(',', ', ').replace('seed=', 'seed ')}"  # for people
         self.folder = Path(self.experiment) / tagged(self.name, self.source)  # below `study`
         self.files = RunFolder(self.study / self.folder / f"{VERSION}0")  # that `fit` makes there
         place = ["--logs", str(self.study / self.experiment), "--name", self.name]  # `fit` tags it itself
@@ -63,8 +61,8 @@ class Layout(NamedTuple):
     links: dict[Path, Path]  # where else a run is to be seen: in the experiment of each point that it serves
 
 
-def plan(experiments: Mapping[str, Experiment], study: Path, records: Iterable[Record] = ()) -> Layout:
-    """Lay out the points, and the runs that serve them; `records` are of all runs made in the folder of the study.
+def plan(experiments: Mapping[str, Experiment], study: Path, records: Collection[Record] = ()) -> Layout:
+    """Lay out the points, and the runs that serve them; `records` are of all runs in the folder of the study.
 
     A run serves every point that needs its beginning; finished runs serve before those that are still to be made, the
     shortest first. A test is asked of a run of exactly so many epochs.
@@ -86,21 +84,25 @@ def plan(experiments: Mapping[str, Experiment], study: Path, records: Iterable[R
     # A run has the place of the first point that asks for just that one, or else of the first that it serves.
     first = {run.address: run for run in reversed([*asked, *served])}
     tested = {run.address for run in asked if run.test}
-    addresses = [run.address for run in served]
-    runs = {each: _located(replace(first[each], test=each in tested)) for each in dict.fromkeys(addresses)}
+    addresses, homes = [run.address for run in served], {record.address: Path(record.folder) for record in records}
+    runs = dict[str, Run]()
+    for each in dict.fromkeys(addresses):
+        runs[each] = _located(replace(first[each], test=each in tested), homes)
+        homes[each] = runs[each].folder
     points = []
     for run, values, address in zip(asked, varied, addresses, strict=True):
         shown = {"experiment": run.experiment, "variant": label(values) or run.experiment, "varied": values}
         points.append(Point(**shown, seed=run.seed, epochs=run.epochs, address=address))
     places = {run.folder: runs[address].folder for run, address in zip(asked, addresses, strict=True)}
-    return Layout(points, list(runs.values()), {place: home for place, home in places.items() if place != home})
+    own = {*homes.values()}
+    return Layout(points, list(runs.values()), {place: home for place, home in places.items() if place not in own})
 
 
 def is_missing(run: Run, record: Record | None, retry: bool) -> bool:
     """Return whether a run is still to be made, by its record if there is one; `retry` what failed."""
-    if record and record.status == "failed":
-        return retry
-    return record is None or (run.test and record.test is None)
+    if record is None or record.status == "started":
+        return True
+    return retry if record.status == "failed" else run.test and record.test is None
 
 
 def show_links(layout: Layout, study: Path) -> None:
@@ -127,22 +129,24 @@ def _requests(experiments: Mapping[str, Experiment], study: Path) -> Iterator[tu
     known = set[tuple[str, str]]()
     for (name, each, varied), (where, _), (content, source, flags) in zip(variants, asked, found, strict=True):
         short = label(varied).replace("/", "_").encode()[:LABEL_BYTES].decode(errors="ignore")
-        text, settings = f"{short}," if short else "", {**content, EPOCHS: each.epochs}
-        same = {"study": study, "experiment": name, "label": text, "flags": flags, "settings": settings}
+        prefix, settings = f"{short}," if short else "", {**content, EPOCHS: each.epochs}
+        same = {"study": study, "experiment": name, "flags": flags, "settings": settings}
         for seed in each.seeds:
-            run = Run(**same, seed=seed, source=source, test=each.test)
+            run = Run(**same, name=f"{prefix}seed={seed}", seed=seed, source=source, test=each.test)
             if (name, run.address) in known:
                 raise InputError(where, "the same run as that of another value", "give each value once")
             known.add((name, run.address))
             yield run, varied
 
 
-def _located(run: Run) -> Run:
-    """The run where it is on disk already, begun when the configuration was another one, say."""
-    ending = tagged(run.ending, run.source)
-    for path in sorted(run.study.glob(f"*/*{ending}")):
-        if not is_link(path, run.study):
-            return replace(run, experiment=path.parent.name, label=path.name.removesuffix(ending))
+def _located(run: Run, homes: Mapping[str, Path]) -> Run:
+    """The run in the folder that it has by its record; else in one that no other run has. `homes` are by address."""
+    home = homes.get(run.address)
+    if home:  # of another name perhaps: it was begun when the configuration was another one
+        return replace(run, experiment=home.parent.name, name=home.name.removesuffix(tagged("", run.source)))
+    stranger = run.files.path.exists() and not is_link(run.study / run.folder, run.study)  # it has no record
+    if stranger or run.folder in homes.values():
+        return replace(run, name=f"{run.name},{run.address[:TAG_DIGITS]}")
     return run
 
 

@@ -16,7 +16,7 @@ from cifar_lightning.cli import app
 from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.data import cifar10, synthetic
 from cifar_lightning.results.records import Mistake, Test
-from cifar_lightning.results.store import write
+from cifar_lightning.results.store import RESULT, write
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import load
 from cifar_lightning.runs.layout import BEST, LAST
@@ -39,6 +39,8 @@ def execute(run: Run) -> int:
     """Train, from the start or from where it was stopped, and write the record; return the exit status."""
     try:
         made, arguments = run.files, run.arguments
+        if not (run.study / run.folder / RESULT).exists():
+            write(run.study / run.folder, run.record(status="started"))
         if made.path.is_dir():
             with files.locked(made.path, waiting=f"{made.path}: waits for a process that still trains here"):
                 if made.config.exists() or made.checkpoints.exists():

@@ -64,6 +64,20 @@ def test_a_new_point_leaves_the_others_where_they_are(tmp_path: Path) -> None:
     assert few[0] in more
 
 
+def test_another_run_of_the_same_name_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+    (first,) = plan({"lr": Experiment(base=MLP, epochs=2, seeds=[3])}, tmp_path).runs
+    assert first.folder == Path("lr") / "seed=3"
+    changed = Experiment(base=MLP, epochs=2, seeds=[3], set={"model.width": 8})
+    (second,) = plan({"lr": changed}, tmp_path, [first.record(status="started")]).runs
+    assert second.folder == Path("lr") / f"seed=3,{second.address[:8]}"
+    both = [run.record(status="started") for run in (first, second)]
+    for each, run in ((changed, second), (Experiment(base=MLP, epochs=2, seeds=[3]), first)):
+        assert plan({"renamed": each}, tmp_path, both).runs[0].folder == run.folder
+    # Nobody knows what a run without a record is.
+    first.files.path.mkdir(parents=True)
+    assert plan({"lr": changed}, tmp_path).runs[0].folder == second.folder
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -120,7 +134,7 @@ def test_the_source_that_auto_came_to_is_in_the_command(empty_folder: Path, monk
     run, _ = plan({"quick": experiment}, empty_folder).runs
     assert run.source == "synthetic"
     assert "--data.source synthetic" in run.command
-    assert run.folder == Path("quick") / f"lr=0.1,seed=0,{run.address[:8]}-synthetic"
+    assert run.folder == Path("quick") / "lr=0.1,seed=0-synthetic"
 
 
 @pytest.mark.parametrize("name", ["study", "study_quick"])
