@@ -37,6 +37,7 @@ from tests.faults.processes import (
     start,
     start_group,
 )
+from tests.faults.resume_users import REQUEUED, enter_job
 
 DATA = "--data.source=synthetic --data.val_size=997 --data.train_clean_size=100 --data.augment=flip-shift"
 FLAGS = ["fit", "--model=MLP", "--model.width=16", *DATA.split(), "--name=run", "--trainer.accelerator=cpu"]
@@ -368,3 +369,23 @@ def test_two_agents_of_torchrun_are_two_machines(tmp_path: Path) -> None:
     rows, expected = (metrics_csv.read(each / "metrics.csv") for each in (run, two))
     assert [row["train/loss"] for row in rows] == [row["train/loss"] for row in expected]
     assert torch.equal(weights(run), weights(two))
+
+
+def as_task(rank: int) -> None:
+    """Be a task of `srun --ntasks-per-node=2`, with its variables in place of torchrun's."""
+    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        del os.environ[name]
+    tasks = dict.fromkeys(("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE"), "2")
+    enter_job(**tasks, SLURM_NNODES="1", SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank))
+
+
+@pytest.mark.slow
+def test_the_tasks_of_a_slurm_job_train_one_run_and_it_is_requeued_once(two: Path, tmp_path: Path) -> None:
+    tasks: dict[int | None, tuple[Before, ...]] = {rank: (partial(as_task, rank),) for rank in range(2)}
+    stop = partial(at_call, STEP, partial(send, signal.SIGUSR1), 20)
+    assert [status for status, _ in together(tmp_path, LONG, 2, {**tasks, 1: (*tasks[1], stop)})] == [138, 138]
+    assert (tmp_path / REQUEUED).read_text() == "requeue 7\n"
+    assert [status for status, _ in together(tmp_path, LONG, 2, tasks)] == [0, 0]
+    run = run_folder(tmp_path / "logs")
+    (run / "slurm_job.json").unlink()
+    assert differences(run, two) == []

@@ -5,6 +5,7 @@ import re
 from datetime import timedelta
 from typing import Any
 
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
@@ -72,6 +73,9 @@ def check_processes(trainer: Trainer, settings: Any, *, searches: bool) -> None:
     running = int(os.environ.get("LOCAL_WORLD_SIZE", trainer.num_devices))
     several, cpu = trainer.world_size > 1, trainer.strategy.root_device.type == "cpu"
     ddp = isinstance(trainer.strategy, DDPStrategy)
+    if SLURMEnvironment.detect():
+        tasks, processes = int(os.environ["SLURM_NTASKS"]), trainer.world_size
+        check(tasks == processes, "SLURM_NTASKS", tasks, f"{processes}, or other --trainer.devices and num_nodes")
     for name, value, holds, allowed in (
         ("devices", trainer.num_devices, trainer.num_devices == running, f"{running}: so many processes were started"),
         ("sync_batchnorm", True, not (settings.sync_batchnorm and cpu), "false: PyTorch has it for GPUs alone"),

@@ -37,7 +37,8 @@ def take_over(plugins: list[Any]) -> tuple[bool, signal.Signals | None]:
     environment = next((plugin for plugin in plugins if isinstance(plugin, SLURMEnvironment)), None)
     if environment is None and SLURMEnvironment.detect():
         tasks = os.environ["SLURM_NTASKS"]
-        check(tasks == "1", "SLURM_NTASKS", tasks, "--ntasks=1: batches are cut for one device")
+        told = tasks == "1" or "SLURM_NTASKS_PER_NODE" in os.environ
+        check(told, "SLURM_NTASKS", tasks, "--ntasks-per-node in place of --ntasks: Lightning needs it")
         plugins.append(environment := SLURMEnvironment())
     if environment is None:
         return True, getattr(signal, "SIGUSR1", None)
