@@ -8,18 +8,14 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure  # torchmetrics imports matplotlib anyway, so this costs no time
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams import metadata
-from tensorboard.plugins.hparams.api_pb2 import DataType, Experiment, MetricName
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from cifar_lightning.callbacks.stop_requests import heeded, request
 from cifar_lightning.data import Batch
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.transforms import denormalize, normalize
-from cifar_lightning.runs.logger import CURVES, STAGES, RunLogger
+from cifar_lightning.runs.logger import RunLogger
 
 DATA_HPARAMS = ("batch_size", "val_size", "train_size", "augment", "seed")  # those worth comparing runs by
 SIDE = 4  # images in a row, and rows
@@ -38,7 +34,11 @@ class TensorBoardExtras(Callback):
         if ours is None or not trainer.is_global_zero:
             return
         writer = ours.experiment
-        add_hparams(writer, hparams)  # again where a run resumes, perhaps for more epochs
+        # Again where a run resumes, perhaps for more epochs. Not by the writer's own add_hparams, which makes a run of
+        # its own, and shows true as 1. The HPARAMS tab finds the last points of the run and of its stages by itself.
+        shown = {name: x if isinstance(x, bool | int | float) else str(x) for name, x in hparams.items()}
+        file_writer: Any = writer.file_writer  # open by now; torch's types know only its None
+        file_writer.add_summary(hparams_pb(shown, trial_id=""))  # no id: a row for each run
         if trainer.global_step:  # the rest is there already
             return
         writer.add_text("data", data.description)
@@ -79,36 +79,13 @@ def run_logger(trainer: Trainer) -> RunLogger | None:
 
 def image_grid(images: Tensor, titles: Sequence[str]) -> Figure:
     """Return normalized images, shape (B, 3, 32, 32) with B at most 16, in a square, each below its title."""
-    figure = Figure(figsize=(6, 6.6), layout="constrained")
-    pixels = denormalize(images).permute(0, 2, 3, 1).cpu().numpy()
-    for axes, image, title in zip(figure.subplots(SIDE, SIDE).flat, pixels, titles, strict=False):
-        axes.imshow(image)
-        axes.set_title(title, fontsize=11)
-    for axes in figure.axes:
-        axes.set_axis_off()
+    figure, pixels = Figure(figsize=(6, 6.6)), denormalize(images).permute(0, 2, 3, 1).cpu().numpy()
+    axes = figure.add_axes((0, 0, 1, 1))  # one for all: sixteen take 0.2 s longer to draw
+    for i, (image, title) in enumerate(zip(pixels, titles, strict=True)):
+        row, column = divmod(i, SIDE)
+        left, top = column + 0.03, 1.1 * row + 0.15
+        axes.imshow(image, extent=(left, left + 0.94, top + 0.94, top))
+        axes.text(left + 0.47, top - 0.03, title, ha="center", fontsize=9)
+    axes.set(xlim=(0, SIDE), ylim=(1.1 * SIDE, 0))
+    axes.set_axis_off()
     return figure
-
-
-def add_hparams(writer: SummaryWriter, hparams: dict[str, Any]) -> None:
-    """Describe a run to the HPARAMS tab, which shows the last points of the run and of its stages' folders beside it.
-
-    Not by the writer's own add_hparams, which makes a run of its own, and shows true as 1.
-    """
-    kinds = {bool: ("bool_value", "DATA_TYPE_BOOL"), int: ("number_value", "DATA_TYPE_FLOAT64")}
-    kinds[float], text = kinds[int], ("string_value", "DATA_TYPE_STRING")
-    session, experiment = SessionStartInfo(), Experiment()
-    for name, value in hparams.items():
-        field, kind = kinds.get(type(value), text)
-        setattr(session.hparams[name], field, str(value) if field == text[0] else value)
-        experiment.hparam_infos.add(name=name, type=DataType.Value(kind))
-    for folder, tag in [("", "test"), *((stage, CURVES) for stage in reversed(STAGES))]:
-        for name in ("acc", "loss"):
-            experiment.metric_infos.add(name=MetricName(group=folder, tag=f"{tag}/{name}"))
-    for tag, content in (
-        (metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=experiment)),
-        (metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=session)),
-    ):
-        described = metadata.create_summary_metadata(content)
-        file_writer: Any = writer.file_writer  # open, for something was written; torch's types know only its None
-        value = Summary.Value(tag=tag, metadata=described, tensor=metadata.NULL_TENSOR)
-        file_writer.add_summary(Summary(value=[value]))

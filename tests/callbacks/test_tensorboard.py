@@ -44,11 +44,15 @@ def test_images_of_a_grid_are_those_of_the_data_each_with_its_title() -> None:
     data = CIFAR10DataModule(source="synthetic", train_size=2000, val_size=1000)
     data.setup("fit")
     images = data.train.images[:7]
-    axes = image_grid(normalize(images), list("abcdefg")).axes
-    assert [each.get_title() for each in axes if each.images] == list("abcdefg")
-    for image, shown in zip(images, axes, strict=False):
-        pixels = torch.from_numpy(np.asarray(shown.images[0].get_array())).permute(2, 0, 1) * 255
+    (axes,) = image_grid(normalize(images), list("abcdefg")).axes
+    assert [each.get_text() for each in axes.texts] == list("abcdefg")
+    for image, shown, title in zip(images, axes.images, axes.texts, strict=True):
+        pixels = torch.from_numpy(np.asarray(shown.get_array())).permute(2, 0, 1) * 255
         assert (pixels - image).abs().max() < 0.01
+        left, right, bottom, top = shown.get_extent()
+        x, y = title.get_position()
+        assert left < x < right
+        assert top - 0.1 < y < top < bottom
 
 
 def test_samples_at_the_start_and_predictions_after_the_last_epoch(mlp_run: Path) -> None:
@@ -63,10 +67,7 @@ def test_hyper_parameters_stand_beside_the_final_metrics(mlp_run: Path) -> None:
     assert (shown["model"], shown["epochs"], shown["batch_norm"], shown["dropout"]) == ("MLP", 3, True, 0.5)
     assert isinstance(shown["batch_norm"], bool)
     assert {"lr", "optimizer", "schedule", "weight_decay", "width", "batch_size", "augment", "seed"} <= set(shown)
-    experiment = metadata.parse_experiment_plugin_data(content("_hparams_/experiment").plugin_data.content)
-    assert {info.name for info in experiment.hparam_infos} == set(shown)
-    tags = {(metric.name.group, metric.name.tag) for metric in experiment.metric_infos}
-    assert tags >= {("", "test/acc"), ("val", "curves/acc"), ("train", "curves/loss")}
+    assert start.group_name == ""  # a row for each run, also for two with the same settings
 
 
 def test_graph_and_origin_of_the_data(mlp_run: Path) -> None:
