@@ -1,5 +1,6 @@
 """`python -m cifar_lightning study`: make the runs that are missing, and write the report."""
 
+import os
 import shlex
 import signal
 import sys
@@ -91,6 +92,8 @@ def _executor(options: Namespace) -> Executor:
     cpus, gpus = (1 if options.cpus_per_run is None else options.cpus_per_run), options.gpus_per_run or 0.0
     check(cpus >= 1, "cpus-per-run", cpus, "1 or more")
     check(0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer()), "gpus-per-run", gpus, "a fraction, or a whole number")
+    # Read when Ray is imported: it would print a page about every node and worker that dies.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
     try:
         from cifar_lightning.study.ray_executor import Ray
     except ModuleNotFoundError:

@@ -5,21 +5,19 @@ process, which follows the task's: however the task ends (stopped, killed, node 
 Until then it holds the lock of its folder, and the next task of the same run waits for that.
 """
 
-import io
 import logging
 import os
 import re
 import signal
 import socket
 import sys
-import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -118,27 +116,10 @@ def _connected(address: str | None) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError) as error:  # nobody answers; another version of Ray or Python; ...
         remedy = "start it with `ray start`, on this machine, too, and with the same versions"
         raise InputError("address", f"{address}: {' '.join(str(error).split())}", remedy) from None
-    with redirect_stdout(MainThread(sys.stdout)):
-        try:
-            yield
-        finally:
-            with redirect_stdout(io.StringIO()):  # prints what it has held back as a repetition
-                ray.shutdown()
-
-
-class MainThread(io.TextIOBase):
-    """A stream without what other threads write: Ray's prints a page about every node and worker that dies."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-
-    def write(self, text: str) -> int:
-        """Write it, or not."""
-        return self.stream.write(text) if threading.current_thread() is threading.main_thread() else len(text)
-
-    def flush(self) -> None:
-        """Write what is buffered."""
-        self.stream.flush()
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _check_shared(nodes: Sequence[Any], place: Place) -> None:

@@ -1,8 +1,12 @@
 """Shared by the tests of the study."""
 
+import os
+
 import pytest
 
 from cifar_lightning.study import plan
+
+os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = ".*"  # as the command does, before Ray is imported
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,28 +38,6 @@ def test_an_address_without_a_cluster_is_refused_at_once(address: str, message: 
     with pytest.raises(InputError) as error:
         next(ray_executor.Ray(address)([run]))
     assert str(error.value).startswith(f"address: {message}")
-
-
-def test_what_ray_says_of_nodes_is_not_printed(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """It says it in a thread, and what it has held back as a repetition while it disconnects."""
-
-    def say(**_: object) -> None:
-        print("(raylet) Raylet is terminated.")
-
-    def say_in_a_thread() -> list[object]:
-        thread = Thread(target=say)
-        thread.start()
-        thread.join()
-        return []
-
-    monkeypatch.setattr("ray.init", lambda **_: None)
-    monkeypatch.setattr("ray.nodes", say_in_a_thread)
-    monkeypatch.setattr("ray.shutdown", say)
-    with pytest.raises(InputError, match="cpus-per-run and gpus-per-run"):
-        next(ray_executor.Ray()([run]))
-    assert capfd.readouterr().out == ""
 
 
 def test_without_runs_there_is_nothing_to_connect_for() -> None:
