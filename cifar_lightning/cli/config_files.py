@@ -12,10 +12,6 @@ import yaml
 from cifar_lightning.errors import InputError
 
 
-class _NoSpaceError(yaml.MarkedYAMLError):
-    """A mapping such as {width:8}, which to YAML is a name without a value; {1:30} even is a time, 90."""
-
-
 class _Loader(yaml.SafeLoader):
     """Reads 1e-4 as a number, as YAML 1.2 and jsonargparse do (PyYAML wants 1.0e-4), and refuses repeated keys."""
 
@@ -26,9 +22,6 @@ class _Loader(yaml.SafeLoader):
         for i, (key, _) in enumerate(node.value):
             if key.value in keys[:i]:  # PyYAML would drop the first without a word
                 raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands there twice", problem_mark=key.start_mark)
-        for key, value in node.value:
-            if node.flow_style and ":" in key.value and key.style is None and value.value == "":
-                raise _NoSpaceError(problem=f"no space follows the colon in {key.value}", problem_mark=key.start_mark)
         return node
 
 
@@ -66,16 +59,6 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if isinstance(data, dict) and "seed" in data:  # the parser would overrule it without a word
         raise InputError(f"{path}, data.seed", "follows seed_everything", "give that instead")
     return content
-
-
-def check_spaces(name: str, value: str) -> None:
-    """Check the mappings in the value of a flag, if there are any: PyYAML's own errors are left to the parser."""
-    try:
-        yaml.load(value if "{" in value else "", _Loader)
-    except _NoSpaceError as error:
-        raise InputError(name, str(error.problem), "write {NAME: VALUE}") from None
-    except yaml.YAMLError:
-        pass
 
 
 def listed(given: Any) -> list[Any]:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cifar_lightning.cli.config_files import check_spaces, flat, load_yaml
+from cifar_lightning.cli.config_files import flat, load_yaml
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.runs import slurm
@@ -51,8 +51,6 @@ def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
             and not flag.endswith(("help", "--print_config", "--probabilities", "--force"))
         ):
             raise InputError(flag.lstrip("-"), "nothing follows it", "give a value")
-        name, is_one, value = flag.partition("=")
-        check_spaces(name.strip("-+"), value if is_one else following)
     taken, seen = (ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False) for _ in range(2))
     for parser, flags in (
         (taken, ("--ckpt_path", "--resume")),

@@ -41,8 +41,6 @@ def check_trainer(trainer: Any, *, new: bool, resumes: bool) -> None:
     usable = accelerators() if isinstance(trainer.accelerator, str) else [trainer.accelerator]
     left, clips = seconds(trainer.max_time), trainer.gradient_clip_val is not None
     every, interval = trainer.check_val_every_n_epoch, trainer.val_check_interval
-    ends = (trainer.max_epochs, trainer.max_steps)
-    most_epochs, most_steps = (float("inf") if end is None or end < 0 else end for end in ends)
     for name, holds, allowed in (
         ("accelerator", trainer.accelerator in usable, " or ".join(usable)),
         ("num_nodes", trainer.num_nodes >= 1, "1 or more"),
@@ -51,11 +49,7 @@ def check_trainer(trainer: Any, *, new: bool, resumes: bool) -> None:
         ("check_val_every_n_epoch", every is None or every >= 1, "1 or more"),
         ("val_check_interval", interval != 0, "more: 0 is no interval"),
         ("val_check_interval", not isinstance(interval, str | dict | timedelta), BY_THE_CLOCK),
-        ("num_sanity_val_steps", (trainer.num_sanity_val_steps or 0) >= -1, "0 or more, or -1 for all"),
-        ("log_every_n_steps", (trainer.log_every_n_steps or 0) >= 0, "1 or more, or null"),
         ("max_time", left > 0, "a time such as 00:12:00:00 (DD:HH:MM:SS) or {hours: 12}, or null"),
-        ("min_epochs", 0 <= (trainer.min_epochs or 0) <= most_epochs, "0 or more, and no more than max_epochs"),
-        ("min_steps", 0 <= (trainer.min_steps or 0) <= most_steps, "0 or more, and no more than max_steps"),
         ("gradient_clip_val", (trainer.gradient_clip_val or 0) >= 0, "0 or more, or null"),
         ("gradient_clip_algorithm", not trainer.gradient_clip_algorithm or clips, "it with a gradient_clip_val"),
         ("strategy", not re.search(CHILD, str(trainer.strategy)), "ddp or auto: a run lives in one process"),
