@@ -1,10 +1,8 @@
 """The LightningCLI of this project: its defaults, and checkpoints that need nothing beside them."""
 
-import contextlib
 import pydoc
-import shutil
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partialmethod
 from pathlib import Path
@@ -20,11 +18,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.plugins.precision import Precision
 
 from cifar_lightning import callbacks
-from cifar_lightning.callbacks.stop_requests import may_end, stands
 from cifar_lightning.cli import lr_search, starting_point
 from cifar_lightning.cli.config_files import flat, listed, load_yaml, warn_of_replaced
 from cifar_lightning.cli.error_messages import check_nulls, naming_settings_of, naming_what_failed
 from cifar_lightning.cli.launch import Processes, by_torchrun, end_at_sigterm
+from cifar_lightning.cli.run_folder import hold_folder
 from cifar_lightning.cli.trainer_settings import check_processes, check_trainer
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.errors import InputError, Interrupted, causes, check
@@ -34,7 +32,6 @@ from cifar_lightning.runs import slurm
 from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture
 from cifar_lightning.runs.layout import RunFolder, tagged
 from cifar_lightning.runs.logger import RunLogger
-from cifar_lightning.runs.recovery import repair
 from cifar_lightning.utils import files, performance
 
 
@@ -318,52 +315,14 @@ class CLI(LightningCLI):
         self.datamodule.prepare_data()  # before there is a folder: without data there is no run
         strategy.barrier()  # all have read what rank zero may change in the folder
         try:
-            with self._folder() if self.trainer.is_global_zero else nullcontext(("", None)) as found:
+            alone = hold_folder(self.trainer, self.start, self.given)
+            with alone if self.trainer.is_global_zero else nullcontext(("", None)) as found:
                 done, path = strategy.broadcast(found)
                 return print(done) if done else self._run("fit", **given | {"ckpt_path": path})
         except Interrupted as stopped:
             if stopped.status:
                 raise
             print(stopped)
-
-    @contextlib.contextmanager
-    def _folder(self) -> Iterator[tuple[str, Path | None]]:
-        """Hold the run's folder, repaired; yield why there is nothing left to do, and the checkpoint to start from."""
-        logger, path, done = self.trainer.logger, None, ""
-        if not isinstance(logger, RunLogger):
-            yield done, path
-            return
-        folder = Path(logger.log_dir)
-        try:
-            with files.locked(folder):
-                if self.start is None:
-                    slurm.record(RunFolder(folder), self.given)
-                else:
-                    path = repair(self.start.run, self.restored)
-                    done = (why := self._done()) and f"{folder}: {why}"
-                yield done, path
-        except BlockingIOError:
-            raise InputError(str(folder), "another process is training here", "wait for it, or stop it") from None
-        except Exception:
-            if self.start is None and not self.trainer.global_step:  # before it has trained a step
-                shutil.rmtree(folder, ignore_errors=True)
-                with contextlib.suppress(OSError):  # there are other runs
-                    folder.parent.rmdir()
-            raise
-
-    def _done(self) -> str:
-        """Return why a run that resumes has nothing left to do, and how to go on; empty if it has."""
-        saved, trainer = self.restored, self.trainer
-        if saved is None:
-            return ""
-        if saved.epochs == trainer.max_epochs:
-            return "all epochs are done; for more give a larger --trainer.max_epochs"
-        if saved.steps == trainer.max_steps:
-            return f"max_steps {saved.steps} is reached; for more give a larger --trainer.max_steps"
-        if not stands(saved.asked, trainer) or not may_end(trainer, saved.epochs, saved.steps):
-            return ""
-        step = f"step {saved.midway} in epoch {saved.epochs + 1}" if saved.midway else f"epoch {saved.epochs}"
-        return f"stopped after {step} of {trainer.max_epochs}: {saved.asked['reason']}; {saved.asked['way_on']}"
 
     def _run(self, command: str, ckpt_path: Path | None = None, **given: Any) -> None:
         path = ckpt_path or (self.restored.path if self.restored else None)
