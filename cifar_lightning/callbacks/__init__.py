@@ -9,13 +9,14 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from cifar_lightning.callbacks.checkpoints import Checkpoints, EnvironmentCheck, keep_apart
 from cifar_lightning.callbacks.console import Console, ProgressLine
+from cifar_lightning.callbacks.divergence import Divergence
+from cifar_lightning.callbacks.early_stopping import TimeLimit
 from cifar_lightning.callbacks.epoch_seed import EpochSeed
 from cifar_lightning.callbacks.evaluation_results import EvaluationResults
 from cifar_lightning.callbacks.history import History, StepCurve
 from cifar_lightning.callbacks.monitor_check import MonitorCheck
-from cifar_lightning.callbacks.stop_requests import TimeLimit
-from cifar_lightning.callbacks.stopping import Divergence, Stopping
-from cifar_lightning.callbacks.tensorboard import TensorBoardExtras
+from cifar_lightning.callbacks.stopping import Stopping
+from cifar_lightning.callbacks.tensorboard_extras import TensorBoardExtras
 from cifar_lightning.callbacks.unusable import check_usable
 
 __all__ = ["check_usable", "evaluation", "keep_apart", "training"]

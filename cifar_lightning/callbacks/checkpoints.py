@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
+from cifar_lightning.callbacks.early_stopping import request
 from cifar_lightning.callbacks.history import History
-from cifar_lightning.callbacks.stop_requests import request
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import check
 from cifar_lightning.runs.layout import NEW, OWN, RunFolder

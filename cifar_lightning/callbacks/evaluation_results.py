@@ -14,7 +14,7 @@ from matplotlib.figure import Figure  # torchmetrics imports matplotlib anyway, 
 from torch import Tensor
 from tqdm import tqdm
 
-from cifar_lightning.callbacks.tensorboard import run_logger
+from cifar_lightning.callbacks.tensorboard_extras import run_logger
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models import ImageClassifier
 from cifar_lightning.runs.layout import RunFolder

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from cifar_lightning.errors import RunError
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.layout import RunFolder
-from cifar_lightning.runs.logger import RunLogger
+from cifar_lightning.runs.tensorboard_logger import RunLogger
 from cifar_lightning.utils.processes import gather
 
 # Only a validation writes these; in an epoch without one the Trainer still holds the last one's.

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from cifar_lightning.callbacks.stop_requests import callbacks_of
+from cifar_lightning.callbacks.early_stopping import callbacks_of
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.errors import InputError
 from cifar_lightning.runs.checkpoint import OURS, architecture

@@ -77,6 +77,12 @@ def warn_of_replaced(files: Sequence[str], used: Sequence[Any]) -> None:
             print(f"{file}: {', '.join(gone)}: replaced by later callbacks; `callbacks+:` adds", file=sys.stderr)
 
 
+def left_out(now: Mapping[str, Any], files: Sequence[Path]) -> list[str]:
+    """Return the settings of a model in the files that the model which was chosen instead does not have."""
+    there = dict.fromkeys(name for file in files for name in flat(load_yaml(file)) if name.startswith("model."))
+    return [name for name in there if name not in flat(now)]
+
+
 def _similar(path: Path) -> str:
     shipped = [str(each) for each in Path("configs").glob("*.yaml")]
     near = get_close_matches(str(Path("configs", path.name)), shipped, n=1, cutoff=0.8)

@@ -19,10 +19,11 @@ from lightning.pytorch.plugins.precision import Precision
 
 from cifar_lightning import callbacks
 from cifar_lightning.cli import lr_search, starting_point
-from cifar_lightning.cli.config_files import flat, listed, load_yaml, warn_of_replaced
+from cifar_lightning.cli.config_files import flat, left_out, listed, load_yaml, warn_of_replaced
 from cifar_lightning.cli.error_messages import check_nulls, naming_settings_of, naming_what_failed
 from cifar_lightning.cli.launch import Processes, by_torchrun, end_at_sigterm
-from cifar_lightning.cli.run_folder import hold_folder
+from cifar_lightning.cli.run_folder import check_logs, hold_folder
+from cifar_lightning.cli.run_name import departures, stems
 from cifar_lightning.cli.trainer_settings import check_processes, check_trainer
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.errors import InputError, Interrupted, causes, check
@@ -31,8 +32,9 @@ from cifar_lightning.models.base import check_batch_norm, check_resolutions
 from cifar_lightning.runs import slurm
 from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoints, architecture
 from cifar_lightning.runs.layout import RunFolder, tagged
-from cifar_lightning.runs.logger import RunLogger
+from cifar_lightning.runs.tensorboard_logger import RunLogger
 from cifar_lightning.utils import files, performance
+from cifar_lightning.utils.precision import best_precision
 
 
 class SaveConfig(SaveConfigCallback):
@@ -167,8 +169,7 @@ class CLI(LightningCLI):
         there = self.start.run.path.resolve().parent.name.removesuffix("-synthetic") if self.start else ""
         files = [Path(str(file)) for file in config.config or []]
         if not (config.name or there):
-            stems = starting_point.stems(config.model.class_path, files)
-            there = "-".join([*stems, *starting_point.departures(self.given, config.as_dict(), files)])
+            there = "-".join([*stems(config.model.class_path, files), *departures(self.given, config.as_dict(), files)])
         config.name = config.name or there
         return Path(config.logs) / tagged(config.name, self.source)
 
@@ -177,8 +178,8 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         self.runs = self._runs(config)
         if self.start is None:
-            starting_point.check_logs(self.runs)
-            for name in starting_point.left_out(config.as_dict(), [Path(str(file)) for file in config.config or []]):
+            check_logs(self.runs)
+            for name in left_out(config.as_dict(), [Path(str(file)) for file in config.config or []]):
                 print(f"{name} is left out: {config.model.class_path.rpartition('.')[2]} has no such setting")
         trainer, fits = config.trainer, self.subcommand == "fit"
         if fits and config.init_from is not None:
@@ -192,7 +193,7 @@ class CLI(LightningCLI):
         if trainer.precision is None and not any(
             issubclass(resolve_name(plugin.class_path), Precision) for plugin in listed(trainer.plugins)
         ):
-            trainer.precision, self.why_precision = performance.best_precision(trainer.accelerator)
+            trainer.precision, self.why_precision = best_precision(trainer.accelerator)
 
     def instantiate_classes(self) -> None:
         with naming_settings_of(self.settings_from):

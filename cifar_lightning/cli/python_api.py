@@ -57,7 +57,7 @@ def fit(args: Sequence[str]) -> Result:
 def _result(cli: "CLI") -> Result:
     from cifar_lightning.callbacks.history import History
     from cifar_lightning.runs.layout import BEST, LAST, RunFolder
-    from cifar_lightning.runs.logger import RunLogger
+    from cifar_lightning.runs.tensorboard_logger import RunLogger
 
     trainer: Any = cli.trainer  # its type does not tell of its callbacks
     (history,) = (each for each in trainer.callbacks if isinstance(each, History))

@@ -1,21 +1,32 @@
 """The folder of a run while it trains: no other process's, repaired if the run resumes, gone if nothing came of it."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from cifar_lightning.callbacks.stop_requests import may_end, stands
+from cifar_lightning.callbacks.early_stopping import may_end, stands
 from cifar_lightning.cli.starting_point import StartingPoint
 from cifar_lightning.errors import InputError
 from cifar_lightning.runs import slurm
 from cifar_lightning.runs.checkpoint import Checkpoint
 from cifar_lightning.runs.layout import RunFolder
-from cifar_lightning.runs.logger import RunLogger
 from cifar_lightning.runs.recovery import repair
+from cifar_lightning.runs.tensorboard_logger import RunLogger
 from cifar_lightning.utils import files
+
+
+def check_logs(folder: Path) -> None:
+    """Check that a run can have its folder in there."""
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.is_symlink() or path.exists())
+    except OSError as error:  # the name is too long, say
+        raise InputError("logs", f"{folder}: {error.strerror}", "name another with --logs") from error
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError("logs", f"{there} is no folder that can be written to", "name another with --logs")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """Where a command starts from: found before jsonargparse parses the rest, and compared with its settings after that."""
 
 import json
-import os
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -34,8 +33,6 @@ INDIFFERENT = {
 }
 # Settings of a model that may differ where it is evaluated: they are not of its weights.
 NOT_WEIGHTS = {"model.compile", "model.views"}
-# Settings whose flags are part of a run's name.
-NAMING, UNNAMED = ("seed_everything", "model.", "data."), {*INDIFFERENT, "data.source", "model.class_path"}
 
 
 def read_arguments(args: Sequence[str]) -> tuple[Namespace, list[str]]:
@@ -203,42 +200,3 @@ def _start(run: RunFolder, checkpoint: Checkpoint | None, given: Namespace, *, f
         arguments = [f"--config={json.dumps(own)}"]
     settings |= flat(checkpoint.config) if checkpoint else {}
     return StartingPoint(run, checkpoint, arguments, settings)
-
-
-def stems(class_path: str, files: Sequence[Path]) -> list[str]:
-    """Return the files' names for a run's, but the model's in the place of the file whose model it replaced."""
-    model, found = class_path.rpartition(".")[2], {file: file.stem for file in files}
-    chosen = {file: str(flat(load_yaml(file)).get("model.class_path", "")).rpartition(".")[2] for file in files}
-    for last in [file for file in files if chosen[file]][-1:]:
-        if chosen[last] != model:
-            found[last] = model.lower()
-    return list(found.values()) or [model.lower()]
-
-
-def left_out(now: Mapping[str, Any], files: Sequence[Path]) -> list[str]:
-    """Return the settings of a model in the files that the model which was chosen instead does not have."""
-    there = dict.fromkeys(name for file in files for name in flat(load_yaml(file)) if name.startswith("model."))
-    return [name for name in there if name not in flat(now)]
-
-
-def departures(arguments: Sequence[str], now: Mapping[str, Any], files: Sequence[Path]) -> list[str]:
-    """Return `dropout=0.2` for each flag on seed, model or data that departs from the configuration files."""
-    there, found = dict[str, Any](), dict[str, str]()
-    for file in files:
-        there |= flat(load_yaml(file))
-    for name, value in flat(now).items():
-        typed = any(re.match(rf"--{name}(=|$)", argument.replace(".init_args.", ".")) for argument in arguments)
-        if typed and name.startswith(NAMING) and name not in UNNAMED and there.get(name) != value:
-            short = name.rpartition(".")[2].removesuffix("_everything")
-            found[short] = re.sub(r"[^\w.+-]+", "_", str(value)).strip("_")
-    return [f"{name}={text}" for name, text in found.items()]
-
-
-def check_logs(folder: Path) -> None:
-    """Check that a run can have its folder in there."""
-    try:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.is_symlink() or path.exists())
-    except OSError as error:  # the name is too long, say
-        raise InputError("logs", f"{folder}: {error.strerror}", "name another with --logs") from error
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise InputError("logs", f"{there} is no folder that can be written to", "name another with --logs")

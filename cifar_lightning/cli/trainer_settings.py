@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import DDPStrategy
 
-from cifar_lightning.callbacks.stop_requests import TimeLimit
+from cifar_lightning.callbacks.early_stopping import TimeLimit
 from cifar_lightning.errors import check
 
 BY_THE_CLOCK = "steps or a part of an epoch: validated by the clock, no run repeats another"

@@ -19,7 +19,7 @@ from cifar_lightning.errors import InputError, check
 from cifar_lightning.models.metrics import LossAndAccuracy
 from cifar_lightning.models.muon import Muon
 from cifar_lightning.runs.checkpoint import architecture
-from cifar_lightning.runs.logger import RunLogger
+from cifar_lightning.runs.tensorboard_logger import RunLogger
 from cifar_lightning.utils.processes import gather
 
 NUM_CLASSES = 10

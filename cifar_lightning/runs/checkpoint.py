@@ -43,7 +43,7 @@ class Checkpoint:
     steps: int = 0  # training steps done
     midway: int = 0  # of these, steps of an epoch that is not done; 0 if it was saved at the end of one
     rows: Sequence[metrics_csv.Row] = ()  # the curves so far, as in metrics.csv; none in a file of weights alone
-    # A request to stop before the last epoch, in the form of callbacks/stop_requests.py.
+    # A request to stop before the last epoch, in the form of callbacks/early_stopping.py.
     asked: dict[str, Any] = field(default_factory=dict)
 
     def behind(self) -> tuple[int, int]:

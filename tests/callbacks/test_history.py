@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cifar_lightning.runs import metrics_csv
-from cifar_lightning.runs.logger import RunLogger
+from cifar_lightning.runs.tensorboard_logger import RunLogger
 from tests.conftest import SMALL, Fit
 
 TINY = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.max_epochs=2"]

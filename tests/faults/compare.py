@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 
 from cifar_lightning.runs.checkpoint import load
-from cifar_lightning.runs.logger import STAGES
+from cifar_lightning.runs.tensorboard_logger import STAGES
 
 # How long things took is not the same twice.
 SECONDS = ("epoch_seconds", "seconds")

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cifar_lightning.runs.checkpoint import Checkpoint
 from cifar_lightning.runs.layout import EVENTS, LAST, RunFolder
-from cifar_lightning.runs.logger import RunLogger
+from cifar_lightning.runs.tensorboard_logger import RunLogger
 
 ROWS = [{"epoch": 1, "val/acc": 0.1}, {"epoch": 2, "val/acc": 0.2}, {"epoch": 3, "val/acc": 0.3}]
 REDONE = 0.5  # another value than before, so that the old one would be seen

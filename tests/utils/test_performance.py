@@ -27,6 +27,7 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.data import Batch
 from cifar_lightning.models import MLP, ImageClassifier
 from cifar_lightning.utils import performance
+from cifar_lightning.utils.precision import best_precision
 from tests.conftest import SMALL, Fit
 
 NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
@@ -279,14 +280,14 @@ PRECISIONS = [
 def test_precision(accelerators: str, there: str, name: str, reason: str, hardware: Hardware) -> None:
     hardware(*there.split())
     for accelerator in accelerators.split():
-        precision, why = performance.best_precision(accelerator)
+        precision, why = best_precision(accelerator)
         assert precision == name
         assert reason in why
 
 
 def test_without_the_list_of_capabilities_the_precision_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities")  # PyTorch 2.10
-    assert performance.best_precision("cpu")[0] == FLOAT32
+    assert best_precision("cpu")[0] == FLOAT32
 
 
 @pytest.mark.parametrize(("there", "asked"), [("amx_bf16", None), ("", None), ("amx_bf16", FLOAT32), ("", BF16)])
@@ -306,7 +307,7 @@ def test_a_run_takes_the_best_precision_and_says_so_unless_another_is_asked_for(
     computed_in, forward = set[torch.dtype](), ImageClassifier.forward
     monkeypatch.setattr(ImageClassifier, "forward", noting)
     hardware(*there.split())
-    best, why = performance.best_precision("cpu")
+    best, why = best_precision("cpu")
     dtype = {BF16: torch.bfloat16, FLOAT32: torch.float32}[asked or best]
     run = fit(empty_folder, [*SHORT, *([f"--trainer.precision={asked}"] if asked else [])])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("precision")]

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from cifar_lightning.__main__ import main
-from cifar_lightning.callbacks.tensorboard import image_grid
+from cifar_lightning.callbacks.tensorboard_extras import image_grid
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.transforms import normalize
 from cifar_lightning.runs import metrics_csv

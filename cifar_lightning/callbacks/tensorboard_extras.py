@@ -11,11 +11,11 @@ from matplotlib.figure import Figure  # torchmetrics imports matplotlib anyway, 
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from torch import Tensor
 
-from cifar_lightning.callbacks.stop_requests import heeded, request
+from cifar_lightning.callbacks.early_stopping import heeded, request
 from cifar_lightning.data import Batch
 from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.data.transforms import denormalize, normalize
-from cifar_lightning.runs.logger import RunLogger
+from cifar_lightning.runs.tensorboard_logger import RunLogger
 
 DATA_HPARAMS = ("batch_size", "val_size", "train_size", "augment", "seed")  # those worth comparing runs by
 SIDE = 4  # images in a row, and rows
