@@ -10,10 +10,11 @@ from typing import Any
 import lightning
 import pytest
 
+from cifar_lightning.__main__ import main
 from tests.conftest import CONFIGS
 from tests.faults.processes import nobody
 from tests.faults.steps import pipe
-from tests.faults.table import BEST, FIT, LAST, NEW_RUN, RESUME, RUN, SMALL, Fault, Table, write
+from tests.faults.table import BEST, FIT, LAST, NEW, NEW_RUN, RESUME, RUN, SMALL, Fault, Table, write
 
 
 def flags(*faults: str) -> list[Fault]:
@@ -26,12 +27,8 @@ def file(name: str, content: str | bytes, *says: str) -> Fault:
 
 
 def contradicts(what: str, flag: str, says: str) -> Fault:
-    return Fault(
-        f"{what} for a checkpoint",
-        f"test --ckpt_path={BEST} {flag}",
-        2,
-        (says, "but the checkpoint has", "; leave it out"),
-    )
+    told = (says, "but the checkpoint has", "; leave it out")
+    return Fault(f"{what} for a checkpoint", f"test --ckpt_path={BEST} {flag}", 2, told)
 
 
 TAG = "!!python/object/apply:os.system [touch CANARY]"
@@ -84,6 +81,15 @@ def modules() -> Iterator[None]:
             for module in map(Path, EVIL):
                 sys.modules.pop(module.stem, None)
                 sys.modules.pop(f"lightning.{module.stem}", None)
+
+
+def trained(flags: str) -> Fault:
+    """Return the row of a run that succeeds, and whose checkpoint can be validated."""
+    return Fault(flags, f"{FIT} {flags}", 0, changes=NEW_RUN, then=validated)
+
+
+def validated() -> None:
+    assert main(["validate", f"--ckpt_path={NEW}"]) == 0
 
 
 CALLBACK = "trainer:\n  callbacks: [{class_path: own_classes.Hello}]\n"
@@ -167,4 +173,11 @@ TABLE: Table = [
     Fault("own callback in a flag", f"{FIT} --name=mlp --trainer.callbacks+=own_classes.Hello", 0, *HELLO),
     Fault("own callback in a file", f"{FIT} --name=mlp --config=a.yaml", 0, *HELLO),
     Fault("own model in a flag", f"fit --name=mlp --model=own_classes.Net {SMALL} --config=a.yaml", 0, *HELLO),
+    "settings of a kind of their own: trained and validated",
+    # With batch norm one image is refused; the CNN has its pixels to average over.
+    *(trained(flags) for flags in (
+        "--model.batch_norm=false --data.batch_size=1 --trainer.limit_train_batches=2",
+        "--model=CNN --model.channels=[4] --data.batch_size=1 --trainer.limit_train_batches=2",
+        "--trainer.precision=bf16-mixed", "--trainer.precision=bf16-true", "--trainer.enable_progress_bar=false",
+    )),
 ]  # fmt: skip
