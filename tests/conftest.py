@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 # A small run: a few seconds on one core.
 SMALL = ["--data.source=synthetic", "--data.train_size=2000", "--data.val_size=1000", "--data.train_clean_size=500"]
-
+TINY = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.max_epochs=2"]
 
 # The networks here are too small to gain from more, and two threads wait for each other on a busy machine; the variable
 # is for the processes that tests start.

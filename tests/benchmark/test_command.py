@@ -20,11 +20,11 @@ from cifar_lightning.benchmark import command, training_loops
 from cifar_lightning.benchmark.command import MEANINGS, busy_programs, compare, summarize, table
 from cifar_lightning.errors import InputError, RunError
 from cifar_lightning.utils.environment import hardware, software
+from tests.benchmark.test_training_loops import FEW
 from tests.conftest import CONFIGS
 
-FEW = ["--data.source=synthetic", "--data.train_size=500", "--data.val_size=200", "--data.train_clean_size=100"]
 MLP_YAML = str(CONFIGS / "mlp.yaml")
-TINY = [*FEW, "--model=MLP", "--model.width=8", "--trainer.accelerator=cpu"]
+TINY = [*FEW, "--model=MLP", "--model.width=8"]
 DATA = {"batch_size": 100, "train_images": 500, "source": "synthetic"}
 NETWORK = {"model": "MLP", "parameters": 3072 * 8 + 8 + 2 * 8 + 8 * 10 + 10, "precision": "32-true"}
 SETTING = {**NETWORK, **DATA, "device": "cpu", "threads": 2}

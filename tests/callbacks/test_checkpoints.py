@@ -8,18 +8,11 @@ import torch
 from cifar_lightning.__main__ import main
 from cifar_lightning.runs.checkpoint import load
 from cifar_lightning.utils import environment
-from tests.conftest import SMALL
+from tests.conftest import TINY
 
 
 def test_other_threads_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = [
-        "--name=mlp",
-        "--model=MLP",
-        "--model.width=8",
-        *SMALL,
-        "--trainer.accelerator=cpu",
-        f"--logs={tmp_path / 'my logs'}",
-    ]
+    flags = ["--name=mlp", *TINY, "--trainer.accelerator=cpu", f"--logs={tmp_path / 'my logs'}"]
     assert main(["fit", *flags, "--trainer.max_epochs=1"]) == 0
     assert capsys.readouterr().out.endswith(f"\n  tensorboard --logdir '{tmp_path / 'my logs'}'\n")
     run = tmp_path / "my logs/mlp-synthetic/version_0"

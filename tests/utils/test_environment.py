@@ -24,7 +24,6 @@ flags\t\t: fpu
     [
         (AMD, "AMD EPYC 9R14: 96-Core (avx2, avx512f, avx512_bf16)"),
         ("model name\t: Xeon\nflags\t\t: fpu amx_bf16 avx2\n", "Xeon (avx2, amx_bf16)"),
-        ("model name\t: Xeon\nflags\t\t: fpu sse\n", "Xeon"),
         ("model name\t: Xeon\n", "Xeon"),
         ("processor\t: 0\nFeatures\t: fp asimd\n", "of the platform"),
         ("", "of the platform"),
