@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import Logger
 
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import load
+from tests.faults.steps import trained
 from tests.faults.table import FIT, LAST, NEW, NEW_RUN, OLD_RUN, RESUME, RUN, Damage, Fault, Table
 
 CSV = "--trainer.logger=CSVLogger --trainer.logger.save_dir=csv"
@@ -36,10 +37,6 @@ class Remote(Logger):
 def used(path: str) -> dict[str, object]:
     settings: dict[str, object] = yaml.safe_load(Path(path, "config.yaml").read_text())
     return settings
-
-
-def trained(steps: int, run: str = NEW) -> None:
-    assert load(Path(run, "checkpoints/last.ckpt"))["global_step"] == steps
 
 
 def has_rows_of(*folders: str, epochs: int = 2) -> None:

@@ -83,7 +83,7 @@ def modules() -> Iterator[None]:
                 sys.modules.pop(f"lightning.{module.stem}", None)
 
 
-def trained(flags: str) -> Fault:
+def trains(flags: str) -> Fault:
     """Return the row of a run that succeeds, and whose checkpoint can be validated."""
     return Fault(flags, f"{FIT} {flags}", 0, changes=NEW_RUN, then=validated)
 
@@ -175,7 +175,7 @@ TABLE: Table = [
     Fault("own model in a flag", f"fit --name=mlp --model=own_classes.Net {SMALL} --config=a.yaml", 0, *HELLO),
     "settings of a kind of their own: trained and validated",
     # With batch norm one image is refused; the CNN has its pixels to average over.
-    *(trained(flags) for flags in (
+    *(trains(flags) for flags in (
         "--model.batch_norm=false --data.batch_size=1 --trainer.limit_train_batches=2",
         "--model=CNN --model.channels=[4] --data.batch_size=1 --trainer.limit_train_batches=2",
         "--trainer.precision=bf16-mixed", "--trainer.precision=bf16-true", "--trainer.enable_progress_bar=false",
