@@ -106,7 +106,7 @@ TRAINING: dict[str, Damage] = {
     "generator's state cut": changed("callbacks", "EpochSeed", cpu=torch.ones(3).byte()),
     "no progress": changed(loops={}),
 }
-# By all commands but `test`, for which there are rows of all: one function, `read_checkpoint`, reads for them.
+# For commands other than `test`, which is given every damage: the same function, `read_checkpoint`, reads for them.
 OF_EACH_KIND = {name: (NO_FILE | BROKEN | FOREIGN)[name] for name in ("missing", "cut in half", "payload in a zip")}
 OTHERS = ("validate", "predict", "fit")
 
