@@ -1,5 +1,6 @@
 """Fixtures that all tests share: a quiet process, stand-in images made once, and one small trained run."""
 
+import csv
 import functools
 import os
 import tempfile
@@ -18,7 +19,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 # A small run: a few seconds on one core.
 SMALL = ["--data.source=synthetic", "--data.train_size=2000", "--data.val_size=1000", "--data.train_clean_size=500"]
-
+TINY = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.max_epochs=2"]
 
 # The networks here are too small to gain from more, and two threads wait for each other on a busy machine; the variable
 # is for the processes that tests start.
@@ -71,6 +72,11 @@ def run_folder(logs: Path) -> Path:
 def curves(run: Path) -> list[str]:
     """The lines of a run's metrics.csv without the seconds."""
     return [line.rpartition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table such as metrics.csv or predictions.csv."""
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 Fit = Callable[[Path, Sequence[str]], Path]

@@ -1,8 +1,6 @@
 """A checkpoint alone is enough for validate, test and predict."""
 
-import csv
 import json
-import re
 import shutil
 from pathlib import Path
 from unittest.mock import Mock, call
@@ -11,16 +9,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.data import synthetic
 from cifar_lightning.data.transforms import normalize
 from cifar_lightning.models import MLP, WhitenedCNN
-from tests.conftest import CONFIGS, SMALL, Fit
+from tests.conftest import SMALL, Fit, rows
 from tests.test_reproducibility import RECIPES
-
-OTHER_MODELS = f"--config={CONFIGS / 'cnn.yaml'}", "--model=CNN", "--model.width=100", "--model.batch_norm=false"
 
 
 @pytest.fixture
@@ -31,11 +26,6 @@ def run(mlp_run: Path, empty_folder: Path) -> Path:
 @pytest.fixture
 def best(run: Path) -> str:
     return f"--ckpt_path={run / 'checkpoints/best.ckpt'}"
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_validate_reproduces_the_best_epoch_exactly(run: Path, best: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,42 +71,6 @@ def test_the_test_set_is_read_by_test_alone(best: str, monkeypatch: pytest.Monke
     assert make.mock_calls[2:] == [call(train=False)]
 
 
-def test_flags_win_over_the_best_checkpoint_of_a_run_and_are_reported(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["validate", f"--ckpt_path={run}", "--data.val_size=500"]) == 0
-    pattern = rf"{run}/checkpoints/best.ckpt: MLP after epoch .*, but for data.val_size 500 \(there: 1000\)\n"
-    assert re.match(pattern, capsys.readouterr().out)
-
-
-@pytest.mark.parametrize(
-    ("command", "flag", "error"),
-    [
-        *[("test", flag, r"model\.\w+: .*, but the checkpoint has .*; leave it out") for flag in OTHER_MODELS],
-        ("test", "--data.source=cifar10", "data.source: 'cifar10', but the checkpoint has 'synthetic'; leave it out"),
-        ("validate", "--data.val_size=0", "data.val_size: 0 leaves nothing to validate on"),
-        ("predict", "--data.images=nowhere", "nowhere: "),
-        ("predict", "--data.images=empty", "empty: "),
-    ],
-)
-def test_flags_that_contradict_the_checkpoint_or_name_nothing(
-    command: str, flag: str, error: str, run: Path, best: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("empty").mkdir()
-    before = sorted(run.rglob("*"))
-    assert main([command, best, flag]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert re.match(f"error: {error}", line)
-    assert sorted(run.rglob("*")) == before
-
-
-def test_a_checkpoint_copied_elsewhere_is_enough(run: Path) -> None:
-    (run / "checkpoints/best.ckpt").rename("mine.ckpt")
-    shutil.rmtree(run)
-    assert main(["test", "--ckpt_path=mine.ckpt"]) == 0
-    assert Path("test.json").exists()
-
-
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])  # in bfloat16 some classes are equally likely
 def test_predict_without_images_takes_the_test_set(precision: str, run: Path, best: str) -> None:
     for command in ("predict", "test"):
@@ -129,20 +83,6 @@ def test_predict_without_images_takes_the_test_set(precision: str, run: Path, be
         assert top == sorted(top, reverse=True)
         assert 0 < sum(top) <= 1.00001
         assert (row["class"], row["probability"]) == (row["top1_class"], row["top1_probability"])
-
-
-def test_predict_takes_a_persons_images(run: Path, best: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("mine").mkdir()
-    Image.new("RGB", (300, 200), "red").save("mine/a.png")
-    Image.new("LA", (20, 50)).save("mine/b.png")
-    Path("mine/c.png").write_text("not an image")
-    Image.new("L", (32, 32)).save("d.jpg")
-    assert main(["predict", best, "--data.images", "mine", "d.jpg"]) == 1
-    predictions = rows(run / "predictions.csv")
-    assert [row["file"] for row in predictions] == ["mine/a.png", "mine/b.png", "d.jpg"]
-    assert {row["class"] for row in predictions} <= set(synthetic.CLASSES)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: mine/c.png: ")
 
 
 def test_a_checkpoint_holds_whitening_and_averages(fit: Fit, empty_folder: Path) -> None:

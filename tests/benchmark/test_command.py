@@ -20,11 +20,11 @@ from cifar_lightning.benchmark import command, training_loops
 from cifar_lightning.benchmark.command import MEANINGS, busy_programs, compare, summarize, table
 from cifar_lightning.errors import InputError, RunError
 from cifar_lightning.utils.environment import hardware, software
+from tests.benchmark.test_training_loops import FEW
 from tests.conftest import CONFIGS
 
-FEW = ["--data.source=synthetic", "--data.train_size=500", "--data.val_size=200", "--data.train_clean_size=100"]
 MLP_YAML = str(CONFIGS / "mlp.yaml")
-TINY = [*FEW, "--model=MLP", "--model.width=8", "--trainer.accelerator=cpu"]
+TINY = [*FEW, "--model=MLP", "--model.width=8"]
 DATA = {"batch_size": 100, "train_images": 500, "source": "synthetic"}
 NETWORK = {"model": "MLP", "parameters": 3072 * 8 + 8 + 2 * 8 + 8 * 10 + 10, "precision": "32-true"}
 SETTING = {**NETWORK, **DATA, "device": "cpu", "threads": 2}
@@ -127,34 +127,6 @@ def check_one_line(error: str, *words: str) -> None:
     (line,) = error.splitlines()
     assert line.startswith(("error: ", "SIGINT: "))
     assert [word for word in words if word not in line] == []
-
-
-REFUSED = {
-    "--model=MLP --rounds=0": "rounds 0 1 or more",
-    "--model=MLP --rounds=x": "rounds x int",
-    "--model=MLP --rounds": "rounds expected one argument",
-    "--output=nowhere/b.json": "output nowhere/b.json a folder that exists",
-    f"--output={__file__}/b.json": "output a folder that exists",
-    "--output=.": "output a folder that exists",
-    "--ckpt_path=last.ckpt": "ckpt_path --config",
-    # By `fit`, of either model.
-    "--model=MLP --model.dropout=3": "model.dropout 3 0 to 1",
-    "--model.width=16": "model.width",
-    "--model.channels=[4]": "model.channels",
-    "--config=no": "no such file",
-}
-
-
-@pytest.mark.parametrize("flags", REFUSED)
-def test_what_cant_be_is_refused_before_anything_is_measured(
-    flags: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(command, "compare", None)  # must not be called
-    assert main(["benchmark", *FEW, *flags.split()]) == 2
-    output = capfd.readouterr()
-    check_one_line(output.err, *REFUSED[flags].split())
-    assert output.out == ""
-    assert list(empty_folder.iterdir()) == []
 
 
 def test_what_only_shows_in_a_variant_ends_the_command_with_its_line(

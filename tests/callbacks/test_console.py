@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from cifar_lightning.callbacks.console import ProgressLine
-from tests.conftest import SMALL, Fit
+from tests.conftest import TINY, Fit
 
-TINY = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.max_epochs=2"]
 LINE = r"epoch \d/2 +\d+%  loss \d\.\d{4} acc 0\.\d{4}  \d+ (s|min) left"
 
 

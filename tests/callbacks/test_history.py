@@ -6,9 +6,7 @@ import pytest
 
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.tensorboard_logger import RunLogger
-from tests.conftest import SMALL, Fit
-
-TINY = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.max_epochs=2"]
+from tests.conftest import TINY, Fit
 
 
 def test_metrics_csv_comes_before_the_event_file(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

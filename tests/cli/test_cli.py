@@ -18,45 +18,6 @@ pytestmark = pytest.mark.usefixtures("empty_folder")
 
 CNN = f"--config={CONFIGS / 'cnn.yaml'}"
 
-# What was typed, with CNN for --config=configs/cnn.yaml, and words that the one line must hold; tests/faults has more.
-INPUT_ERRORS = {
-    "fit CNN --model.optimizer=adamx": ["model.optimizer", "adamx", "adam, adamw, sgd, muon"],
-    "fit CNN --model.channels=3": ["model.channels", "3", "list"],
-    "fit CNN --model.dropout=1.5": ["model.dropout", "1.5", "0 to 1"],
-    "fit CNN --seed_everything=-3": ["seed_everything", "-3"],
-    "fit CNN --trainer.accelerator=tpu": ["trainer.accelerator: 'tpu' is not possible; use auto or "],
-    "fit CNN --trainer.accelerator=foo": ["trainer.accelerator", "foo", "cpu"],
-    "fit CNN --trainer.max_epochs=0": ["trainer.max_epochs", "0 trains nothing"],
-    "fit CNN --trainer.max_epoch=3": ["trainer.max_epoch: there is no such setting; did you mean trainer.max_epochs?"],
-    "fit": ["model", "configs/cnn.yaml", "fit --resume RUN"],
-    "fit --ckpt_path=last": ["model", "configs/cnn.yaml", "fit --resume RUN"],
-    "fit --model=ResNet": ["model", "ResNet", "CNN", "MLP"],
-    "fit CNN --trainer.callbacks=os.system": ["trainer.callbacks", "os.system", "not allowed"],
-    "fit CNN --trainer.callbacks=EarlyStopping": ["trainer.callbacks.monitor: missing", "EarlyStopping needs it"],
-    "fit CNN --data.seed=3": ["data.seed", "seed_everything"],
-    "fit --config": ["config", "give a value"],
-    f"fit --config={CONFIGS / 'study.yaml'}": ["study.yaml: is the configuration of a study", "study --config"],
-    f"fit --config={CONFIGS / 'no_dropout.yaml'}": ["model.dropout", "configs/cnn.yaml"],
-    "fit --config=empty.yaml": ["empty.yaml, model.init_args", "nothing stands below it"],
-    "fit --model=MLP --data.batch_size=1": ["data.batch_size", "--model.batch_norm false"],
-    "fit CNN --data.images=": ["data.images", "names of images"],
-    "fit CNN --data.mirrors=[]": ["data.root", "no CIFAR-10 in data", "CIFAR10_ROOT", "--data.source synthetic"],
-    "train": ["command: 'train' is not possible; use one of fit, validate, test, predict"],
-    "test": ["test needs a checkpoint; give --ckpt_path RUN"],
-}
-
-
-@pytest.mark.parametrize("typed", INPUT_ERRORS)
-def test_wrong_input_is_one_line(typed: str, empty_folder: Path, capsys: Capture) -> None:
-    Path("empty.yaml").write_text("model:\n  class_path: CNN\n  init_args:\n")
-    assert main([CNN if arg == "CNN" else arg for arg in typed.split()]) == 2
-    output = capsys.readouterr()
-    (line,) = output.err.splitlines()
-    assert line.startswith("error: ")
-    assert [word for word in INPUT_ERRORS[typed] if word not in line] == []
-    assert output.out == ""
-    assert {path.name for path in empty_folder.iterdir()} <= {"data", "empty.yaml"}
-
 
 @pytest.mark.parametrize("flags", [["--debug"], []])
 def test_alone_it_names_the_commands(flags: list[str], capsys: Capture) -> None:
@@ -75,29 +36,6 @@ def test_debug_shows_the_traceback(capsys: Capture) -> None:
 def fit(*more: str, epochs: int = 1) -> int:
     """Train a small network, into the working directory."""
     return main(["fit", "--name=mlp", "--model=MLP", *SMALL, f"--trainer.max_epochs={epochs}", *more])
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        "--model.batch_norm=false --data.batch_size=1 --trainer.limit_train_batches=2",  # with it, one image is refused
-        "--model=CNN --data.batch_size=1 --trainer.limit_train_batches=2",  # has pixels to average over
-        "--trainer.precision=bf16-mixed",
-        "--trainer.precision=bf16-true",
-        "--trainer.enable_progress_bar=false",
-    ],
-)
-def test_what_can_be_trained(flags: str) -> None:
-    assert fit(*flags.split()) == 0
-    (best,) = Path("logs").glob("*/version_0/checkpoints/best.ckpt")
-    assert main(["validate", f"--ckpt_path={best}"]) == 0
-
-
-@pytest.mark.parametrize("flag", ["logger=false", "fast_dev_run=true", "enable_checkpointing=false"])
-def test_what_keeps_nothing_writes_nothing(flag: str, empty_folder: Path) -> None:
-    assert fit(f"--trainer.{flag}") == 0
-    assert list(empty_folder.rglob("*.ckpt")) == []
-    assert any(empty_folder.iterdir()) is (flag == "enable_checkpointing=false")  # the curves
 
 
 def test_a_log_file_gets_one_line_per_epoch(capsys: Capture) -> None:
@@ -202,10 +140,3 @@ def test_an_own_model_works_but_a_checkpoint_alone_imports_none(monkeypatch: Pat
     assert "my_models" not in sys.modules
     assert main(["test", f"--ckpt_path={run}", f"--config={run}/config.yaml"]) == 0
     assert main(["fit", f"--resume={run}", "--trainer.max_epochs=2"]) == 0
-
-
-@pytest.mark.parametrize("command", ["fit", "test", "predict"])
-def test_help_needs_nothing(command: str, capsys: Capture) -> None:
-    with pytest.raises(SystemExit, match=r"^0$"):
-        main([command, "--help"])
-    assert "--ckpt_path" in capsys.readouterr().out

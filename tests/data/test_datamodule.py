@@ -144,12 +144,6 @@ def test_overfitting_sees_the_first_images_in_one_order(monkeypatch: pytest.Monk
     assert prints(data.train_clean) == prints(data.train.take(torch.arange(60)))
 
 
-def test_a_batch_size_found_later_counts() -> None:
-    data = build(train_size=200)
-    data.batch_size = 50  # by Lightning's BatchSizeFinder
-    assert len(data.train_dataloader()) == 4
-
-
 def test_where_the_data_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CIFAR10_ROOT", raising=False)
     assert data_root(None) == data_root("") == Path("data")

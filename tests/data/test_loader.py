@@ -2,12 +2,13 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
 from cifar_lightning.data import ImageSet
 from cifar_lightning.data.loader import BatchLoader, steps_per_epoch
 from cifar_lightning.models import MLP
+from tests.models.conftest import trainer
 
 # On a machine with one core two workers are more than torch advises; from Python 3.12 on a fork of a process with
 # threads, which torch has, gets a warning; and there is nothing to validate on here.
@@ -83,18 +84,17 @@ def test_the_order_depends_on_seed_and_epoch_and_nothing_else() -> None:
     assert order(training(numbered(100), 33, seed=2), 2)[:99] == orders[8][:99]
 
 
-def fit(size: int, batch_size: int, **settings: Any) -> Trainer:
+def fit(size: int, batch_size: int, *callbacks: Callback, epochs: int = 1, **settings: Any) -> Trainer:
     images, labels = numbered(size)
-    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    trainer = Trainer(**{"accelerator": "cpu", **dict.fromkeys(quiet, False), **settings})
-    trainer.fit(MLP(depth=0), training(ImageSet(images.float(), labels % 10), batch_size, seed=4))
-    return trainer
+    fitted = trainer(epochs, *callbacks, **settings)
+    fitted.fit(MLP(depth=0), training(ImageSet(images.float(), labels % 10), batch_size, seed=4))
+    return fitted
 
 
 def test_the_trainer_tells_the_sampler_its_epoch() -> None:
     rows: list[int] = []
     recorder = LambdaCallback(on_train_batch_start=lambda *args: rows.extend(args[2].images[:, 0, 0, 0].int().tolist()))
-    fit(40, 8, max_epochs=2, callbacks=[recorder])
+    fit(40, 8, recorder, epochs=2)
     loader = training(numbered(40), 8, seed=4)
     assert rows == order(loader, 0) + order(loader, 1)
 
@@ -111,9 +111,9 @@ def test_the_trainer_tells_the_sampler_its_epoch() -> None:
 def test_steps_per_epoch_are_those_of_the_loader_and_of_lightning(size: int, limit: int | float, steps: int) -> None:
     assert steps_per_epoch(size, 4, limit) == steps
     assert steps_per_epoch(size, 4) == len(training(numbered(size), 4, seed=0))
-    trainer = fit(size, 4, max_epochs=1, limit_train_batches=limit)
-    assert trainer.global_step == steps
-    assert trainer.num_training_batches == steps or limit == 0
+    fitted = fit(size, 4, limit_train_batches=limit)
+    assert fitted.global_step == steps
+    assert fitted.num_training_batches == steps or limit == 0
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])

@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper
 
 from cifar_lightning.data import synthetic
-from tests.faults.checkpoint_faults import BROKEN, FOREIGN, NO_FILE, altered, refused
+from tests.faults.checkpoint_faults import OF_EACH_KIND, altered, refused
 from tests.faults.processes import nobody
 from tests.faults.steps import folder, pipe
 from tests.faults.table import BEST, RUN, Damage, Fault, Table, damage
@@ -76,11 +76,6 @@ def looping(path: Path) -> None:
     damage({str(path): model(nodes=[*NODES, loop], initializers=[INDICES, true])})
 
 
-def cut_short(path: Path) -> None:
-    damage({str(path): model()})
-    path.write_bytes(path.read_bytes()[:200])
-
-
 def in_a_node(tensor: Any) -> Damage:
     return model(nodes=[helper.make_node("Constant", [], ["indices"], value=tensor), *NODES], initializers=[])
 
@@ -108,7 +103,7 @@ DAMAGED = "damaged, or not an ONNX file that is complete in itself"
 CLASSES = "it does not say what it was made of, and for which classes"
 TABLE: Table = [
     "an export of no checkpoint: reader",
-    *refused(NO_FILE | BROKEN | FOREIGN, "export"),
+    *refused(OF_EACH_KIND, "export"),
     "flags of an export: parser",
     wrong_export("no checkpoint named", "", "command line: the following", "--ckpt_path", command="export"),
     wrong_export("a format that there is not", "--format=tflite", "tflite", "onnx", "safetensors"),
@@ -117,8 +112,6 @@ TABLE: Table = [
     "where an export goes: output",
     wrong_export("no folder", "--output=nowhere/a.onnx", "output: nowhere/a.onnx can't be written"),
     wrong_export("a folder", "--output=a.onnx", "output: a.onnx can't be written", files={"a.onnx": folder}),
-    wrong_export("over another file", "--output=a.onnx", "output: a.onnx is there already", "--force",
-                 files={"a.onnx": b"mine"}),
     wrong_export("over its checkpoint", f"--force --output={BEST}", "output", "a name that ends in .onnx"),
     wrong_export("the suffix of another format", "--format=torch --output=a.onnx", "a name that ends in .pt2"),
     Fault("predict over another file", f"predict --ckpt_path={BEST} --output=a.csv", 2, ("a.csv is there already",),
@@ -131,11 +124,8 @@ TABLE: Table = [
     wrong("missing", lambda path: None, "a.onnx: there is no such file"),
     wrong("unreadable", lambda path: path.touch(mode=0), "a.onnx: can't be read", child=nobody),
     wrong("text", "hello", f"a.onnx: {DAMAGED}"),
-    wrong("zeros", bytes(99), f"a.onnx: {DAMAGED}"),
     wrong("empty", b"", "a.onnx: "),
     wrong("a checkpoint", lambda path: path.write_bytes(Path(BEST).read_bytes()), DAMAGED),
-    wrong("cut short", cut_short, "a.onnx: "),
-    wrong("missing, for test", lambda path: None, "no such file", command="test --model a.onnx"),
     "a file of another program: what export writes",
     wrong("no metadata", model(metadata={}), CLASSES),
     wrong("classes of others", model(metadata={**NAMED, "classes": '["a", "b"]'}), CLASSES),

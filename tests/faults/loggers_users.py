@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import Logger
 
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import load
+from tests.faults.steps import trained
 from tests.faults.table import FIT, LAST, NEW, NEW_RUN, OLD_RUN, RESUME, RUN, Damage, Fault, Table
 
 CSV = "--trainer.logger=CSVLogger --trainer.logger.save_dir=csv"
@@ -38,15 +39,16 @@ def used(path: str) -> dict[str, object]:
     return settings
 
 
-def trained(steps: int, run: str = NEW) -> None:
-    assert load(Path(run, "checkpoints/last.ckpt"))["global_step"] == steps
-
-
 def has_rows_of(*folders: str, epochs: int = 2) -> None:
     """Assert that each metrics.csv has the rows of the run's own, whatever else."""
     for folder in folders:
         rows = metrics_csv.read(Path(folder, "metrics.csv"))
         assert [row["epoch"] for row in rows if "epoch" in row] == list(range(1, epochs + 1)), folder
+
+
+def has_curves_alone() -> None:
+    has_rows_of(NEW)
+    assert not [*Path(NEW).rglob("*.ckpt")]
 
 
 def found_is_recorded(schedule: str = "constant") -> None:
@@ -93,8 +95,6 @@ TABLE: Table = [
     "another logger: added",
     Fault("CSVLogger beside ours", f"{FIT} {CSV}", 0, (NEW,), changes=(*NEW_RUN, "csv*"),
           then=partial(has_rows_of, NEW, "csv/lightning_logs/version_0")),
-    Fault("CSVLogger, validated every other epoch", f"{FIT} {CSV} --trainer.check_val_every_n_epoch=2", 0,
-          changes=(*NEW_RUN, "csv*"), then=partial(has_rows_of, NEW, "csv/lightning_logs/version_0")),
     Fault("two more loggers from a file", f"{FIT} --config=a.yaml", 0, files={"a.yaml": LOGGERS},
           changes=(*NEW_RUN, "csv*", "tb*"), then=partial(has_rows_of, NEW, "csv/lightning_logs/version_0")),
     Fault("checkpoints of a logger without folders (pytorch-lightning#17298)", f"{FIT} {REMOTE} "
@@ -107,6 +107,8 @@ TABLE: Table = [
           changes=(f"{RUN}/test.json", f"{RUN}/events*", "csv*")),
     Fault("a logger for `validate`", f"validate --ckpt_path={LAST} {REMOTE}", 0, ("remote 2 gap/acc",)),
     Fault("no logger, no run folder", f"{FIT} --trainer.logger=false", 0),
+    Fault("curves without checkpoints", f"{FIT} --trainer.enable_checkpointing=false", 0, changes=NEW_RUN,
+          then=has_curves_alone),
     "reports: they reach the screen",
     Fault("a profiler", f"{FIT} --trainer.profiler=simple", 0,
           ("Profiler Report", "run_training_epoch"), child=ITSELF, changes=NEW_RUN),

@@ -13,6 +13,7 @@ from cifar_lightning.models import MLP
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import load
 from tests.faults.compare import differences
+from tests.faults.steps import trained
 from tests.faults.table import BEST, FIT, NEW, NEW_RUN, RUN, SMALL, WHOLE, Fault, Table
 from tests.models.conftest import trainer
 
@@ -25,10 +26,6 @@ def same_but_for_settings() -> None:
     """Assert that the new run has the bits of the finished one; of settings it has its own."""
     found = [each for each in differences(Path(NEW), WHOLE) if not re.search("config.yaml|num_workers", each)]
     assert found == [], found
-
-
-def steps(count: int) -> None:
-    assert load(Path(f"{NEW}/checkpoints/last.ckpt"))["global_step"] == count
 
 
 def averages_are_what_was_validated() -> None:
@@ -69,15 +66,15 @@ def fits(title: str, flags: str, then: partial[None] | None = None, *, alone: bo
 DDP = "--trainer.strategy=ddp"
 TABLE: Table = [
     "Lightning would rebuild the loader to overfit: it can't",
-    fits("overfit_batches (pytorch-lightning#21282)", "--trainer.overfit_batches=2", partial(steps, 4)),
+    fits("overfit_batches (pytorch-lightning#21282)", "--trainer.overfit_batches=2", partial(trained, 4)),
     fits("overfit a fraction (pytorch-lightning#15899)", "--trainer.overfit_batches=0.5 --data.eval_batch_size=10",
-         partial(steps, 4)),
-    fits("overfit with workers", "--trainer.overfit_batches=3 --data.num_workers=1", partial(steps, 6), alone=True),
-    fits("overfit more than there is", "--data.train_size=101 --trainer.overfit_batches=9", partial(steps, 4)),
+         partial(trained, 4)),
+    fits("overfit with workers", "--trainer.overfit_batches=3 --data.num_workers=1", partial(trained, 6), alone=True),
+    fits("overfit more than there is", "--data.train_size=101 --trainer.overfit_batches=9", partial(trained, 4)),
     "Lightning would rebuild the loader for several processes: it can't",
     fits("strategy ddp (rslearn#182)", DDP, alone=True),
     fits("ddp with workers", f"{DDP} --data.num_workers=1", alone=True),
-    fits("ddp overfits", f"{DDP} --trainer.overfit_batches=2", partial(steps, 4), alone=True),
+    fits("ddp overfits", f"{DDP} --trainer.overfit_batches=2", partial(trained, 4), alone=True),
     fits("its sampler asked for (pytorch-lightning#19657)", "--trainer.use_distributed_sampler=true"),
     fits("a new loader each epoch", "--trainer.reload_dataloaders_every_n_epochs=1"),
     "a strategy that trains in a child process: refused",

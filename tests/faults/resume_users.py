@@ -198,6 +198,8 @@ PLACES: list[Fault] = [
       for which in ("best", "last")),
     Fault("test best of no run", f"test --name=none --model=MLP {SMALL} --ckpt_path=best", 2, ("logs/none-synthetic",)),
     Fault("test a run without validation", f"test --ckpt_path={RUN}", 0, (LAST,), {BEST: gone}, TEST),
+    Fault("flags beside a run", f"validate --ckpt_path={RUN} --data.val_size=50", 0,
+          (f"{BEST}: MLP after epoch 1; ", "but for data.val_size 50 (there: 100)\n")),
     Fault("test a ModelCheckpoint with a slash", f"test --ckpt_path='{SLASH}'", 0, (f"written to {RUN}/test.json",),
           {SLASH: copied}, TEST),
     Fault("test a copy elsewhere", f"test --ckpt_path={ELSEWHERE}", 0, ("written to elsewhere/test.json",),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.runs.checkpoint import load
 from tests.faults.compare import differences
 from tests.faults.table import CANARY, NEW, RUN, WHOLE
 
@@ -52,6 +53,11 @@ def resumes(run: str) -> None:
     time.sleep(1 - time.time() % 1)
     assert main(["fit", f"--resume={run}"]) == 0
     is_whole(run)
+
+
+def trained(steps: int) -> None:
+    """Assert that the new run's last checkpoint is of this step."""
+    assert load(Path(f"{NEW}/checkpoints/last.ckpt"))["global_step"] == steps
 
 
 old_resumes, new_resumes = partial(resumes, RUN), partial(resumes, NEW)

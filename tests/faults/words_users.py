@@ -1,8 +1,11 @@
 """Mistakes in files and flags: one line with the true cause, and with what would be right."""
 
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 from cifar_lightning.data import cifar10
+from tests.conftest import CONFIGS
 from tests.faults.data_faults import mirror, official, pinned
 from tests.faults.data_faults import root as data_root
 from tests.faults.settings_faults import modules
@@ -31,6 +34,11 @@ def callback(title: str, content: str, *says: str) -> Fault:
 def stopping(title: str, arguments: str, *says: str) -> Fault:
     content = f"[{{class_path: EarlyStopping, init_args: {{monitor: val/loss, {arguments}}}}}]"
     return callback(f"EarlyStopping: {title}", content, *says)
+
+
+def benchmark(title: str, flags: str, *says: str) -> Fault:
+    make = partial(patch, "cifar_lightning.benchmark.command.compare", None)  # must not be called
+    return Fault(f"benchmark {title}", f"benchmark {SMALL} {flags}", 2, says, {"a.txt": "hello"}, make=make)
 
 
 WRITTEN = "is not how a class is written; write {class_path: NAME"
@@ -78,7 +86,6 @@ TABLE: Table = [
     flag("EarlyStopping without a monitor", "--trainer.callbacks+=EarlyStopping",
          "trainer.callbacks.monitor: missing, EarlyStopping needs it; give --trainer.callbacks.monitor VALUE"),
     callback("EarlyStopping as a text", "EarlyStopping", "trainer.callbacks.monitor: missing"),
-    callback("EarlyStopping in a list of texts", "[EarlyStopping]", "trainer.callbacks.monitor: missing"),
     flag("CSVLogger without a folder", "--trainer.logger=CSVLogger",
          "trainer.logger.save_dir: missing, CSVLogger needs"),
     flag("an argument before its class", "--trainer.callbacks.patience=3", "trainer.callbacks.patience",
@@ -135,13 +142,11 @@ TABLE: Table = [
     file("an argument without a space", "model: {class_path: MLP, init_args: {width:8}}\n", "did you mean model.width"),
     "a class that is not there: the nearest (pytorch-lightning#18546)",
     callback("a misspelt callback", "[ModelCheckpont]", "ModelCheckpont can't be used; did you mean ModelCheckpoint?"),
-    callback("a misspelt path", "[{class_path: lightning.pytorch.callbacks.EarlyStop}]", "did you mean EarlyStopping?"),
     callback("the other package's name", "[{class_path: pytorch_lightning.callbacks.EarlyStopping}]",
          "mean EarlyStopping?"),
     callback("a module that is not there", "[{class_path: mycode.Hello}]", "mycode.Hello", "No module named 'mycode'"),
     callback("a class of another kind", "[{class_path: torch.nn.Linear}]", "torch.nn.Linear can't be used"),
     trainer("wandb for its logger", "logger: wandb", "trainer.logger: wandb can't be used; did you mean WandbLogger?"),
-    trainer("csv for its logger", "logger: csv", "did you mean CSVLogger?"),
     "a package that is not there: pip install (pytorch-lightning#1487)",
     flag("MLFlowLogger without mlflow", "--trainer.logger=MLFlowLogger", "trainer.logger: MLFlowLogger needs mlflow",
          "is not installed; pip install 'mlflow"),
@@ -158,17 +163,14 @@ TABLE: Table = [
          "trainer.callbacks: 'LearningRateFinder' is not possible; use it on one device"),
     flag("no machine", "--trainer.num_nodes=0", "trainer.num_nodes: 0"),
     flag("devices by name", "--trainer.devices=cpu", "trainer.devices", "should be an int > 0"),
-    trainer("devices by number", "devices: [0]", "trainer.devices", "should be an int > 0"),
     flag("no GPU", "--trainer.accelerator=gpu", "trainer.accelerator: 'gpu' is not possible; use auto or "),
     flag("a time with a unit", "--trainer.max_time=12h", "trainer.max_time", "12h", "DD:HH:MM:SS"),
     flag("never validated", "--trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch: 0 is not",
          "1 or more"),
     flag("validated all the time", "--trainer.val_check_interval=0", "trainer.val_check_interval: 0 is not possible"),
-    flag("validated less than never", "--trainer.check_val_every_n_epoch=-1", "check_val_every_n_epoch: -1 is not"),
     flag("validated by the clock", "--trainer.val_check_interval=00:00:01:00",
          "trainer.val_check_interval: '00:00:01:00' is not", "by the clock"),
     flag("no time", "--trainer.max_time=00:00:00:00", "trainer.max_time: '00:00:00:00' is not", "DD:HH:MM:SS"),
-    flag("less than no time", "--trainer.max_time='{hours: -1}'", "trainer.max_time: {'hours': -1} is not"),
     flag("a time in a unit that is none", "--trainer.max_time='{hour: 1}'", "trainer.max_time: {'hour': 1} is not"),
     flag("clipped by no value", "--trainer.gradient_clip_algorithm=value",
          "trainer.gradient_clip_algorithm: 'value' is not", "gradient_clip_val"),
@@ -192,12 +194,29 @@ TABLE: Table = [
     file("arguments of the data", "data: {init_args: {batch_size: 3}}\n", "did you mean data.batch_size?"),
     file("a class for the data", "data: {class_path: MyData}\n", "data.class_path: there is no such setting"),
     flag("one hyphen", "-trainer.max_epochs=3", "-trainer.max_epochs=3", "flags start with --"),
+    "a value that can't be: what is possible",
+    flag("no such optimizer", "--model.optimizer=adamx", "model.optimizer: adamx is not", "adam, adamw, sgd, muon"),
+    flag("a number for a list", "--model.channels=3", "model.channels: 3 is not possible; use a list", fit=CNN),
+    flag("a seed below zero", "--seed_everything=-3", "seed_everything: -3 is not"),
+    flag("no epochs", "--trainer.max_epochs=0", "trainer.max_epochs: 0 is not", "0 trains nothing"),
+    flag("no name of an image", "--data.images=", "data.images: '' is not possible; use the names of images"),
+    flag("batches of one image", "--data.batch_size=1", "data.batch_size: 1 leaves", "--model.batch_norm false"),
+    flag("the data's seed in a flag", "--data.seed=3", "data.seed: follows seed_everything; give --seed_everything"),
+    "no model: where to get one",
+    *(flag(f"nothing to fit{flags}", flags, "model: missing; give --config configs/cnn.yaml", "fit --resume RUN",
+           fit="fit") for flags in ("", "--ckpt_path=last")),
+    flag("an overlay alone", f"--config={CONFIGS / 'no_dropout.yaml'}", "model.dropout", BEFORE, "configs/cnn.yaml",
+         fit="fit"),
+    flag("a study's file", f"--config={CONFIGS / 'study.yaml'}", "study.yaml: is the configuration of a study",
+         "study --config", fit="fit"),
     "no group of settings: the file and what belongs there (pytorch-lightning#8916)",
     trainer("no number, a group", "max_epochs: {a: 3}", "trainer.max_epochs"),
     file("a number for the Trainer", "trainer: 3\n", "a.yaml, trainer: 3 is no group of settings"),
     file("a list for the Trainer", "trainer: [max_epochs: 3]\n", "a.yaml, trainer", "no group of settings"),
     file("a list for the data", "data: [1]\n", "a.yaml, data: [1] is no group of settings"),
     file("nothing below the data", "data:\n", "a.yaml, data: nothing stands below it"),
+    file("nothing below a model's arguments", "model: {class_path: CNN, init_args: }\n",
+         "a.yaml, model.init_args: nothing stands below it", fit="fit"),
     file("nothing behind the seed", "seed_everything:\n", "a.yaml, seed_everything: nothing stands below it"),
     file("no batch size", "data: {batch_size: }\n", "data.batch_size: None is not possible; use a value"),
     file("no learning rate", "model: {class_path: MLP, init_args: {lr: null}}\n", "model.lr: None is not possible"),
@@ -209,6 +228,18 @@ TABLE: Table = [
          "data: CIFAR100 is no file of its settings; give each as --data.NAME"),
     flag("a file without its folder", "--config=cnn.yaml", "cnn.yaml: there is no such file; see the folder configs/"),
     flag("no file behind -c", "-c", "config: nothing follows it"),
+    "a benchmark that can't be: refused before anything is measured",
+    *(benchmark(*row) for row in (
+        ("no rounds", "--model=MLP --rounds=0", "rounds: 0 is not possible; use 1 or more"),
+        ("to no folder", "--output=nowhere/b.json", "output: 'nowhere/b.json'", "a folder that exists"),
+        ("below a file", "--output=a.txt/b.json", "output: 'a.txt/b.json'", "a folder that exists"),
+        ("to a folder", "--output=.", "output: '.'", "a folder that exists"),
+        ("of a checkpoint", "--ckpt_path=last.ckpt", "ckpt_path", "--config"),
+        # By `fit`, of either model.
+        ("of the impossible", "--model=MLP --model.dropout=3", "model.dropout: 3", "0 to 1"),
+        ("with a setting of the MLP", "--model.width=16", "model.width"),
+        ("with a setting of the CNN", "--model.channels=[4]", "model.channels"),
+    )),
     "a folder of other things: not filled (pytorch#740)",
     data_root("data root of photos", "photos", "no cifar-10-batches-py in photos, but other files, such as a.jpg",
               "give --data.root photos/cifar10", files={"photos/a.jpg": "hello"}, mirrors="$MIRROR/good", make=mirror),

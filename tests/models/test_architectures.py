@@ -162,19 +162,8 @@ OF_ALL: dict[str, list[Any]] = {
 }
 OF_DROPOUT: dict[str, list[Any]] = {"dropout": [-0.1, 1.1, NAN], "dropout_scaling": ["eval", None]}
 IMPOSSIBLE: dict[type[ImageClassifier], dict[str, list[Any]]] = {
-    CNN: {
-        "channels": [[0], [64, -1], [1] * 6],
-        "dropout": [-0.1, 1.1, NAN],
-        "dropout_scaling": ["eval", None],
-        **OF_ALL,
-    },
-    MLP: {
-        "width": [0, 10**6 + 1],
-        "depth": [-1],
-        "dropout": [-0.1, 1.1, NAN],
-        "dropout_scaling": ["eval", None],
-        **OF_ALL,
-    },
+    CNN: {"channels": [[0], [64, -1], [1] * 6], **OF_DROPOUT, **OF_ALL},
+    MLP: {"width": [0, 10**6 + 1], "depth": [-1], **OF_DROPOUT, **OF_ALL},
     WhitenedCNN: {
         **{"channels": [[], [64, 0], [1] * 4], "bias_lr_factor": [0.0, -1.0, NAN], "head_lr_factor": [0.0, -1.0, NAN]},
         **OF_ALL,

@@ -57,7 +57,7 @@ def check_same(module: nn.Module, other: nn.Module, x: Tensor, upstream: Tensor)
     return y, gradient
 
 
-@pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])
+@PATHS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("memory_format", [*FORMATS, torch.preserve_format], ids=str)
 @pytest.mark.parametrize("name", INPUTS)

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,8 +150,8 @@ def test_what_is_not_there_or_not_comparable_does_not_count() -> None:
     assert without.counts == report(found).counts
 
 
-def page(folder: Path, found: Experiments) -> Page:
-    return Page(write(handmade.study(folder, found)).read_text())
+def page(folder: Path, found: Experiments, **more: Any) -> Page:
+    return Page(write(handmade.study(folder, found, **more)).read_text())
 
 
 def test_the_section_says_what_holds_and_what_nothing_explains(tmp_path: Path) -> None:
@@ -212,8 +213,8 @@ def test_the_garbled_run_is_read_at_epoch_20_too(tmp_path: Path) -> None:
     courses |= {"val_acc": (0.5, 0.76, 0.73)}
     rows = curve(50, **{k: [*np.linspace(a, b, 20), *np.linspace(b, c, 30)] for k, (a, b, c) in courses.items()})
     run, mlp = record(rows, {"model.dropout": 0.0}), trained("mlp", "stock", ())
-    both = handmade.study(tmp_path, {"cnn_no_dropout": [run], "dropout": [run], "mlp": mlp}, epochs={"dropout": 20})
-    made = Page(write(both).read_text())
+    both = {"cnn_no_dropout": [run], "dropout": [run], "mlp": mlp}
+    made = page(tmp_path, both, epochs={"dropout": 20})
     garbled = next(table for table in made.tables if table[0][0] == "garbled, so not judged")
     assert garbled[0][1:] == ["original", "ours after 20 epochs", "ours after 50", "nearer"]
     assert garbled[1] == ["CNN without dropout: train loss", "0.1131", "0.1200", "0.0070", "20"]
@@ -227,7 +228,6 @@ def test_the_sweep_is_as_noisy_as_single_runs(late: float, side: str, tmp_path: 
     # The original has 0.7868 - 0.7749 = +1.19 points; ours lack what the last 30 epochs gain. Seeds agree, so images
     # alone make the noise: four accuracies near 0.77, 1.96 * sqrt(4 * 0.176 / 10,000) = 1.64 points.
     runs = [record(curve(50, val_acc=[0.77] * 20 + [late] * 30), seed=seed) for seed in range(3)]
-    sized = handmade.study(tmp_path, {"cnn": runs, "batch_size": runs}, epochs={"batch_size": 20})
-    words = Page(write(sized).read_text()).words
+    words = page(tmp_path, {"cnn": runs, "batch_size": runs}, epochs={"batch_size": 20}).words
     assert "78.68% after 20 epochs, and 77.49% after 50: +1.19 points in less training." in words
     assert f"the original's difference lies {side}" in words

@@ -1,10 +1,11 @@
-"""How a machine is described."""
+"""How a machine is described, and in what it differs from another."""
 
 from pathlib import Path
 
 import pytest
+import torch
 
-from cifar_lightning.utils.environment import processor
+from cifar_lightning.utils.environment import describe, differences, processor
 
 AMD = """\
 processor\t: 0
@@ -24,7 +25,6 @@ flags\t\t: fpu
     [
         (AMD, "AMD EPYC 9R14: 96-Core (avx2, avx512f, avx512_bf16)"),
         ("model name\t: Xeon\nflags\t\t: fpu amx_bf16 avx2\n", "Xeon (avx2, amx_bf16)"),
-        ("model name\t: Xeon\nflags\t\t: fpu sse\n", "Xeon"),
         ("model name\t: Xeon\n", "Xeon"),
         ("processor\t: 0\nFeatures\t: fp asimd\n", "of the platform"),
         ("", "of the platform"),
@@ -36,3 +36,15 @@ def test_the_processors_name(cpuinfo: str | None, name: str, tmp_path: Path, mon
     if cpuinfo is not None:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
     assert processor(tmp_path / "cpuinfo") == name
+
+
+def test_every_pixel_counts() -> None:
+    images, labels = torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)
+    saved = describe(torch.device("cpu"), images, labels)
+    assert differences(saved, saved) == []
+    for changed in (images, labels):
+        changed.view(-1)[-1] = 1
+        here = describe(torch.device("cpu"), images, labels)
+        assert differences(saved, here) == [f"data {here['data']} (was {saved['data']})"]
+        changed.view(-1)[-1] = 0
+    assert differences({}, saved)[0] == f"python {saved['python']} (was not recorded)"
