@@ -31,9 +31,10 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
             launch.follow()
             stack.enter_context(launch.rank_zero_speaks())
             if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
-                for name in {"SIGTERM", "SIGUSR1"} & {*signal.Signals.__members__}:  # Windows lacks the latter
+                for name in {"SIGINT", "SIGTERM", "SIGUSR1"} & {*signal.Signals.__members__}:  # Windows lacks the last
                     signum = signal.Signals[name]
-                    stack.callback(signal.signal, signum, signal.signal(signum, _interrupt))
+                    if signum != signal.SIGINT or signal.getsignal(signum) == signal.default_int_handler:  # not ignored
+                        stack.callback(signal.signal, signum, signal.signal(signum, _interrupt))
             try:
                 return command([arg for arg in args if arg != "--debug"])
             except BrokenPipeError:  # the reader of our output, `head` say, has closed it
@@ -51,10 +52,17 @@ def guarded(command: Callable[[Sequence[str]], int], args: Sequence[str]) -> int
                 print(interrupted, file=sys.stderr)
             return interrupted.status
         raise
+    finally:
+        _RECEIVED.clear()
+
+
+_RECEIVED: list[int] = []  # signals that were to end the command
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise Interrupted(signum)  # it ends the program as Ctrl-C does: through every `finally`
+    _RECEIVED.append(signum)
+    # It ends the program through every `finally`.
+    raise KeyboardInterrupt if signum == signal.SIGINT else Interrupted(signum)
 
 
 def interruption(error: BaseException) -> Interrupted | None:
@@ -62,7 +70,8 @@ def interruption(error: BaseException) -> Interrupted | None:
     for each in causes(error):  # Lightning and extension modules turn the exception of a signal into others
         if isinstance(each, KeyboardInterrupt | Interrupted):
             return each if isinstance(each, Interrupted) else Interrupted(signal.SIGINT)
-    return None
+    # An extension module may drop it for an error of its own: matplotlib's "Invalid bounding box", one time in 300.
+    return Interrupted(_RECEIVED[0]) if _RECEIVED else None
 
 
 def report_error(error: Exception) -> int:

@@ -1,5 +1,6 @@
 """Commands as typed, and their output and exit status."""
 
+import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cifar_lightning.__main__ import main
+from cifar_lightning.cli.app import guarded
 from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.errors import Interrupted
 from cifar_lightning.runs.checkpoint import load
@@ -86,6 +88,28 @@ def test_the_stand_in_is_never_silent(mlp_run: Path, capsys: Capture) -> None:
     assert ["SYNTHETIC" in part for part in output.out.split("\nepoch")] == [True, True]  # before and after it
     assert "using the synthetic stand-in instead of CIFAR-10" in output.err
     assert [path.name for path in Path("logs").iterdir()] == ["mlp-synthetic"]
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("error", [ValueError("Invalid bounding box"), SystemExit()])
+def test_a_signal_that_an_extension_module_drops_ends_the_command_all_the_same(
+    error: BaseException, signum: signal.Signals, status: int, capsys: Capture
+) -> None:
+    def command(_: object) -> int:
+        with contextlib.suppress(KeyboardInterrupt, Interrupted):
+            signal.raise_signal(signum)
+        raise error
+
+    def fails(_: object) -> int:
+        raise ValueError("of its own")
+
+    assert guarded(command, []) == status
+    assert guarded(fails, []) == 1  # the next command is not to be taken for interrupted
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        f"{signum.name}: stopped at once; start it again",
+        "error: ValueError: of its own; --debug shows where",
+    ]
 
 
 @pytest.mark.parametrize(("cause", "status"), [(KeyboardInterrupt(), 130), (Interrupted(signal.SIGTERM), 143)])
