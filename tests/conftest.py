@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -73,6 +74,28 @@ def curves(run: Path) -> list[str]:
     return [line.rpartition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()]
 
 
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes a folder for all processes of the tests: the first that asks for it fills it, others wait. To read only."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what another failed to make
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
+
+
 Fit = Callable[[Path, Sequence[str]], Path]
 
 
@@ -88,13 +111,16 @@ def fit() -> Fit:
 
 
 @pytest.fixture(scope="session")
-def mlp_run(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mlp_run(fit: Fit, once: Once) -> Path:
     """An MLP after three epochs on 2,000 stand-in images. To read, not to write to."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("CIFAR10_ROOT", raising=False)
-        torch.manual_seed(0)
-        logs = tmp_path_factory.mktemp("logs")
-        return fit(logs, [f"--config={CONFIGS / 'mlp.yaml'}", *SMALL, "--name=mlp", "--trainer.max_epochs=3"])
+
+    def train(logs: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("CIFAR10_ROOT", raising=False)
+            torch.manual_seed(0)
+            fit(logs, [f"--config={CONFIGS / 'mlp.yaml'}", *SMALL, "--name=mlp", "--trainer.max_epochs=3"])
+
+    return run_folder(once("mlp_run", train))
 
 
 @pytest.fixture(scope="session")

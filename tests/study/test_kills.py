@@ -17,7 +17,7 @@ from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import read_checkpoint
 from cifar_lightning.runs.layout import INTERRUPTED, LAST, RunFolder
 from cifar_lightning.utils import files
-from tests.conftest import CONFIGS
+from tests.conftest import CONFIGS, Once
 from tests.faults import processes
 from tests.faults.processes import Child, fork_servers
 from tests.faults.resume_users import JOB
@@ -111,11 +111,12 @@ def timeless(output: Path) -> dict[str, Record]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    _, err = end(start(folder), 1)
-    assert "train/loss: nan at step" in err or "train/loss: inf at step" in err
-    return folder / "out"
+def undisturbed(once: Once) -> Path:
+    def run(folder: Path) -> None:
+        _, err = end(start(folder), 1)
+        assert "train/loss: nan at step" in err or "train/loss: inf at step" in err
+
+    return once("undisturbed", run) / "out"
 
 
 def check_same(output: Path, undisturbed: Path) -> None:
@@ -181,13 +182,13 @@ def test_stopped_while_it_starts(seconds: float, tmp_path: Path) -> None:
     assert err.splitlines()[-1].startswith("SIGINT: ")
 
 
-def test_a_run_repeated_by_hand_has_the_same_curves(undisturbed: Path) -> None:
+def test_a_run_repeated_by_hand_has_the_same_curves(undisturbed: Path, tmp_path: Path) -> None:
     record = next(record for record in store.read(undisturbed).records.values() if "cnn" in record.folder)
     words = shlex.split(record.command)[1:]
-    words[words.index("--logs") + 1] = "by_hand"
+    words[words.index("--logs") + 1] = str(tmp_path)
     status, output = processes.start(undisturbed.parent, words[2:]).run()
     assert status == 0, output
-    (by_hand,) = undisturbed.parent.glob("by_hand/*/version_0/metrics.csv")
+    (by_hand,) = tmp_path.glob("*/version_0/metrics.csv")
     paths = by_hand, undisturbed / record.folder / "version_0/metrics.csv"
     # All but the seconds.
     first, second = ([line.rpartition(",")[0] for line in path.read_text().splitlines()] for path in paths)

@@ -21,7 +21,9 @@ from cifar_lightning.study.plan import Run, plan
 from cifar_lightning.study.progress import EPOCH
 from cifar_lightning.study.ray_executor import Ray
 from cifar_lightning.utils import files
-from tests.study.test_kills import check_same, end, epochs, is_saved, start, until
+from tests.conftest import Once
+from tests.faults.processes import Child
+from tests.study.test_kills import check_same, end, epochs, is_saved, start, until, write_config
 
 # Three runs, one of the first two on each node; the last fails.
 GRID = """
@@ -75,13 +77,11 @@ def nodes(head: Nodes) -> Iterator[Nodes]:
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("local")
-    end(start(folder, "--workers=2", grid=GRID), 1)
-    return folder / "out"
+def local(once: Once) -> Path:
+    return once("local", lambda folder: end(start(folder, "--workers=2", grid=GRID), 1)) / "out"
 
 
-def on_ray(folder: Path, nodes: Nodes, *more: str) -> subprocess.Popen[str]:
+def on_ray(folder: Path, nodes: Nodes, *more: str) -> Child:
     return start(folder, "--launcher=ray", f"--address={nodes.address}", *more, grid=GRID)
 
 
@@ -106,7 +106,7 @@ def epochs_of_both(output: Path) -> int:
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """Those of the study, in the working directory."""
-    end(start(tmp_path, "--dry-run", grid=GRID), 0)  # writes its configuration
+    write_config(tmp_path, GRID)
     monkeypatch.chdir(tmp_path)
     return plan(config.read(Path("grid.yaml")), Path("out")).runs
 
