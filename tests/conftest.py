@@ -13,13 +13,14 @@ from filelock import FileLock
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.cli.quiet import be_quiet
-from cifar_lightning.data import synthetic
+from cifar_lightning.data import ImageSet, synthetic
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 # A small run: a few seconds on one core.
 SMALL = ["--data.source=synthetic", "--data.train_size=2000", "--data.val_size=1000", "--data.train_clean_size=500"]
 
+IMAGES = 100  # of the test set, with the fixture `few_images`
 
 # The networks here are too small to gain from more, and two threads wait for each other on a busy machine; the variable
 # is for the processes that tests start.
@@ -48,11 +49,9 @@ def _images_made_once() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def ray_alone() -> Iterator[None]:
+def ray_alone() -> FileLock:
     """Have no other test start Ray at the same time: two clusters of one machine mix up."""
-    with FileLock(Path(tempfile.gettempdir(), "cifar_lightning_ray.lock")):
-        yield
+    return FileLock(Path(tempfile.gettempdir(), "cifar_lightning_ray.lock"))
 
 
 @pytest.fixture
@@ -61,6 +60,18 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CIFAR10_ROOT", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test images, a hundred of ten thousand."""
+    make = synthetic.make
+
+    def fewer(*, train: bool) -> ImageSet:
+        images = make(train=train)
+        return images if train else ImageSet(images.images[:IMAGES], images.labels[:IMAGES])
+
+    monkeypatch.setattr(synthetic, "make", fewer)
 
 
 def run_folder(logs: Path) -> Path:

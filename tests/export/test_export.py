@@ -22,8 +22,8 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.data import synthetic
 from cifar_lightning.export import command, formats
 from cifar_lightning.export.formats import FORMATS
-from tests.conftest import CONFIGS, SMALL
-from tests.export.conftest import IMAGES, MODELS
+from tests.conftest import CONFIGS, IMAGES, SMALL
+from tests.export.conftest import MODELS
 
 Runs = dict[str, Path]
 Capture = pytest.CaptureFixture[str]
