@@ -137,13 +137,6 @@ def test_evaluation_is_that_of_one_process(alone: Path, tmp_path: Path) -> None:
         assert results == expected
 
 
-@pytest.mark.slow
-def test_ddp_on_one_device_is_the_same_training(tmp_path: Path) -> None:
-    flags = [*FLAGS, "--data.train_size=300", "--trainer.max_epochs=2"]
-    runs = [trained(tmp_path / name, [*flags, f"--trainer.strategy={name}"], 1) for name in ("auto", "ddp")]
-    assert torch.equal(weights(runs[0]), weights(runs[1]))
-
-
 # 15 steps, and a validation, an epoch; with dropout, batch norm, a schedule.
 LONG = [*FLAGS, "--data.train_size=300", "--data.batch_size=20", "--model.schedule=cosine", "--trainer.max_epochs=3"]
 BARRIER = "lightning.pytorch.strategies.DDPStrategy.barrier"

@@ -116,7 +116,7 @@ def test_the_recipes_were_run_as_they_are(path: Path) -> None:
     "commands", ["fit validate test predict export", pytest.param("study report benchmark", marks=SLOW)]
 )
 def test_the_examples_run(commands: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the order of the README, in one folder, cut down: few images, few epochs, studies of one run, no timing."""
+    """In the order of the README, in one folder, cut down: few images and epochs, studies of one run, no timing."""
     monkeypatch.syspath_prepend(empty_folder)
     monkeypatch.setenv("RAY_ADDRESS", "local")  # not the cluster of another test
     monkeypatch.setattr(
