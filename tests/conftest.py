@@ -62,16 +62,20 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Test images, a hundred of ten thousand."""
+def fewer_test_images(count: int, patch: pytest.MonkeyPatch) -> None:
     make = synthetic.make
 
     def fewer(*, train: bool) -> ImageSet:
         images = make(train=train)
-        return images if train else ImageSet(images.images[:IMAGES], images.labels[:IMAGES])
+        return images if train else ImageSet(images.images[:count], images.labels[:count])
 
-    monkeypatch.setattr(synthetic, "make", fewer)
+    patch.setattr(synthetic, "make", fewer)
+
+
+@pytest.fixture
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test images, a hundred of ten thousand."""
+    fewer_test_images(IMAGES, monkeypatch)
 
 
 def run_folder(logs: Path) -> Path:

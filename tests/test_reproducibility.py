@@ -42,8 +42,7 @@ def test_one_seed_decides_everything(model: str, fit: Fit, tmp_path: Path) -> No
         return weights(fit(tmp_path / name, [*model.split(), *FLAGS, "--trainer.max_epochs=2", *more]))
 
     first = trained("first")
-    assert torch.equal(trained("again"), first)
-    assert torch.equal(trained("workers", "--data.num_workers=2"), first)
+    assert torch.equal(trained("workers", "--data.num_workers=2"), first)  # again, and whoever prepares the batches
     assert not torch.equal(trained("other", "--seed_everything=1"), first)
 
 

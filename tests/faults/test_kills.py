@@ -191,7 +191,7 @@ class Bench:
             args = ["fit", "--resume", str(run.relative_to(self.folder))]
         child = start(self.folder, args, *befores)
         if kill:
-            time.sleep(kill[0])
+            child.process.join(kill[0])
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, kill[1])
         status, output = child.run()
@@ -281,7 +281,7 @@ def test_a_slurm_job_ends_the_same(begin: Callable[..., Bench], request: pytest.
         while status:
             child = start(bench.folder, ["fit", *bench.flags.split()], enter_job)
             # Each further run gets longer, so that it ends.
-            time.sleep(bench.rng.uniform(0, 2 + kills % 5))
+            child.process.join(bench.rng.uniform(0, 2 + kills % 5))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, bench.rng.choice(signums))
             status, output = child.run()
