@@ -48,10 +48,10 @@ class Nodes:
     """Nodes of one processor each: the first for all tests, and a second for each test, which may kill it."""
 
     def __init__(self) -> None:
-        # Ray takes 127.0.0.1 for the machine's outer address, where nobody listens.
-        self.cluster = cluster_utils.Cluster(
-            initialize_head=True, head_node_args=NODE | {"node_ip_address": "127.0.0.2"}
-        )
+        # Ray takes 127.0.0.1 for the machine's outer address, where nobody listens. By default it would believe for 13
+        # seconds that a killed node is alive, and give it tasks.
+        own = {"node_ip_address": "127.0.0.2", "_system_config": {"health_check_period_ms": 500}}
+        self.cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=NODE | own)
         self.address = str(self.cluster.address)
 
     def add(self) -> Any:
@@ -73,7 +73,8 @@ def head() -> Iterator[Nodes]:
 def nodes(head: Nodes) -> Iterator[Nodes]:
     second = head.add()
     yield head
-    head.cluster.remove_node(second, allow_graceful=False)
+    head.cluster.remove_node(second)
+    head.cluster.wait_for_nodes()  # until it is gone for the next test, too
 
 
 @pytest.fixture(scope="module")
@@ -226,3 +227,4 @@ def test_a_node_that_does_not_share_the_folder_is_named(
             assert str(error.value).startswith(where)
         finally:
             os.killpg(node.pid, signal.SIGKILL)
+            head.cluster.wait_for_nodes()
