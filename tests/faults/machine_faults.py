@@ -194,7 +194,7 @@ TABLE: Table = [
              command=f"{RESUME} --trainer.max_epochs=3"),
     "a signal in training: saved",
     *[row for stage, at in STAGES.items() for row in interrupted(stage, at, SAVED, NEW, signums=BOTH[:1])],
-    *interrupted("in mid-epoch", STAGES["mid-epoch"], SAVED, NEW, signums=BOTH[1:]),  # answered as the other is
+    *interrupted("mid-epoch", STAGES["mid-epoch"], SAVED, NEW, signums=BOTH[1:]),  # answered as the other is
     "a signal before training: nothing half",
     *interrupted("in parsing", PARSING, then=nothing_half),
     *interrupted("in setup", SETUP, then=nothing_half),
