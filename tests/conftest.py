@@ -3,6 +3,7 @@
 import csv
 import functools
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,13 +14,15 @@ from filelock import FileLock
 
 from cifar_lightning.__main__ import main
 from cifar_lightning.cli.quiet import be_quiet
-from cifar_lightning.data import synthetic
+from cifar_lightning.data import ImageSet, synthetic
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 # A small run: a few seconds on one core.
 SMALL = ["--data.source=synthetic", "--data.train_size=2000", "--data.val_size=1000", "--data.train_clean_size=500"]
 TINY = ["--model=MLP", "--model.width=8", *SMALL, "--trainer.max_epochs=2"]
+
+IMAGES = 100  # of the test set, with the fixture `few_images`
 
 # The networks here are too small to gain from more, and two threads wait for each other on a busy machine; the variable
 # is for the processes that tests start.
@@ -48,11 +51,9 @@ def _images_made_once() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def ray_alone() -> Iterator[None]:
+def ray_alone() -> FileLock:
     """Have no other test start Ray at the same time: two clusters of one machine mix up."""
-    with FileLock(Path(tempfile.gettempdir(), "cifar_lightning_ray.lock")):
-        yield
+    return FileLock(Path(tempfile.gettempdir(), "cifar_lightning_ray.lock"))
 
 
 @pytest.fixture
@@ -61,6 +62,22 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CIFAR10_ROOT", raising=False)
     return tmp_path
+
+
+def fewer_test_images(count: int, patch: pytest.MonkeyPatch) -> None:
+    make = synthetic.make
+
+    def fewer(*, train: bool) -> ImageSet:
+        images = make(train=train)
+        return images if train else ImageSet(images.images[:count], images.labels[:count])
+
+    patch.setattr(synthetic, "make", fewer)
+
+
+@pytest.fixture
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test images, a hundred of ten thousand."""
+    fewer_test_images(IMAGES, monkeypatch)
 
 
 def run_folder(logs: Path) -> Path:
@@ -79,6 +96,28 @@ def rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes a folder for all processes of the tests: the first that asks for it fills it, others wait. To read only."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what another failed to make
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
+
+
 Fit = Callable[[Path, Sequence[str]], Path]
 
 
@@ -94,13 +133,16 @@ def fit() -> Fit:
 
 
 @pytest.fixture(scope="session")
-def mlp_run(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mlp_run(fit: Fit, once: Once) -> Path:
     """An MLP after three epochs on 2,000 stand-in images. To read, not to write to."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("CIFAR10_ROOT", raising=False)
-        torch.manual_seed(0)
-        logs = tmp_path_factory.mktemp("logs")
-        return fit(logs, [f"--config={CONFIGS / 'mlp.yaml'}", *SMALL, "--name=mlp", "--trainer.max_epochs=3"])
+
+    def train(logs: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("CIFAR10_ROOT", raising=False)
+            torch.manual_seed(0)
+            fit(logs, [f"--config={CONFIGS / 'mlp.yaml'}", *SMALL, "--name=mlp", "--trainer.max_epochs=3"])
+
+    return run_folder(once("mlp_run", train))
 
 
 @pytest.fixture(scope="session")

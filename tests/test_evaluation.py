@@ -14,7 +14,7 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.data import synthetic
 from cifar_lightning.data.transforms import normalize
 from cifar_lightning.models import MLP, WhitenedCNN
-from tests.conftest import SMALL, Fit, rows
+from tests.conftest import SMALL, Fit, fewer_test_images, rows
 from tests.test_reproducibility import RECIPES
 
 
@@ -85,7 +85,10 @@ def test_predict_without_images_takes_the_test_set(precision: str, run: Path, be
         assert (row["class"], row["probability"]) == (row["top1_class"], row["top1_probability"])
 
 
-def test_a_checkpoint_holds_whitening_and_averages(fit: Fit, empty_folder: Path) -> None:
+def test_a_checkpoint_holds_whitening_and_averages(
+    fit: Fit, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fewer_test_images(1000, monkeypatch)
     flags = [*RECIPES["whitened_cnn"].split(), *SMALL, "--model.views=6", "--trainer.max_epochs=2"]
     run = fit(empty_folder / "logs", [*flags, "--trainer.precision=32-true"])
     (run / "checkpoints/best.ckpt").rename("mine.ckpt")
@@ -98,12 +101,12 @@ def test_a_checkpoint_holds_whitening_and_averages(fit: Fit, empty_folder: Path)
         labels = synthetic.make(train=False).labels.tolist()
         classes = [row["class"] for row in rows(Path("predictions.csv"))]
         right = sum(name == synthetic.CLASSES[label] for name, label in zip(classes, labels, strict=True))
-        assert right / 10_000 == accs[-1]
+        assert right / 1000 == accs[-1]
     model = WhitenedCNN.load_from_checkpoint("mine.ckpt", map_location="cpu").eval()
     test = synthetic.make(train=False)
     with torch.no_grad():
         logits = model.classify(normalize(test.images))
-    assert (logits.argmax(1) == test.labels).float().mean().item() == pytest.approx(accs[0], abs=3e-4)
+    assert (logits.argmax(1) == test.labels).float().mean().item() == pytest.approx(accs[0], abs=1e-3)
     assert accs[0] != accs[1]
 
 

@@ -17,7 +17,8 @@ from cifar_lightning.data.datamodule import CIFAR10DataModule
 from cifar_lightning.models import CNN, MLP, ImageClassifier, WhitenedCNN
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.utils.seeding import derive
-from tests.conftest import SMALL, Fit, curves
+from tests.conftest import SMALL, Fit, curves, run_folder
+from tests.faults.processes import start
 from tests.models.conftest import trainer
 
 RECIPES = {
@@ -38,13 +39,14 @@ def weights(run: Path) -> Tensor:
 
 @MODELS
 def test_one_seed_decides_everything(model: str, fit: Fit, tmp_path: Path) -> None:
-    def trained(name: str, *more: str) -> Tensor:
-        return weights(fit(tmp_path / name, [*model.split(), *FLAGS, "--trainer.max_epochs=2", *more]))
-
-    first = trained("first")
-    assert torch.equal(trained("again"), first)
-    assert torch.equal(trained("workers", "--data.num_workers=2"), first)
-    assert not torch.equal(trained("other", "--seed_everything=1"), first)
+    flags = [*model.split(), *FLAGS, "--trainer.max_epochs=2"]
+    first = weights(fit(tmp_path / "first", flags))
+    assert not torch.equal(weights(fit(tmp_path / "other", [*flags, "--seed_everything=1"])), first)
+    # Again, and whoever prepares the batches; in a process of its own, because Python would collect the loader in some
+    # later test, and PyTorch then waits five seconds for each of its workers.
+    status, output = start(tmp_path, ["fit", "--logs=again", *flags, "--data.num_workers=2"]).run()
+    assert status == 0, output
+    assert torch.equal(weights(run_folder(tmp_path / "again")), first)
 
 
 @MODELS
@@ -135,10 +137,10 @@ def test_no_double_precision_reaches_a_device(model: ImageClassifier, tmp_path: 
 @pytest.mark.slow
 def test_the_cnn_beats_the_mlp_on_the_stand_in(fit: Fit, tmp_path: Path) -> None:
     def best(name: str, flags: list[str]) -> float:
-        data = ["--data.source=synthetic", "--data.train_size=20000", "--data.val_size=2000"]
+        data = ["--data.source=synthetic", "--data.train_size=10000", "--data.val_size=2000"]
         run = fit(tmp_path / name, [*flags, *data, "--trainer.max_epochs=3"])
         return max(row["val/acc"] for row in metrics_csv.read(run / "metrics.csv"))
 
     mlp = best("mlp", ["--model=MLP", "--model.dropout=0"])
     cnn = best("cnn", ["--model=CNN", "--model.channels=[16,32]", "--model.dropout=0.1"])
-    assert 0.2 < mlp < cnn - 0.15
+    assert 0.14 < mlp < cnn - 0.2  # chance is 0.1; seeds 0 and 1 gave 0.171 and 0.181, and 0.522 and 0.467

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.data import synthetic
 from cifar_lightning.export import command, formats
 from cifar_lightning.export.formats import FORMATS
-from tests.conftest import CONFIGS, SMALL
-from tests.export.conftest import IMAGES, MODELS
+from tests.conftest import CONFIGS, IMAGES, SMALL
+from tests.export.conftest import MODELS
 
 Runs = dict[str, Path]
 Capture = pytest.CaptureFixture[str]
@@ -43,10 +44,36 @@ def export(run: Path, form: str, *flags: str) -> Path:
     return output
 
 
+Exported = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="session")
+def contents() -> dict[tuple[str, str], bytes]:
+    """Exported files, by model and format."""
+    return {}
+
+
+@pytest.fixture
+def exported(runs: Runs, contents: dict[tuple[str, str], bytes]) -> Exported:
+    """Writes an exported file into the working directory; each is exported once."""
+
+    def make(model: str, form: str) -> Path:
+        if (model, form) not in contents:
+            contents[model, form] = export(runs[model], form).read_bytes()
+        file = Path(f"a{FORMATS[form].suffix}")
+        file.write_bytes(contents[model, form])
+        return file
+
+    return make
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("form", FORMATS)
-def test_it_predicts_what_predict_predicts(model: str, form: str, runs: Runs, capfd: Capture) -> None:
+def test_it_predicts_what_predict_predicts(
+    model: str, form: str, runs: Runs, contents: dict[tuple[str, str], bytes], capfd: Capture
+) -> None:
     file = export(runs[model], form)
+    contents[model, form] = file.read_bytes()
     output = capfd.readouterr()
     assert output.err == ""
     largest = float(re.findall(r"largest difference of a probability: (\S+)", output.out)[0])
@@ -61,9 +88,11 @@ def test_it_predicts_what_predict_predicts(model: str, form: str, runs: Runs, ca
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_test_and_predict_by_a_file_are_as_by_the_checkpoint(model: str, runs: Runs, capsys: Capture) -> None:
-    run = Path(shutil.copytree(runs[model], "run"))
-    file = str(export(run, "onnx"))
+def test_test_and_predict_by_a_file_are_as_by_the_checkpoint(
+    model: str, runs: Runs, exported: Exported, capsys: Capture
+) -> None:
+    shutil.copytree(runs[model], "run")
+    file = str(exported(model, "onnx"))
     Path("pics").mkdir()
     for color in ("red", "lime"):
         Image.new("RGB", (50, 40), color).save(f"pics/{color}.png")
@@ -124,8 +153,8 @@ def test_without_normalization_it_is_not_kept(
     form: str, runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     """The negative control."""
-    file = export(runs["cnn"], form)
-    before = file.read_bytes()
+    file = Path(f"a{FORMATS[form].suffix}")
+    file.write_bytes(before := b"the former one")
     monkeypatch.setattr(formats, "normalize", torch.Tensor.float)
     for output, kept in ((file, before), (file.with_stem("b"), None)):
         flags = [f"--ckpt_path={runs['cnn']}", f"--format={form}", f"--output={output}", "--force"]
@@ -196,9 +225,9 @@ def alone(missing: list[str], code: str) -> str:
     return subprocess.run(args, check=True, capture_output=True, text=True).stdout
 
 
-def test_the_documented_python_needs_neither_pytorch_nor_this_package(runs: Runs) -> None:
+def test_the_documented_python_needs_neither_pytorch_nor_this_package(runs: Runs, exported: Exported) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 60, 3), np.uint8)).save("cat.png")
-    export(runs["cnn"], "onnx").rename("best.onnx")
+    exported("cnn", "onnx").rename("best.onnx")
     code = GUIDE.partition("```python\n")[2].partition("```")[0]
     assert len(code.splitlines()) <= 6
     label, probability = alone(["torch", "cifar_lightning", "lightning"], code).split()
@@ -210,8 +239,8 @@ def test_the_documented_python_needs_neither_pytorch_nor_this_package(runs: Runs
 
 
 @pytest.mark.slow
-def test_the_file_of_torch_export_needs_no_more_than_pytorch(runs: Runs) -> None:
-    export(runs["whitened_cnn"], "torch")
+def test_the_file_of_torch_export_needs_no_more_than_pytorch(exported: Exported) -> None:
+    exported("whitened_cnn", "torch")
     code = "import torch\nimages = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)\n"
     code += "print(*torch.export.load('a.pt2').module()(images)[2].tolist())"
     found = [float(x) for x in alone(["cifar_lightning", "lightning"], code).split()]

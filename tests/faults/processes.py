@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, wraps
-from multiprocessing import forkserver, get_context, set_start_method
+from multiprocessing import forkserver, get_context, set_start_method, util
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -102,6 +102,28 @@ def _live(folder: Path, args: Sequence[str], befores: Sequence[Before], output: 
         status = 130
     finally:
         os._exit(status)
+
+
+def fork_servers() -> None:
+    """Have the server of this command's own processes forked from it, which has imported all that a new one would."""
+
+    def fork(path: bytes, args: Sequence[str], passed: Sequence[int]) -> int:
+        if "multiprocessing.forkserver" not in args[-1]:
+            return execute(path, args, passed)
+        if pid := os.fork():
+            return pid
+        for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+            if descriptor not in (0, 1, 2, *passed):
+                with contextlib.suppress(OSError):  # the list's own
+                    os.close(descriptor)
+        forkserver.ForkServer.__init__(forkserver._forkserver)  # as new
+        try:
+            exec(args[-1])
+        finally:
+            os._exit(0)
+
+    execute: Callable[..., int] = util.spawnv_passfds
+    setattr(util, "spawnv_passfds", fork)  # noqa: B010
 
 
 @contextlib.contextmanager

@@ -3,9 +3,10 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -167,8 +168,9 @@ SABOTAGE = {
     "curves not purged": (f"{RUNS}.checkpoint.Checkpoint.behind", False),
 }
 
-# By flags: the folder of the run that was never interrupted.
+# By flags: the folder of the run that was never interrupted; and that of one that was once, also by where.
 WHOLE: dict[str, Path] = {}
+STOPPED: dict[tuple[str, Sequence[Before]], Path] = {}
 
 
 @dataclass
@@ -191,7 +193,7 @@ class Bench:
             args = ["fit", "--resume", str(run.relative_to(self.folder))]
         child = start(self.folder, args, *befores)
         if kill:
-            time.sleep(kill[0])
+            child.process.join(kill[0])
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, kill[1])
         status, output = child.run()
@@ -200,9 +202,15 @@ class Bench:
         return status
 
     def stop(self, *befores: Before) -> "Bench":
-        """Run until a kill or a SIGTERM, which must come."""
+        """Run until a kill or a SIGTERM, which must come; from the start to the same place once for all."""
+        begins, place = self.run == self.folder, (self.flags, befores)
+        if begins and place in STOPPED:
+            shutil.copytree(STOPPED[place], self.folder, dirs_exist_ok=True)
+            return self
         terminated = befores in ((TERMINATED,), (BEFORE_VALIDATION,))
         assert self.once(*befores) == (143 if terminated else -signal.SIGKILL), "was not reached"
+        if begins and befores in ((AHEAD,), (TERMINATED,)):  # where others begin, too
+            STOPPED[place] = Path(shutil.copytree(self.folder, self.folder.with_name(f"{self.folder.name}-stopped")))
         return self
 
     def finish(self) -> None:
@@ -281,7 +289,7 @@ def test_a_slurm_job_ends_the_same(begin: Callable[..., Bench], request: pytest.
         while status:
             child = start(bench.folder, ["fit", *bench.flags.split()], enter_job)
             # Each further run gets longer, so that it ends.
-            time.sleep(bench.rng.uniform(0, 2 + kills % 5))
+            child.process.join(bench.rng.uniform(0, 2 + kills % 5))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, bench.rng.choice(signums))
             status, output = child.run()

@@ -5,12 +5,13 @@ import ctypes
 import gc
 import os
 import platform
-import subprocess
+import resource
 import sys
 import traceback
 from ast import literal_eval
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,7 @@ from cifar_lightning.models import MLP, ImageClassifier
 from cifar_lightning.utils import performance
 from cifar_lightning.utils.precision import best_precision
 from tests.conftest import SMALL, Fit
+from tests.faults.processes import start
 
 NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
@@ -36,37 +38,37 @@ TINY = ["--model=MLP", "--model.width=4", *SMALL, "--trainer.max_epochs=1"]
 SHORT = [*TINY, "--trainer.limit_train_batches=2"]
 
 
-PREPARED = """
-import resource
-import torch
-from cifar_lightning.utils import performance
-
-def faults():
+def faults() -> int:
+    """Return how many pages the system gives for buffers of the CNN's size."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
+    for _ in range(5):
         [torch.empty(7_000_000).fill_(1) for _ in range(4)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-def denormals(threads):
-    torch.set_num_threads(threads)
-    return int(torch.count_nonzero((torch.full((10_000_000,), 1e-39) * 1).view(torch.int32)))
 
-print(faults(), denormals(1), performance.prepare() or faults() and faults(), denormals(1), denormals(2))
-"""
+def denormals(threads: int) -> int:
+    torch.set_num_threads(threads)
+    return int(torch.count_nonzero((torch.full((1_000_000,), 1e-39) * 1).view(torch.int32)))
+
+
+def print_effect_of_preparation() -> None:
+    found = [faults(), denormals(1)]
+    performance.prepare()
+    faults()
+    print([*found, faults(), denormals(1), denormals(2)])
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
 @pytest.mark.skipif("AVX" not in torch.backends.cpu.get_cpu_capability(), reason="not every CPU flushes denormals")
-def test_freed_memory_is_kept_and_denormals_are_zero_in_every_thread() -> None:
+def test_freed_memory_is_kept_and_denormals_are_zero_in_every_thread(tmp_path: Path) -> None:
     # In a process of its own: it cannot be taken back.
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run([sys.executable, "-c", PREPARED], env=environment, capture_output=True, check=True)
-    faults, denormals, *prepared = map(int, result.stdout.split())
-    # Buffers of the CNN's size: above 32 MiB, some versions cannot be told. Counted from the second time on: the first
-    # is of new pages anyway, a third of all where the system gives huge ones.
+    _, output = start(tmp_path, ["--help"], print_effect_of_preparation).run()
+    faults, denormals, *prepared = literal_eval(output.splitlines()[0])
+    # Above 32 MiB, some versions cannot be told. Counted from the second time on: the first is of new pages anyway, a
+    # third of all where the system gives huge ones.
     assert prepared[0] <= faults / 10
     # A second thread is made at the first operation for two, and takes over how the first one computes.
-    assert (denormals, *prepared[1:]) == (10_000_000, 0, 0)
+    assert (denormals, *prepared[1:]) == (1_000_000, 0, 0)
 
 
 TOLD = [(-1, 2**31 - 1), (-2, 2**28), (-3, 2**30)]  # never trim, grow by 256 MiB, a mapping from 1 GiB on
@@ -150,47 +152,42 @@ def test_a_run_trains_on_a_still_heap_that_moves_again(empty_folder: Path, monke
     assert gc.get_freeze_count() == 0
 
 
-BOUND = """
-import os, sys
-from pathlib import Path
-import torch
-from cifar_lightning.utils import performance
-
-def cores():
+def cores() -> list[list[int]]:
     return [sorted(os.sched_getaffinity(int(task.name))) for task in Path("/proc/self/task").iterdir()]
 
-def in_child():
+
+def in_child() -> Any:
     reader, writer = os.pipe()
     if not os.fork():
         os.write(writer, str(sorted(os.sched_getaffinity(0))).encode())
         os._exit(0)
     os.wait()
-    return eval(os.read(reader, 1000))
+    return literal_eval(os.read(reader, 1000).decode())
 
-torch.set_num_threads(int(sys.argv[1]))
-performance.prepare()
-before = cores()
-with performance.own_cores():
-    torch.ones(2**20)
-    print([before, cores(), in_child()])
-print(cores())
-"""
+
+def print_cores(threads: int) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+    performance.prepare()
+    before = cores()
+    with performance.own_cores():
+        torch.ones(2**20)
+        found = [before, cores(), in_child()]
+    print([*found, cores()])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems bind no thread")
 @pytest.mark.parametrize("fewer", [0, 1])
-def test_each_thread_has_a_core_where_there_is_one_for_each(fewer: int) -> None:
+def test_each_thread_has_a_core_where_there_is_one_for_each(fewer: int, tmp_path: Path) -> None:
     # In a process of its own: this one has started threads.
-    cores = sorted(os.sched_getaffinity(0))
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, len(cores) - fewer))}
-    program = [sys.executable, "-c", BOUND, environment["OMP_NUM_THREADS"]]
-    result = subprocess.run(program, env=environment, capture_output=True, check=True, text=True)
-    (before, within, child), after = map(literal_eval, result.stdout.splitlines())
-    bound = len(cores) > 1 and not fewer
-    assert sorted(each for each in within if len(each) == 1 < len(cores)) == (
-        [[core] for core in cores] if bound else []
+    all_cores = sorted(os.sched_getaffinity(0))
+    _, output = start(tmp_path, ["--help"], partial(print_cores, max(1, len(all_cores) - fewer))).run()
+    before, within, child, after = literal_eval(output.splitlines()[0])
+    bound = len(all_cores) > 1 and not fewer
+    assert sorted(each for each in within if len(each) == 1 < len(all_cores)) == (
+        [[core] for core in all_cores] if bound else []
     )
-    assert [each for each in [*before, *after, child] if each != cores] == []
+    assert [each for each in [*before, *after, child] if each != all_cores] == []
 
 
 def test_a_run_on_the_cpu_binds_its_threads(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,6 +287,7 @@ def test_without_the_list_of_capabilities_the_precision_is_float32(monkeypatch: 
     assert best_precision("cpu")[0] == FLOAT32
 
 
+@pytest.mark.usefixtures("few_images")
 @pytest.mark.parametrize(("there", "asked"), [("amx_bf16", None), ("", None), ("amx_bf16", FLOAT32), ("", BF16)])
 def test_a_run_takes_the_best_precision_and_says_so_unless_another_is_asked_for(
     there: str,
