@@ -85,7 +85,7 @@ def naming_settings_of(checkpoint: Path | None) -> Iterator[None]:
         yield
     except Exception as error:
         text, status = explain(error)
-        if checkpoint is None or status != InputError.status:
+        if checkpoint is None or status != InputError.status or text.startswith("SLURM_"):  # which are the job's
             raise
         raise InputError(str(checkpoint), f"its settings: {text}", REMEDY) from None
 
@@ -298,6 +298,7 @@ RULES: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"[Uu]nrecognized arguments: (\S+)": _unknown,
     r"argument (?:--)?([\w.]+)\S*: expected one argument": r"\1: nothing follows it; give a value",
     r"(?m)Key must be a string, got: (.+?)\.?$": r"\1: no name of a setting; write names as in configs/cnn.yaml",
+    r"Parser key \"([\w.]+)\":\s+unsupported operand": r"\1: a number in the place of a name; write {NAME: VALUE}",
     r"Parser key \"config\": (.+)": r"config: \1; give each file as --config FILE",
     r"Parser key \"(\w+)\":\s+Unable to load config '(.*)'\s+- .*Unable": r"\1: \2 is no file of its settings; "
     r"give each as --\1.NAME VALUE",

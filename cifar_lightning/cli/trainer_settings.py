@@ -64,12 +64,13 @@ def check_trainer(trainer: Any, *, new: bool, resumes: bool) -> None:
 
 def check_processes(trainer: Trainer, settings: Any, *, searches: bool) -> None:
     """Raise an `InputError` for the first setting that can't be, of a run of as many processes as the Trainer has."""
-    running = int(os.environ.get("LOCAL_WORLD_SIZE", trainer.num_devices))
-    several, cpu = trainer.world_size > 1, trainer.strategy.root_device.type == "cpu"
-    ddp = isinstance(trainer.strategy, DDPStrategy)
     if SLURMEnvironment.detect():
         tasks, processes = int(os.environ["SLURM_NTASKS"]), trainer.world_size
         check(tasks == processes, "SLURM_NTASKS", tasks, f"{processes}, or other --trainer.devices and num_nodes")
+        SLURMEnvironment().validate_settings(trainer.num_devices, trainer.num_nodes)  # on each node, too
+    running = int(os.environ.get("LOCAL_WORLD_SIZE", trainer.num_devices))
+    several, cpu = trainer.world_size > 1, trainer.strategy.root_device.type == "cpu"
+    ddp = isinstance(trainer.strategy, DDPStrategy)
     for name, value, holds, allowed in (
         ("devices", trainer.num_devices, trainer.num_devices == running, f"{running}: so many processes were started"),
         ("sync_batchnorm", True, not (settings.sync_batchnorm and cpu), "false: PyTorch has it for GPUs alone"),

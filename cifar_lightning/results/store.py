@@ -13,7 +13,7 @@ from cifar_lightning.results.records import Plan, Record, Study
 from cifar_lightning.utils import files
 
 PLAN, RESULT, TABLE = "plan.json", "result.json", "results.csv"
-AGAIN = "remove it and run `study` again"
+AGAIN = "remove it, a run's with the folder that it is in, and run `study` again"
 
 Content = TypeVar("Content", Plan, Record)
 

@@ -95,7 +95,8 @@ def plan(experiments: Mapping[str, Experiment], study: Path, records: Collection
         points.append(Point(**shown, seed=run.seed, epochs=run.epochs, address=address))
     places = {run.folder: runs[address].folder for run, address in zip(asked, addresses, strict=True)}
     own = {*homes.values()}
-    return Layout(points, list(runs.values()), {place: home for place, home in places.items() if place not in own})
+    links = {place: home for place, home in places.items() if place not in own and place.parent != home.parent}
+    return Layout(points, list(runs.values()), links)
 
 
 def is_missing(run: Run, record: Record | None, retry: bool) -> bool:
@@ -107,8 +108,8 @@ def is_missing(run: Run, record: Record | None, retry: bool) -> bool:
 
 def show_links(layout: Layout, study: Path) -> None:
     """Link a run that several experiments share into the folder of each, so that TensorBoard shows it there."""
-    for path in (study / place for place in (*layout.links, *(run.folder for run in layout.runs))):
-        if is_link(path, study):  # to another run perhaps, or in the place of one that has its own now
+    for path in study.glob("*/*"):
+        if is_link(path, study):  # of another layout perhaps
             path.unlink()
     for place, home in layout.links.items():
         with suppress(OSError):  # it is there, or the file system has no links
@@ -144,10 +145,15 @@ def _located(run: Run, homes: Mapping[str, Path]) -> Run:
     home = homes.get(run.address)
     if home:  # of another name perhaps: it was begun when the configuration was another one
         return replace(run, experiment=home.parent.name, name=home.name.removesuffix(tagged("", run.source)))
-    stranger = run.files.path.exists() and not is_link(run.study / run.folder, run.study)  # it has no record
-    if stranger or run.folder in homes.values():
-        return replace(run, name=f"{run.name},{run.address[:TAG_DIGITS]}")
+    marked = replace(run, name=f"{run.name},{run.address[:TAG_DIGITS]}")
+    if run.folder in homes.values() or _is_there(run) or _is_there(marked):  # a folder without a record may be anyone's
+        return marked
     return run
+
+
+def _is_there(run: Run) -> bool:
+    folder = run.study / run.folder
+    return any(folder.glob(f"{VERSION}*")) and not is_link(folder, run.study)
 
 
 def label(varied: Mapping[str, Any]) -> str:

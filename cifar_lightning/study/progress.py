@@ -8,6 +8,7 @@ from functools import partial
 from tqdm import tqdm
 
 from cifar_lightning.results.records import Record
+from cifar_lightning.results.store import is_link
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.study.plan import Run
 from cifar_lightning.study.preflight import Seconds
@@ -90,5 +91,6 @@ class Progress:
 
 
 def epochs_left(run: Run) -> int:
-    """Return how many epochs are still to be made, by the curves in its folder."""
-    return max(0, run.epochs - len(metrics_csv.read(run.files.metrics)))
+    """Return how many epochs are still to be made, by the curves in its folder, unless that is a link to another's."""
+    linked = is_link(run.study / run.folder, run.study)
+    return run.epochs if linked else max(0, run.epochs - len(metrics_csv.read(run.files.metrics)))

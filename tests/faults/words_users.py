@@ -138,6 +138,7 @@ TABLE: Table = [
     "no space behind a colon: YAML reads a name without a value",
     flag("a class without a space", "--model={class_path:MLP}", "model: {class_path:MLP}", WRITTEN),
     flag("a group without a space", "--trainer={max_epochs:2}", "--trainer.NAME VALUE"),
+    flag("a number without a space", "--model=CNN --model.channels={8:16}", "model: a number in the place of a name"),
     flag("a time without a space", "--trainer.max_time={hours:1}", "{hours:1}", "{hours: 12}"),
     file("an argument without a space", "model: {class_path: MLP, init_args: {width:8}}\n", "did you mean model.width"),
     "a class that is not there: the nearest (pytorch-lightning#18546)",

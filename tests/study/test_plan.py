@@ -11,9 +11,11 @@ from cifar_lightning.__main__ import main
 from cifar_lightning.data import datamodule
 from cifar_lightning.errors import InputError
 from cifar_lightning.results.records import Plan
+from cifar_lightning.runs import metrics_csv
 from cifar_lightning.study.config import Experiment, read
 from cifar_lightning.study.identity import content, parse
-from cifar_lightning.study.plan import plan
+from cifar_lightning.study.plan import plan, show_links
+from cifar_lightning.study.progress import epochs_left
 from tests.conftest import CONFIGS
 
 CNN, MLP = str(CONFIGS / "cnn.yaml"), str(CONFIGS / "mlp.yaml")
@@ -73,9 +75,30 @@ def test_another_run_of_the_same_name_gets_a_folder_of_its_own(tmp_path: Path) -
     both = [run.record(status="started") for run in (first, second)]
     for each, run in ((changed, second), (Experiment(base=MLP, epochs=2, seeds=[3]), first)):
         assert plan({"renamed": each}, tmp_path, both).runs[0].folder == run.folder
-    # Nobody knows what a run without a record is.
-    first.files.path.mkdir(parents=True)
+    # Nobody knows what a run without a record is, unless its address is in the name.
+    first.files.path.with_name("version_3").mkdir(parents=True)
     assert plan({"lr": changed}, tmp_path).runs[0].folder == second.folder
+    second.files.path.mkdir(parents=True)
+    shutil.rmtree(first.files.path.parent)
+    assert plan({"lr": changed}, tmp_path).runs[0].folder == second.folder
+    # It is seen in its experiment already, by whatever name.
+    assert plan({"lr": changed}, tmp_path, both).links == {}
+
+
+def test_links_are_those_of_the_layout_and_not_counted_as_runs(tmp_path: Path) -> None:
+    once, more = Experiment(base=MLP, epochs=2), Experiment(base=MLP, epochs=3)
+    together = plan({"once": once, "more": more}, tmp_path)
+    (run,) = together.runs
+    run.files.path.mkdir(parents=True)
+    metrics_csv.write(run.files.metrics, [{"epoch": 1}])
+    show_links(together, tmp_path)
+    (link,) = (path for path in tmp_path.glob("*/*") if path.is_symlink())
+    assert link.parent.name == "once"
+    other, begun = msgspec.structs.replace(once, set={"model.lr": 0.1}), [run.record(status="started")]
+    changed = plan({"once": other, "more": more}, tmp_path, begun)
+    assert [(each.folder, epochs_left(each)) for each in changed.runs] == [(Path("once/seed=0"), 2), (run.folder, 2)]
+    show_links(changed, tmp_path)
+    assert not link.is_symlink()
 
 
 @pytest.mark.parametrize(
