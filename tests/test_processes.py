@@ -238,14 +238,25 @@ def test_what_fails_in_one_ends_all_with_one_line(
     finish(tmp_path, two)
 
 
+TERMINATE = partial(send, signal.SIGTERM)
+MOMENTS = {
+    "step 20": partial(at_call, STEP, TERMINATE, 20),
+    "step 22": partial(at_call, STEP, TERMINATE, 22),
+    # It is agreed already that none has come.
+    "as they agree": partial(at_call, "cifar_lightning.utils.processes.Agreement.largest", TERMINATE, 20, when="after"),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("at", "rank"),
-    [(20, 0), (22, 1), *(pytest.param(*each, marks=pytest.mark.nightly) for each in ((20, 1), (22, 0)))],
+    ("moment", "rank"),
+    [
+        *(("step 20", 0), ("step 22", 1), ("as they agree", 0)),
+        *(pytest.param(*each, marks=pytest.mark.nightly) for each in (("step 20", 1), ("step 22", 0))),
+    ],
 )
-def test_a_signal_to_one_stops_all_at_the_same_step(at: int, rank: int, two: Path, tmp_path: Path) -> None:
-    stop = partial(at_call, STEP, partial(send, signal.SIGTERM), at)
-    results = together(tmp_path, LONG, 2, {rank: (stop,)})
+def test_a_signal_to_one_stops_all_at_the_same_step(moment: str, rank: int, two: Path, tmp_path: Path) -> None:
+    results = together(tmp_path, LONG, 2, {rank: (MOMENTS[moment],)})
     assert [status for status, _ in results] == [143, 143]
     assert sum(output.count("stopped and saved") for _, output in results) == 1
     finish(tmp_path, two)

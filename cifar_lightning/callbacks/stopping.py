@@ -28,7 +28,9 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
     """
 
     def __init__(self, checkpoints: Checkpoints | None, requeue_signal: signal.Signals | None) -> None:
-        self.checkpoints, self.requeue_signal, self.signum = checkpoints, requeue_signal, 0
+        self.checkpoints, self.requeue_signal = checkpoints, requeue_signal
+        # What the handler noted, and what all processes know of it: it may come while they agree.
+        self._noted = self.signum = 0
         self._asked = False  # a request that is kept from the loop until the step is whole
         self._handlers: dict[signal.Signals, Any] = {}
 
@@ -96,7 +98,7 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
 
     def _agree(self, trainer: Trainer) -> None:
         """Have all processes stop at the same step, though the signal or the request may have reached but one."""
-        self.signum, stop = self._agreement.largest(self.signum, trainer.should_stop)
+        self.signum, stop = self._agreement.largest(self._noted, trainer.should_stop)
         trainer.should_stop = bool(stop)
 
     def _keep_request(self, trainer: Trainer) -> None:
@@ -131,7 +133,7 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a DataLoader's worker: Ctrl-C is not for it, and of a SIGTERM it dies
             return None if signum == signal.SIGINT else os._exit(128 + signum)
-        self.signum = signum
+        self._noted = signum
         for each in self._handlers:
             signal.signal(each, signal.SIG_IGN if each == self.requeue_signal else signal.SIG_DFL)
         # Not print: it may have been interrupted in the middle of a line.

@@ -76,7 +76,7 @@ RISKY = (
 CALLBACKS, CLI, RUNS = (f"cifar_lightning.{package}" for package in ("callbacks", "cli", "runs"))
 OPEN, REPLACE = "pathlib.Path.open", "pathlib.Path.replace"
 STEP, VALIDATION = f"{MODEL}.training_step", f"{MODEL}.validation_step"
-SAMPLES = f"{CALLBACKS}.tensorboard.TensorBoardExtras.on_train_start"
+SAMPLES = f"{CALLBACKS}.tensorboard_extras.TensorBoardExtras.on_train_start"
 APPEND = "tensorboard.compat.tensorflow_stub.io.gfile.LocalFileSystem.append"
 WRITE_EVENT = "tensorboard.summary.writer.event_file_writer.EventFileWriter.add_event"
 EPOCH_END = f"{CALLBACKS}.checkpoints.Checkpoints.on_train_epoch_end"
@@ -136,9 +136,9 @@ IN_RESUME = {
     "before the new event file": killed(WRITE_EVENT, "before", 1),
     "new event file, nothing purged": killed(WRITE_EVENT, "before", 2),
     "purge record half": killed(APPEND, "half", 2),
-    "not repaired": killed(f"{CLI}.lightning_cli.repair", "before"),
+    "not repaired": killed(f"{CLI}.run_folder.repair", "before"),
     "metrics.csv repaired": killed(f"{RUNS}.metrics_csv.write", "after"),
-    "repaired": killed(f"{CLI}.lightning_cli.repair", "after"),
+    "repaired": killed(f"{CLI}.run_folder.repair", "after"),
     "config.yaml half again": killed(OPEN, "half", named=".config.yaml.tmp"),
     "history loaded": killed(f"{CALLBACKS}.history.History.load_state_dict", "after"),
     "generators set": killed(f"{CALLBACKS}.epoch_seed.EpochSeed.on_train_start", "after"),
