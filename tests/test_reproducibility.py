@@ -137,10 +137,10 @@ def test_no_double_precision_reaches_a_device(model: ImageClassifier, tmp_path: 
 @pytest.mark.slow
 def test_the_cnn_beats_the_mlp_on_the_stand_in(fit: Fit, tmp_path: Path) -> None:
     def best(name: str, flags: list[str]) -> float:
-        data = ["--data.source=synthetic", "--data.train_size=10000", "--data.val_size=2000"]
+        data = ["--data.source=synthetic", "--data.train_size=20000", "--data.val_size=2000"]
         run = fit(tmp_path / name, [*flags, *data, "--trainer.max_epochs=3"])
         return max(row["val/acc"] for row in metrics_csv.read(run / "metrics.csv"))
 
     mlp = best("mlp", ["--model=MLP", "--model.dropout=0"])
     cnn = best("cnn", ["--model=CNN", "--model.channels=[16,32]", "--model.dropout=0.1"])
-    assert 0.14 < mlp < cnn - 0.2  # chance is 0.1; seeds 0 and 1 gave 0.171 and 0.181, and 0.522 and 0.467
+    assert 0.2 < mlp < cnn - 0.15
