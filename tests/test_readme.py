@@ -76,7 +76,7 @@ def test_the_numbers_in_the_prose_are_those_of_the_records() -> None:
         100 {best["batch_size_updates", 100, 0.5]}
         0.8 {best["dropout", 100, 0.8]} {ORIGINAL["sweeps"][1]["values"][0.8]:.2f}"""
     assert numbers(README.partition("### Findings")[2].partition("\n## ")[0]) == numbers(expected)
-    assert "26 of the original's 46 numbers come out again, 13 do not" in report
+    assert "26 of the original's 46 numbers are reproduced, 13 are not" in report
     assert "7 can't be judged" in report
     assert "Its 7 statements: 2 supported, 2 not supported, 3 open." in report
 

@@ -178,10 +178,10 @@ class Report:
             names = {f"{stage}/{metric}": name for stage, name in STAGES.items() if f"{stage}/{metric}" in rows}
             long = rows.melt(["seed", "epoch"], list(names), "line", "value").dropna().replace({"line": names})
             everyone = self.curves[self.curves.experiment.isin(MAIN)].filter(regex=r"^(train|train_clean|val)/loss$")
-            y, top = ("accuracy", 1.0) if metric == "acc" else ("loss, nats", loss_top(everyone))
+            y, top = ("accuracy", 1.0) if metric == "acc" else ("loss", loss_top(everyone))
             val, clean = alt.Y(f"val/{metric}:Q"), f"train_clean/{metric}"
             tip = f"best epoch: {best.epoch.item()}, validation {number(best[f'val/{metric}'].item(), metric)}"
-            dot = alt.Chart(best.assign(tip=tip)).mark_point(filled=True, size=60, color=ORANGE, opacity=1)
+            dot = alt.Chart(best.assign(tip=tip)).mark_point(filled=True, size=60, color=INK, opacity=1)
             gap = alt.Chart(means).mark_area(color=ORANGE, opacity=0.12, aria=False).encode(x, val, alt.Y2(clean))
             shown = [lines(long, y, top), dot.encode(x, val, description="tip:N")]
             panels.append(alt.layer(*([gap] if clean in names else []), *shown))

@@ -22,7 +22,7 @@ class Fit(NamedTuple):
     """How well networks predict some numbers of the original."""
 
     n: int  # numbers
-    held: int  # of them, by the networks' prediction intervals
+    reproduced: int  # of them, by the rule of `compare`
     likelihood: float  # its logarithm, as if the numbers were independent
 
 
@@ -38,7 +38,8 @@ def explain(predicted: dict[str, list[tuple[Claim, ...]]]) -> dict[str, tuple[Fi
     fits = [[_fit([each[i] for each in those]) for those in predicted.values()] for i in range(len(SCALINGS))]
     (stock, control), found = fits[0], dict[str, tuple[Fit, Fit, str]]()
     for scaling, (cnn, mlp) in zip(SCALINGS, fits, strict=True):
-        better, enough = cnn.held > stock.held and mlp.held < control.held, cnn.held >= fewest(cnn.n) > stock.held
+        better = cnn.reproduced > stock.reproduced and mlp.reproduced < control.reproduced
+        enough = cnn.reproduced >= fewest(cnn.n) > stock.reproduced
         verdict = "does not explain it" if not better else "explains it" if enough else "explains it in part"
         found[scaling] = cnn, mlp, verdict if cnn.n and mlp.n else "leaves it open"
     return found

@@ -157,7 +157,8 @@ def test_the_numbers_of_the_original(folder: Path) -> None:
         values, theirs = study.values(*claim[:3]), claim.unit * claim.value
         ours, yes = mean_and_sd(values, claim.unit), title in found and holds(found[title], claim.value)
         verdict = "open" if title not in found else "reproduced" if yes else "not reproduced"
-        p, within = ([chances[title]], ends(found[title], claim.unit)) if title in found else ([], [])
+        within = ends(found[title], claim.unit) if title in found else []
+        p = "&lt; 0.001" if chances.get(title, 1) < 0.0005 else [chances[title]] if title in found else []
         row = study.table("The original's numbers")[title]
         agree(row, [theirs], ours, f"**{verdict}**", [len(values)], [ours[0] - theirs], p, within)
         counts[verdict] += 1

@@ -63,7 +63,7 @@ def report(found: Experiments) -> Report:
 
 
 @pytest.mark.parametrize(
-    ("misses", "held", "verdict"),
+    ("misses", "reproduced", "verdict"),
     [
         ({"stock": CNN, "never": MLP}, (16, 22, 8), YES),
         ({"stock": CNN, "never": [*MLP, "cnn"]}, (16, 19, 8), YES),  # just enough
@@ -75,13 +75,13 @@ def report(found: Experiments) -> Report:
         ({"stock": [*CNN, *MLP], "never": ["mlp"]}, (16, 22, 11), NO),  # and here better
     ],
 )
-def test_a_scaling_explains_what_it_holds_and_stock_does_not(
-    misses: dict[str, Misses], held: tuple[int, int, int], verdict: str
+def test_a_scaling_explains_what_it_reproduces_and_stock_does_not(
+    misses: dict[str, Misses], reproduced: tuple[int, int, int], verdict: str
 ) -> None:
     made = report(experiments({"always": [*CNN, *MLP], **misses}))
     found = made.explanations
     (stock, _, _), (cnn, mlp, said) = found["stock"], found["never"]
-    assert (stock.held, cnn.held, mlp.held) == held
+    assert (stock.reproduced, cnn.reproduced, mlp.reproduced) == reproduced
     assert {(each[0].n, each[1].n) for each in found.values()} == {(22, 14)}
     assert said == verdict
     assert found["always"][2] == NO
@@ -108,7 +108,7 @@ def test_95_percent_intervals_hold_19_of_22_at_the_fewest() -> None:
 
 def test_networks_that_do_not_differ_explain_nothing() -> None:
     same = report(experiments({name: [*CNN, ("dropout", 0.8)] for name in SCALINGS})).explanations
-    assert {(cnn.held, mlp.held) for cnn, mlp, _ in same.values()} == {(15, 14)}
+    assert {(cnn.reproduced, mlp.reproduced) for cnn, mlp, _ in same.values()} == {(15, 14)}
     assert [verdict for _, _, verdict in same.values()] == [NO] * 3
     assert len({cnn.likelihood for cnn, _, _ in same.values()}) == 1
     # Nor do they where seeds make all the difference.
@@ -168,16 +168,16 @@ def test_the_section_says_what_holds_and_what_nothing_explains(tmp_path: Path) -
     outside = re.search(r"\*\*What none of the three explains\*\*.*\n\n((?:- .*\n)*)", text)
     assert outside is not None
     assert outside[1].count("\n") == 4
-    (numbers,) = (table for table in made.tables if table[0][:2] == ["", "original"] and "held" in table[0])
+    (numbers,) = (table for table in made.tables if table[0][:2] == ["", "original"] and "stock" in table[0])
     assert len(numbers) == 1 + 22 + 14
     assert numbers[3][:2] + numbers[3][3::2] == ["CNN: validation loss", "1.1768", "no", "yes", "no"]
     # They are no numbers of their own, and no rows where there is something to try.
     (first, why) = (each for each in findings(handmade.study(NOWHERE, found)) if "original's" in each)
     assert "of the original's 46 numbers" in first
     assert why.startswith(
-        "Why the original's CNN differs: dropout as in PyTorch predicts 15 of 22 numbers of its CNN, and 14 of 14 of "
-        "its MLP. Dropout that never scales what it keeps predicts 18 and 8, which explains it in part. Dropout that "
-        "scales it always, in evaluation too, predicts 15 and 8,"
+        "Why the original's CNN differs: dropout as in PyTorch reproduces 15 of 22 numbers of its CNN, and 14 of 14 of "
+        "its MLP. Dropout that never scales what it keeps reproduces 18 and 8, which explains it in part. Dropout that "
+        "scales it always, in evaluation too, reproduces 15 and 8,"
     )
     assert not [path.name for path in tmp_path.glob("figures/spark_*scaling*")]
     assert [path.name for path in sorted(tmp_path.glob("figures/scaling*"))] == ["scaling_acc.svg", "scaling_loss.svg"]
