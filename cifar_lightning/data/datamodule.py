@@ -103,6 +103,7 @@ class CIFAR10DataModule(LightningDataModule):
         self.user_images = [images] if isinstance(images, str) else images
         self.refused: list[InputError] = []  # user images that `predict` could not read
         self.prepared = False
+        self.loaders: list[BatchLoader] = []  # that are open
         self.train_loader: BatchLoader | None = None
         self.resumed: dict[str, int] = {}  # the state of the loader in the checkpoint
 
@@ -173,6 +174,13 @@ class CIFAR10DataModule(LightningDataModule):
     def predict_dataloader(self) -> BatchLoader:
         return self._loader(self.predict, self.eval_batch_size)
 
+    def teardown(self, stage: str) -> None:
+        while self.loaders:
+            self.loaders.pop().close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        self.teardown("")  # which the Trainer then leaves out
+
     def state_dict(self) -> dict[str, int]:
         return self.train_loader.state_dict() if self.train_loader else {}
 
@@ -207,7 +215,7 @@ class CIFAR10DataModule(LightningDataModule):
         self, images: ImageSet, batch_size: int, *, training: bool = False, seed: int | None = None
     ) -> BatchLoader:
         process, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return BatchLoader(
+        loader = BatchLoader(
             images,
             batch_size,
             training=training,
@@ -217,3 +225,5 @@ class CIFAR10DataModule(LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=self.trainer is not None and isinstance(self.trainer.accelerator, CUDAAccelerator),
         )
+        self.loaders.append(loader)
+        return loader

@@ -1,6 +1,7 @@
 """Batches as slices of one permutation: no Python call per image."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -125,7 +126,8 @@ class BatchLoader:
         if training:
             self.sampler = self.batches
         self.given = 0  # batches of this epoch, those left out included
-        self.loader = DataLoader(
+        self.build = partial(
+            DataLoader,
             Rows(images, processes),
             batch_size=None,
             sampler=self.batches,
@@ -136,6 +138,7 @@ class BatchLoader:
             # it.
             generator=torch.Generator().manual_seed(0),
         )
+        self.loader = self.build()
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -145,6 +148,10 @@ class BatchLoader:
         for batch in self.loader:
             self.given += 1
             yield batch
+
+    def close(self) -> None:
+        """End its workers: a loader that the garbage collector takes waits 5 seconds for each. It may be used again."""
+        self.loader = self.build()
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.batches.epoch, "batches": self.given}

@@ -1,4 +1,6 @@
 import re
+from contextlib import nullcontext
+from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -6,12 +8,15 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 
 from cifar_lightning.data import ImageSet, cifar10, synthetic
 from cifar_lightning.data.datamodule import CIFAR10DataModule, Source, data_root, resolve_source
 from cifar_lightning.data.transforms import normalize
 from cifar_lightning.errors import InputError
+from cifar_lightning.models import MLP
+from tests.models.conftest import trainer
 
 NOWHERE = ("http://127.0.0.1:9/x.tar.gz",)  # nothing listens on port 9
 
@@ -129,6 +134,23 @@ def test_only_cuda_pins_memory(monkeypatch: pytest.MonkeyPatch, accelerator: Any
     monkeypatch.setattr(data, "trainer", SimpleNamespace(accelerator=accelerator, **ALONE))
     data.setup("fit")
     assert [each.loader.pin_memory for each in (data.train_dataloader(), *data.val_dataloader())] == [pinned] * 3
+
+
+class Fails(Callback):
+    def on_train_batch_end(self, *args: Any) -> None:
+        raise RuntimeError("in the middle of an epoch")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_worker_outlives_the_training(fails: bool) -> None:
+    data = build(train_size=400, val_size=10, train_clean_size=10, num_workers=1)
+    loader, _ = data.val_dataloader()
+    with pytest.raises(RuntimeError, match="in the middle") if fails else nullcontext():
+        trainer(1, *([Fails()] if fails else [])).fit(MLP(width=4), data)
+    assert active_children() == []
+    assert [len(batch.labels) for batch in loader] == [10]  # a person's own
+    del loader
+    data.teardown("fit")
 
 
 def test_overfitting_sees_the_first_images_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
