@@ -15,11 +15,12 @@ from PIL import Image
 from cifar_lightning.cli import app
 from cifar_lightning.cli.dry_run import DryRun
 from cifar_lightning.data import cifar10, synthetic
+from cifar_lightning.errors import InputError
 from cifar_lightning.results.records import Mistake, Test
 from cifar_lightning.results.store import RESULT, write
 from cifar_lightning.runs import metrics_csv
 from cifar_lightning.runs.checkpoint import load
-from cifar_lightning.runs.layout import BEST, LAST
+from cifar_lightning.runs.layout import BEST, LAST, VERSION
 from cifar_lightning.study.identity import RECIPE
 from cifar_lightning.study.plan import Run
 from cifar_lightning.utils import files
@@ -47,6 +48,9 @@ def execute(run: Run) -> int:
                     arguments = ["fit", "--resume", str(made.path)]
                 else:  # it was killed before there was anything to resume
                     shutil.rmtree(made.path)
+        others = [*made.path.parent.glob(f"{VERSION}*")]  # repetitions by hand, after which `fit` would number its own
+        if others and made.path not in others:
+            raise InputError(str(others[0]), f"takes the place of {made.path.name}, which is gone", "move it away")
         if status := app.guarded(app.lightning, arguments):
             return status
         dry, content = DryRun([*run.arguments, "--trainer.logger", "false"]), load(made.checkpoint(LAST))

@@ -20,7 +20,7 @@ from cifar_lightning.report import render
 from cifar_lightning.results import store
 from cifar_lightning.results.records import Test
 from cifar_lightning.runs import metrics_csv
-from cifar_lightning.study import command, progress
+from cifar_lightning.study import command, progress, worker
 from cifar_lightning.study.config import read
 from cifar_lightning.study.executor import Events
 from cifar_lightning.study.identity import RECIPE
@@ -244,6 +244,16 @@ def test_a_failure_is_kept_with_its_reason_and_the_rest_goes_on(bench: Bench) ->
     assert bench.study("--retry") == 0
     assert len(bench.ran) == 2
     assert set(bench.table("status")) == {"done"}
+
+
+def test_a_run_does_not_begin_beside_a_repetition_of_itself(bench: Bench) -> None:
+    (run, *_) = plan(read(bench.config()), Path("out")).runs
+    repeated = run.files.path.with_name("version_1")
+    repeated.mkdir(parents=True)
+    assert worker.execute(run) == 2
+    told = f"error: {repeated}: takes the place of version_0, which is gone; move it away\n"
+    assert bench.capsys.readouterr().err == told
+    assert [*repeated.parent.glob("version_*")] == [repeated]
 
 
 def test_a_test_that_failed_takes_nothing_away_from_its_run(bench: Bench) -> None:
