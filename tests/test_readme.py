@@ -68,7 +68,7 @@ def test_the_numbers_in_the_prose_are_those_of_the_records() -> None:
     report = (REFERENCE / "report.md").read_text()
     scalings = r"^\| (?:stock|always) \| (\d+) of (\d+) \|[^|]*\| (\d+) of (\d+)"
     (stock, cnn, control, mlp), (always, _, fewer, _) = re.findall(scalings, report, re.MULTILINE)
-    (by_three,) = re.findall(r"alone \(0, 1, 2\).*\*always\* (\d+)", report)
+    (by_three,) = re.findall(r"share \(0, 1, 2\).*\*always\* (\d+)", report)
     expected = f"""46 26 13 7 7 2 2 3 {always} {cnn} {by_three} {stock} {mlp} {fewer} {control}
         {gain("mlp", "batch_norm")} {gain("cnn", "batch_norm")}
         {gain("mlp", "dropout")} {gain("cnn", "dropout")} 20 100 {best["batch_size", 100, 0.5]} {20 * 40_000 // 100:,}

@@ -39,8 +39,8 @@ TITLES |= {"dropout": "Dropout rate", "learning_rate": "Learning rate"}
 WORDS = {"val": "validation", "best_val": "best validation", "acc": "accuracy"}
 # What can be left out of an SVG: empty paths around each group, what says that it is one, moves by nothing; a seventh.
 IDLE = r'<path class="(?:fore|back)ground"[^>]*/>| role="graphics-object" [^ =]*="[^"]*"| transform="translate\(0,0\)"'
-# A decimal of a pixel hides what libraries of other machines differ in, and is kept; words and opacities stay.
-DECIMALS = r'((?:aria-label|opacity)="[^"]*"|>[^<]*<)|(\d\.\d)\d+'
+# Two decimals of a pixel hide what libraries of other machines differ in, and are kept; words and opacities stay.
+DECIMALS = r'((?:aria-label|opacity)="[^"]*"|>[^<]*<)|(\d\.\d\d)\d+'
 STAGES = {"train": "as trained", "train_clean": "evaluation mode", "val": "validation"}
 # What a part gains is the first experiment minus the second.
 PARTS = {f"batch norm: {model.upper()}": (model, f"{model}_no_batch_norm") for model in ("cnn", "mlp")}
@@ -72,7 +72,9 @@ class Report:
         self.study, self.figures = study, dict[str, bytes]()
         self.table, self.curves, self.all = finished(study), tables.curves(study), tables.runs(study)
         records = [study.records[address] for address in self.all.address.unique()]
-        self.environment = pd.DataFrame([{"images": record.source, **record.environment} for record in records])
+        self.environment = pd.DataFrame(
+            [{"images": record.source, **record.environment} for record in records], dtype=object
+        )
         self.failed = self.all[self.all.status == "failed"]
         self.claims, self.verdicts = compare(self.table), judge(self.table, self.failed)
         self.predicted = predict(self.table, self.claims)
@@ -180,7 +182,8 @@ class Report:
             everyone = self.curves[self.curves.experiment.isin(MAIN)].filter(regex=r"^(train|train_clean|val)/loss$")
             y, top = ("accuracy", 1.0) if metric == "acc" else ("loss", loss_top(everyone))
             val, clean = alt.Y(f"val/{metric}:Q"), f"train_clean/{metric}"
-            tip = f"best epoch: {best.epoch.item()}, validation {number(best[f'val/{metric}'].item(), metric)}"
+            reached = number(best[f"val/{metric}"].item(), metric)
+            tip = f"best epoch of the mean: {best.epoch.item()}, validation {reached}"
             dot = alt.Chart(best.assign(tip=tip)).mark_point(filled=True, size=60, color=INK, opacity=1)
             gap = alt.Chart(means).mark_area(color=ORANGE, opacity=0.12, aria=False).encode(x, val, alt.Y2(clean))
             shown = [lines(long, y, top), dot.encode(x, val, description="tip:N")]
@@ -230,9 +233,9 @@ class Report:
         cells = shares.rename_axis("true").reset_index().melt("true", var_name="other", value_name="share")
         cells["right"] = cells.true == cells.other
         cells["shade"] = cells.share.where(cells.right, (3 * cells.share).clip(upper=0.9))
-        cells["text"] = [f"{100 * share:.0f}" if share >= 0.005 else "" for share in cells.share]
-        cells["tip"] = [f"{true} taken for {other}: {share:.1%}" for true, other, share in cells.iloc[:, :3].to_numpy()]
-        x, y = alt.X("other:N", sort=None, title="taken for", axis=alt.Axis(labelAngle=-45)), alt.Y("true:N", sort=None)
+        cells["text"] = cells.share.mul(100).map("{:.0f}".format).replace("0", "")
+        cells["tip"] = cells.true + " predicted as " + cells.other + ": " + cells.share.map("{:.1%}".format)
+        x, y = alt.X("other:N", sort=None, title="predicted", axis=alt.Axis(labelAngle=-45)), alt.Y("true:N", sort=None)
         base = alt.Chart(cells, width=alt.Step(25), height=alt.Step(21)).encode(x, y)
         colour = alt.condition("datum.right", alt.value(BLUE), alt.value(ORANGE))
         shade, text = alt.Opacity("shade:Q", scale=None), base.mark_text(color=INK, fontSize=10, aria=False)
@@ -241,7 +244,7 @@ class Report:
         true, other = (classes[i] for i in np.unravel_index(mistaken.argmax(), mistaken.shape))
         name = f"{model.upper()}, n = {len(tests)}"
         words = f"{np.trace(summed) / summed.sum():.1%} are recognised; "
-        words += f"most often {true} is taken for {other} ({mistaken.max():.1%})."
+        words += f"most often {true} is predicted as {other} ({mistaken.max():.1%})."
         return self.figure(f"confusion_{model}", chart, f"Confusion matrix, {name}: {words}", name)
 
     def spark(self, experiment: str, variant: str) -> Markup:
@@ -298,15 +301,16 @@ def lines(
     rows: pd.DataFrame, y: str, top: float, size: tuple[int, int] = (260, 130)
 ) -> alt.LayerChart | alt.FacetChart:
     """Draw `value` over the epochs, of each `line` the mean over seeds, and faint the seeds."""
-    rows = rows.assign(tip=rows.line + ", seed " + rows.seed.astype(str))
+    several = rows.seed.nunique() > 1
+    rows = rows.assign(tip=rows.line + ", seed " + rows.seed.astype(str), mean=rows.line + ", mean" * several)
     scale = alt.Scale(domain=[1, max(2, int(rows.epoch.max()))], nice=False)
     across = alt.X("epoch:Q", scale=scale).axis(tickCount=5, tickMinStep=1, format="d", grid=False)
     base = alt.Chart(rows, width=size[0], height=size[1]).encode(across, _colour("line", rows.line))
     value = alt.Y("value:Q", title=y, scale=alt.Scale(domain=[0, top], clamp=True, nice=False))
     value = value.axis(format="%" if y == "accuracy" else "")
-    mean = base.mark_line(strokeWidth=2.2).encode(value.aggregate("mean"), description="line:N")
+    mean = base.mark_line(strokeWidth=2.2).encode(value.aggregate("mean"), description="mean:N")
     seeds = base.mark_line(strokeWidth=0.8).encode(value, detail="tip:N", description="tip:N")
-    return alt.layer(*([seeds] if rows.seed.nunique() > 1 else []), mean)
+    return alt.layer(*([seeds] if several else []), mean)
 
 
 def loss_top(losses: pd.DataFrame) -> float:

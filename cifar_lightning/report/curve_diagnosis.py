@@ -59,11 +59,10 @@ def diagnose(curve: pd.DataFrame) -> Diagnosis:
     best, lowest, last = curve.iloc[int(curve["val/acc"].argmax())], curve.iloc[int(val.argmin())], curve.iloc[-1]
     fifth = max(2, epochs // 5)
     fall = float(val.iloc[-2 * fifth : -fifth].mean()) - float(val.iloc[-fifth:].mean())
-    if best["val/acc"] < DULL:
-        verdict = "not learning"
-        why = f"The best validation accuracy is {best['val/acc']:.1%}; guessing has 10%."
-    elif epochs < SHORTEST:
+    if epochs < SHORTEST:
         verdict, why = "too short", f"Epochs: {epochs}."
+    elif (highest := max(best["val/acc"], curve["clean/acc"].max())) < DULL:
+        verdict, why = "not learning", f"The best accuracy is {highest:.1%}; guessing has 10%."
     elif jumps >= max(TWICE, OFTEN * (epochs - 1)) and restless.any():
         verdict = "learning rate too high"
         why = f"The loss on training images jumps in {jumps} of {epochs - 1} epochs."
@@ -100,8 +99,8 @@ def summarize(seeds: Sequence[Diagnosis]) -> tuple[str, str]:
     shorter = f", or as good in less time: `--trainer.max_epochs {latest}`" if latest <= EARLY * epochs else ""
     more = f"more epochs (`--trainer.max_epochs {2 * epochs}`)"
     advice = {
-        "not learning": f"a third of {slower}, less dropout (`--model.dropout`)",
         "too short": more,
+        "not learning": f"less dropout, if there is any (`--model.dropout`), or a third of {slower}",
         "learning rate too high": f"a third of {slower}",
         "overfitting": REGULARISE + shorter,
         "still learning": more if jumps else f"{more}, or three times {faster}",

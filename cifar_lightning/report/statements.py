@@ -104,9 +104,9 @@ def points(found: Estimate, digits: int = 2) -> str:
     return f"{100 * found.mean:.{digits}f} points ({', '.join(words)})".replace("-", "\u2212")
 
 
-def moved(found: Estimate, up: str, down: str) -> str:
+def moved(found: Estimate, up: str, down: str, digits: int = 2) -> str:
     """Return `gains 2.10 points (0.90 to 3.30, n = 3)`; what is lost comes as a positive number, in other words."""
-    return (up if found.mean >= 0 else down).format(points(replace(found, mean=abs(found.mean))))
+    return (up if found.mean >= 0 else down).format(points(replace(found, mean=abs(found.mean)), digits))
 
 
 def _bn_helps_cnn_more(e: Evidence) -> Parts:
@@ -159,7 +159,8 @@ def _low_dropout_best(e: Evidence) -> Parts:
     gain, loss = e.difference(rates[LOW], rates[0.0]), e.difference(rates[LOW], rates[HIGH])
     if gain and loss:
         yield exceeds(gain, LEAST), f"A rate of {LOW:g} {moved(gain, 'gains {} over', 'loses {} to')} none."
-        yield exceeds(loss, HARDLY, HARDLY), f"A rate of {HIGH:g} {moved(loss, 'loses {} to', 'gains {} over')} it."
+        lost = moved(loss, "loses {} to", "gains {} over")
+        yield exceeds(loss, HARDLY, HARDLY), f"A rate of {HIGH:g} {lost} one of {LOW:g}."
     if len(rates[1.0]):
         mean = float(rates[1.0][ACC].mean())
         yield mean < CHANCE, f"At 1.0 the accuracy is {mean:.0%}."
@@ -173,7 +174,7 @@ def _cnn_slower(e: Evidence) -> Parts:
         ratio = f"{slow / fast:.1f} times as long (medians over all epochs; the original: {theirs:.1f} times)"
         yield slow / fast >= FAR, f"An epoch takes {slow:.1f} s with the CNN and {fast:.1f} s with the MLP: {ratio}."
     elif len(cnn) and len(mlp):
-        yield None, "No hardware has timed both; `benchmark` does."
+        yield None, "No hardware has timed both; the command benchmark does."
 
 
 def epoch_seconds(rows: pd.DataFrame) -> float:
@@ -233,7 +234,7 @@ def _rates(e: Evidence) -> Parts:
             continue
         seen = Counter(rates[rate].verdict)
         words = ", ".join(f"{verdict} ({n} of {seen.total()})" for verdict, n in sorted(seen.items()))
-        text = f"At a learning rate of {rate:g} it is: {words}; the accuracy is {means[rate]:.0%}"
+        text = f"At a learning rate of {rate:g} the verdict is {words}; the accuracy is {means[rate]:.0%}"
         answer = True if 2 * sum(seen[verdict] for verdict in sign) > seen.total() else False if rate == best else None
         yield answer, f"{text} ({means[best]:.0%} at {best:g})."
 
@@ -244,8 +245,8 @@ def _train_eval_mode(e: Evidence) -> Parts:
         if masking := e.gain(model, "dropout", "eval_lead"):
             yield exceeds(masking, LEAST), f"{text}; of that, {points(masking)} are dropout's."
         if norm := e.gain(model, "batch_norm", "eval_lead", needed=False):
-            more = moved(norm, "{} more", "{} less")
-            yield True, f"Batch norm makes that {more} ({model.upper()}), but changes what is learnt, too."
+            more = moved(norm, "{} larger", "{} smaller")
+            yield True, f"With batch norm, which changes what is learnt, too, it is {more} ({model.upper()})."
 
 
 RULES = [_bn_helps_cnn_more, _dropout_helps_little, _large_batch_hurts, _low_dropout_best, _cnn_slower]

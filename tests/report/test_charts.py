@@ -43,8 +43,8 @@ def test_curves_have_their_mean_and_each_seed_and_the_best_epoch_of_the_mean() -
     assert "val/acc 0.50 to 0.60" in made.curve_chart("cnn", "acc")
     found = labels(made.figures["acc_cnn.svg"])
     for stage in ("as trained", "evaluation mode", "validation"):
-        assert {stage, f"{stage}, seed 0", f"{stage}, seed 1"} <= set(found)
-    assert "best epoch: 2, validation 70.00%" in found
+        assert {f"{stage}, mean", f"{stage}, seed 0", f"{stage}, seed 1"} <= set(found)
+    assert "best epoch of the mean: 2, validation 70.00%" in found
     made.curve_chart("mlp", "acc")
     assert "validation, seed 0" not in labels(made.figures["acc_mlp.svg"])
 
@@ -85,5 +85,6 @@ def test_what_diverged_does_not_flatten_the_rest(losses: list[float], top: float
 
 def test_a_confusion_matrix_has_shares_of_the_true_class() -> None:
     made = report(cnn=[record(curve(2), test=outcome(0.625))])
-    assert "62.5% are recognised; most often airplane is taken for automobile (37.5%)." in made.confusion_chart("cnn")
-    assert "truck taken for airplane: 37.5%" in labels(made.figures["confusion_cnn.svg"])
+    shown = made.confusion_chart("cnn")
+    assert "62.5% are recognised; most often airplane is predicted as automobile (37.5%)." in shown
+    assert "truck predicted as airplane: 37.5%" in labels(made.figures["confusion_cnn.svg"])

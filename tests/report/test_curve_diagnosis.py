@@ -85,10 +85,10 @@ TOGETHER = [wavy(settling(50, start, end, 10), 0.012) for start, end in ((1.4, 0
 BAD = [[*settling(49, 1.5, end, 6), end + 0.04] for end in (0.4, 0.7)]
 KINDS: dict[str, dict[str, Rows]] = {
     "not learning": {
-        "guessing": alike(2.31, val_acc=0.1),
-        "guessing, and its loss jumps": alike(wavy([4.0] * 20, 1), val_acc=0.11),
+        "guessing": alike(2.31, clean_acc=0.1, val_acc=0.1),
+        "guessing, and its loss jumps": alike(wavy([4.0] * 20, 1), clean_acc=0.1, val_acc=0.11),
     },
-    "too short": {"one epoch": curve(1), "three epochs": curve(3, val_loss=(1.6, 1.1))},
+    "too short": {"one epoch": curve(1), "three epochs": curve(3, clean_acc=0.1, val_acc=0.1)},
     "learning rate too high": {
         "up and down": alike(wavy([1.9] * 20, 0.1), val_acc=0.3),
         # As the MLP at a rate of 0.1: the mean over an epoch hides the jumps, evaluation after it shows them.
@@ -98,6 +98,7 @@ KINDS: dict[str, dict[str, Rows]] = {
         "rises of half the falls": taking_back(0.0201),
     },
     "overfitting": {
+        "guessing on validation images alone": made(20, 1.0, (1.5, 0.5), (2.3, 2.5), clean_acc=0.15, val_acc=0.1),
         "validation turns": made(50, (1.7, 0.4), (1.5, 0.2), turning(50, 1.1, 15, 1.9), clean_acc=0.95),
         # As the MLP in 50 epochs: by a twentieth only, but for long.
         "turns a little": made(50, (1.7, 0.87), (1.5, 0.57), turning(50, 1.32, 24, 1.39), clean_acc=0.83),

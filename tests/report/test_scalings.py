@@ -175,9 +175,9 @@ def test_the_section_says_what_holds_and_what_nothing_explains(tmp_path: Path) -
     (first, why) = (each for each in findings(handmade.study(NOWHERE, found)) if "original's" in each)
     assert "of the original's 46 numbers" in first
     assert why.startswith(
-        "Why the original's CNN differs: dropout as in PyTorch reproduces 15 of 22 numbers of its CNN, and 14 of 14 of "
-        "its MLP. Dropout that never scales what it keeps reproduces 18 and 8, which explains it in part. Dropout that "
-        "scales it always, in evaluation too, reproduces 15 and 8,"
+        "Why the losses of the original's CNN differ: dropout as in PyTorch reproduces 15 of 22 numbers of the CNN, "
+        "and 14 of 14 of the MLP, the control. Dropout that never scales what it keeps reproduces 18 and 8, which "
+        "explains it in part. Dropout that scales it always, in evaluation too, reproduces 15 and 8,"
     )
     assert not [path.name for path in tmp_path.glob("figures/spark_*scaling*")]
     assert [path.name for path in sorted(tmp_path.glob("figures/scaling*"))] == ["scaling_acc.svg", "scaling_loss.svg"]

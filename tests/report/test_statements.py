@@ -99,7 +99,7 @@ TURNING: dict[str, Any] = dict.fromkeys(("train_loss", "clean_loss"), (1.2, 0.1)
 TURNING |= {"val_loss": (0.8, 1.6), "clean_acc": 0.99}
 JUMPING: dict[str, Any] = {"train_loss": [1.5, 2.0] * 10, "clean_loss": 1.9, "val_loss": 1.9}
 SINKING: dict[str, Any] = dict.fromkeys(("train_loss", "clean_loss", "val_loss"), (2.2, 1.6)) | {"clean_acc": 0.44}
-HIGH: dict[str, Any] = dict.fromkeys(("train_loss", "clean_loss", "val_loss"), 2.3)
+HIGH: dict[str, Any] = dict.fromkeys(("train_loss", "clean_loss", "val_loss"), 2.3) | {"clean_acc": 0.1}
 LOWER = [*swept(LR, {1e-4: 0.43}, **SINKING), *swept(LR, {1e-3: 0.54}, **SETTLED)]  # learning rates
 
 
@@ -225,7 +225,7 @@ NO_NOISE, NOT_FINITE = "Missing: a main run or ablation with several seeds", "10
         (GAP, signs(learning_rate=LOWER + highest(1)), OPEN, "learning rate too high (1 of 3)"),
         (GAP, failed("train/loss: nan at step 12 of epoch 3, learning rate 10"), YES, NOT_FINITE),
         (GAP, failed("weights: not finite after step 400, in epoch 1, learning rate 10"), YES, NOT_FINITE),
-        (GAP, failed("out of memory on finan and nancy"), NO, "At a learning rate of 0.001 it is"),  # highest that ran
+        (GAP, failed("out of memory on finan and nancy"), NO, "rate of 0.001 the verdict is"),  # highest that ran
     ],
 )
 def test_verdict(statement: str, experiments: Experiments, expected: str, words: str) -> None:
@@ -240,8 +240,8 @@ def test_four_signs_of_four_causes() -> None:
     assert found.why == (
         "3 of 6 main runs and ablations overfit by the rule; without dropout, which is to prevent it, the gap is wider "
         "by 14.00 points (12.51 to 15.49, n = 3) (CNN). 1 of 8 runs underfit or don't learn; both losses are higher "
-        "than the best run's in all of them. At a learning rate of 0.1 it is: learning rate too high (1 of 1); the "
-        "accuracy is 30% (54% at 0.001). At a learning rate of 0.0001 it is: still learning (1 of 1); the "
+        "than the best run's in all of them. At a learning rate of 0.1 the verdict is learning rate too high (1 of 1); "
+        "the accuracy is 30% (54% at 0.001). At a learning rate of 0.0001 the verdict is still learning (1 of 1); the "
         "accuracy is 43% (54% at 0.001)."
     )
 
