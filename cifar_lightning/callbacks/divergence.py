@@ -53,5 +53,5 @@ class Divergence(Callback):
             return
         epoch = trainer.fit_loop.epoch_progress.current.ready  # current_epoch is one further at an epoch's end
         last = self.checkpoints.path(trainer, LAST) if self.checkpoints else None
-        kept = f"{last} is the last finite one" if last and last.exists() else "nothing finite was kept"
+        kept = f"{last} is the last finite one" if last and last.exists() else "no checkpoint was saved"
         raise SharedError(field, f"{cause} {epoch}, learning rate {lr:g}", f"try --model.lr {lr / 3:.1g}; {kept}")

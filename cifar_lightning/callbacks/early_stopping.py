@@ -41,7 +41,8 @@ def request(trainer: Trainer) -> dict[str, Any]:
     if trainer.should_stop and early:
         reason, by, way_on = _reason(trainer, early[0]), [*early], PATIENTLY
     elif trainer.global_step == trainer.max_steps:
-        reason, way_on = f"max_steps {trainer.max_steps} is reached", "resume with a larger --trainer.max_steps"
+        reason = f"max_steps {trainer.max_steps} is reached"
+        way_on = longer("max_steps", getattr(trainer.lightning_module, "schedule", "constant"))
     elif trainer.should_stop and over:
         by = [each for each in over if not isinstance(each, TimeLimit)]
         reason, way_on = ("a Timer's time is over", LONGER) if by else ("its time is over (max_time)", way_on)
@@ -51,6 +52,13 @@ def request(trainer: Trainer) -> dict[str, Any]:
         way_on = f"to go on, resume {WITHOUT}" if by else way_on
     settings = {each.state_key: decided_by(each) for each in by}
     return {"reason": reason, "by": settings, "way_on": way_on} if reason else {}
+
+
+def longer(limit: str, schedule: str) -> str:
+    """Return how to train for more than `max_epochs` or `max_steps`, if a model's schedule lets one."""
+    if schedule == "constant":
+        return f"for more give a larger --trainer.{limit}"
+    return f"the {schedule} schedule ends here"
 
 
 def callbacks_of(trainer: Any) -> list[Callback]:

@@ -34,7 +34,7 @@ from cifar_lightning.runs.checkpoint import REMEDY, Checkpoint, DurableCheckpoin
 from cifar_lightning.runs.layout import RunFolder, tagged
 from cifar_lightning.runs.tensorboard_logger import RunLogger
 from cifar_lightning.utils import files, performance
-from cifar_lightning.utils.precision import best_precision
+from cifar_lightning.utils.precision import SHORT, best_precision
 
 
 class SaveConfig(SaveConfigCallback):
@@ -194,6 +194,7 @@ class CLI(LightningCLI):
             issubclass(resolve_name(plugin.class_path), Precision) for plugin in listed(trainer.plugins)
         ):
             trainer.precision, self.why_precision = best_precision(trainer.accelerator)
+        trainer.precision = SHORT.get(str(trainer.precision), trainer.precision)  # as a checkpoint has it
 
     def instantiate_classes(self) -> None:
         with naming_settings_of(self.settings_from):
@@ -260,9 +261,9 @@ class CLI(LightningCLI):
         if self.subcommand == "validate" and not now["data.val_size"]:
             raise InputError("data.val_size", "0 leaves nothing to validate on", "give --data.val_size 10000")
         others = ", ".join(f"{name} {value} (there: {there})" for name, (there, value) in changed.items())
-        where = "model and data as there" + (f", but for {others}" if others else "")
+        where = "with its model and data settings" + (f", but for {others}" if others else "")
         midway = f" and {self.restored.midway} steps" if self.restored.midway else ""
-        print(f"{self.restored.path}: {type(self.model).__name__} after epoch {self.restored.epochs}{midway}; {where}")
+        print(f"{self.restored.path}: {type(self.model).__name__} after epoch {self.restored.epochs}{midway}, {where}")
 
     def _check_that_config_can_be_read(self) -> None:
         """Check that config.yaml, as it would be written, says what was given."""

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from cifar_lightning.callbacks.early_stopping import may_end, stands
+from cifar_lightning.callbacks.early_stopping import longer, may_end, stands
 from cifar_lightning.cli.starting_point import StartingPoint
 from cifar_lightning.errors import InputError
 from cifar_lightning.runs import slurm
-from cifar_lightning.runs.checkpoint import Checkpoint
 from cifar_lightning.runs.layout import RunFolder
 from cifar_lightning.runs.recovery import repair
 from cifar_lightning.runs.tensorboard_logger import RunLogger
@@ -44,7 +43,7 @@ def hold_folder(
                 slurm.record(RunFolder(folder), arguments)
                 yield "", None
             else:
-                path, why = repair(start.run, start.checkpoint), _done(trainer, start.checkpoint)
+                path, why = repair(start.run, start.checkpoint), _done(trainer, start)
                 yield why and f"{folder}: {why}", path
     except BlockingIOError:
         raise InputError(str(folder), "another process is training here", "wait for it, or stop it") from None
@@ -56,14 +55,15 @@ def hold_folder(
         raise
 
 
-def _done(trainer: Trainer, saved: Checkpoint | None) -> str:
+def _done(trainer: Trainer, start: StartingPoint) -> str:
     """Return why a run that resumes has nothing left to do, and how to go on; empty if it has."""
+    saved, schedule = start.checkpoint, start.settings.get("model.schedule", "constant")
     if saved is None:
         return ""
     if saved.epochs == trainer.max_epochs:
-        return "all epochs are done; for more give a larger --trainer.max_epochs"
+        return f"all epochs are done; {longer('max_epochs', schedule)}"
     if saved.steps == trainer.max_steps:
-        return f"max_steps {saved.steps} is reached; for more give a larger --trainer.max_steps"
+        return f"max_steps {saved.steps} is reached; {longer('max_steps', schedule)}"
     if not stands(saved.asked, trainer) or not may_end(trainer, saved.epochs, saved.steps):
         return ""
     step = f"step {saved.midway} in epoch {saved.epochs + 1}" if saved.midway else f"epoch {saved.epochs}"

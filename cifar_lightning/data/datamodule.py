@@ -41,7 +41,8 @@ class CIFAR10DataModule(LightningDataModule):
     """The training set split in two, and the official test set, which only `test` and `predict` ever read.
 
     Images stay bytes in memory; a batch is a slice of a permutation; normalization and augmentation run on the batch,
-    on the device. The validation set is stratified and always the same, whatever the seed.
+    on the device, in a hook of this module: of its loaders alone a model normalizes the bytes, and nothing augments
+    them. The validation set is stratified and always the same, whatever the seed.
 
     Args:
         root: Folder that has or will have `cifar-10-batches-py`; null is CIFAR10_ROOT from the environment, or `data`.

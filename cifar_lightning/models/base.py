@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from torchmetrics import ConfusionMatrix
 
 from cifar_lightning.data import Batch
+from cifar_lightning.data.transforms import normalize
 from cifar_lightning.errors import InputError, check
 from cifar_lightning.models.metrics import LossAndAccuracy
 from cifar_lightning.models.muon import Muon
@@ -107,7 +108,9 @@ class ImageClassifier(LightningModule):
         self.confusion_matrix = ConfusionMatrix("multiclass", num_classes=NUM_CLASSES, validate_args=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits, shape (B, 10), of normalized images, shape (B, 3, 32, 32), both float32."""
+        """Return logits, shape (B, 10), float32, of images, shape (B, 3, 32, 32): float32, normalized; or bytes."""
+        if images.dtype == torch.uint8:  # of a loader whose data module the Trainer does not know
+            images = normalize(images)
         # Whatever the precision of the network: softmax over bfloat16 loses digits.
         return cast(Tensor, self.network(images.to(self.dtype))).float()
 
@@ -135,12 +138,12 @@ class ImageClassifier(LightningModule):
         return self.classify(batch.images).softmax(1)
 
     def classify(self, images: Tensor) -> Tensor:
-        """Return the logits of normalized images, shape (B, 10), averaged over `views` of each."""
+        """Return the logits of images, shape (B, 10), as of `forward`, averaged over `views` of each."""
         if self.views == 1:
             return cast(Tensor, self(images))
         logits = self._with_mirror_images(images)
         if self.views == 6:
-            padded = F.pad(images, [1] * 4, mode="reflect")
+            padded = F.pad(images.float(), [1] * 4, mode="reflect").to(images.dtype)  # bytes can't be reflected
             shifted = [self._with_mirror_images(each) for each in (padded[..., :-2, :-2], padded[..., 2:, 2:])]
             logits = (logits + (shifted[0] + shifted[1]) / 2) / 2
         return logits
@@ -243,10 +246,11 @@ class ImageClassifier(LightningModule):
 
     def _log(self, values: Mapping[str, Tensor], *, logger: bool = True, prog_bar: bool = False) -> None:
         """Publish values of an epoch: to callbacks, and to the loggers of a plain Trainer; `History` writes to ours."""
-        loggers = self.trainer.loggers
-        logger &= bool(loggers) and not any(isinstance(each, RunLogger) for each in loggers)
+        logger &= not any(isinstance(each, RunLogger) for each in self.trainer.loggers)
         # They are the same in all processes: a maximum leaves them so, a mean of three might round.
-        self.log_dict(values, logger=logger, prog_bar=prog_bar, batch_size=1, sync_dist=True, reduce_fx="max")
+        shared: dict[str, Any] = {"batch_size": 1, "sync_dist": True, "reduce_fx": "max"}
+        # None is True, but for a warning where there is no logger; `validate` and `test` return what is logged.
+        self.log_dict(values, logger=None if logger else False, prog_bar=prog_bar, **shared)
 
     def _publish(self, stage: str) -> dict[str, Tensor]:
         metric = self.metrics[f"{stage}/"]

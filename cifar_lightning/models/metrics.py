@@ -19,9 +19,11 @@ class LossAndAccuracy(Metric):
             self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self.loss_sum += loss.detach().float() * len(labels)
-        self.correct += (logits.argmax(1) == labels).sum()
-        self.count += len(labels)
+        # Not in place, which states that were reset in inference mode can't be. In float32, whatever the precision of
+        # the model: bfloat16 would lose what is small beside the sum, and float16 overflow.
+        self.loss_sum = self.loss_sum.float() + loss.detach().float() * len(labels)
+        self.correct = self.correct + (logits.argmax(1) == labels).sum()
+        self.count = self.count + len(labels)
 
     def compute(self) -> dict[str, Tensor]:
         return self.means()  # of all processes: torchmetrics sums the states before

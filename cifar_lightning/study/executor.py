@@ -63,7 +63,7 @@ class Local:
                 yield run, event
         finally:
             if running:
-                tqdm.write("stopping: what runs saves first (again: at once)", file=sys.stderr)
+                tqdm.write("stopping: running trainings save first (again: at once)", file=sys.stderr)
             try:
                 for process in running.values():
                     process.terminate()

@@ -58,7 +58,7 @@ class Ray:
                 yield from _events(task(_execute).remote, place, runs, running)
         finally:
             if running:
-                tqdm.write("stopping: what runs saves first (again: at once)", file=sys.stderr)
+                tqdm.write("stopping: running trainings save first (again: at once)", file=sys.stderr)
             for run in running.values():
                 if run.files.path.is_dir():
                     with files.locked(run.files.path, waiting=f"{run.title}: saves"):

@@ -3,6 +3,8 @@
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
+SHORT = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}  # what Lightning takes, too
+
 
 def best_precision(accelerator: str) -> tuple[str, str]:
     """Return the fastest `trainer.precision` that leaves accuracy where it is for a `trainer.accelerator`, and why.

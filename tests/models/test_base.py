@@ -249,6 +249,28 @@ def test_a_plain_trainer_logs_every_curve_once_an_epoch(tmp_path: Path) -> None:
     assert {name for name, *_ in curves.sent[16:]} == {"test/loss", "test/acc"}
 
 
+@pytest.mark.parametrize("views", [1, 6])
+def test_loaders_alone_give_the_metrics_that_their_data_module_gives(views: Any, tmp_path: Path) -> None:
+    data, run = CIFAR10DataModule(source="synthetic", train_size=200, val_size=100, train_clean_size=50), trainer()
+    model = MLP(width=4, views=views)
+    validated, tested = run.validate(model, data, verbose=False), run.test(model, data, verbose=False)
+    assert {*validated[0], *validated[1], *tested[0]} >= {"val/loss", "train_clean/acc", "gap/loss", "test/acc"}
+    assert run.validate(model, data.val_dataloader(), verbose=False) == validated
+    assert run.test(model, data.test_dataloader(), verbose=False) == tested
+    run.fit(model, data)  # metrics that were reset in inference mode are of use
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_are_summed_in_float32_whatever_the_model_is(dtype: torch.dtype) -> None:
+    (metric,) = torch.nn.ModuleList([LossAndAccuracy()]).to(dtype)
+    assert isinstance(metric, LossAndAccuracy)
+    for _ in range(2):
+        for _ in range(1000):
+            metric.update(torch.tensor(2.3, dtype=dtype), torch.zeros(100, 10), torch.zeros(100, dtype=torch.int64))
+        assert metric.compute()["loss"].item() == pytest.approx(torch.tensor(2.3, dtype=dtype).item())
+        metric.reset()
+
+
 class Epochs(Callback):
     """`train/*` of each epoch by its number."""
 
