@@ -110,8 +110,9 @@ def naming_what_failed(trainer: Trainer, checkpoint: Path | None) -> Iterator[No
             cause = f"can't be restored ({type(error).__name__}: {' '.join(str(error).split())})"
             raise InputError(str(checkpoint), cause, REMEDY) from error
         if name := _failing_callback(error):
-            text, trained = " ".join(str(error).split()).rstrip("."), any(frame.name == "advance" for frame in frames)
-            kind = RunError if trained and trainer.global_step else InputError  # which a checkpoint brings, too
+            text = " ".join(str(error).split()).rstrip(".")
+            starts = any(frame.name in ("setup", "on_fit_start", "on_train_start") for frame in frames)
+            kind = RunError if trainer.global_step and not starts else InputError  # a run that resumes has steps by now
             cause, remedy = _package(text, "it") or (text, "give it other settings, or leave it out")
             raise kind("trainer.callbacks", f"{name}: {cause}", remedy) from error
         raise

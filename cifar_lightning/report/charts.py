@@ -335,6 +335,7 @@ def label(claim: Claim) -> str:
 
 def _colour(field: str, names: Iterable[str]) -> alt.Color:
     """Return the encoding of what has these names, with a legend for several."""
-    shades = {name: SHADES.get(name, other) for name, other in zip(dict.fromkeys(names), cycle(COLOURS.values()))}
+    others = cycle([BLUE, ORANGE, GREEN, GREY])  # ink is the original's
+    shades = {name: SHADES.get(name) or next(others) for name in dict.fromkeys(names)}
     colour = alt.Color(f"{field}:N", scale=alt.Scale(domain=list(shades), range=list(shades.values())))
     return colour if len(shades) > 1 else colour.legend(None)

@@ -137,7 +137,7 @@ TABLE: Table = [
           then=then(rows(1), goes_on("", "max_steps 6 is reached"), goes_on("--trainer.max_steps=-1"), same)),
     Fault("max_steps inside an epoch, where a schedule ends", f"{FIT} --model.schedule=cosine --trainer.max_steps=6", 0,
           (f"{MIDWAY}max_steps 6 is reached; the cosine schedule ends here",), changes=NEW_RUN,
-          then=then(rows(1), goes_on("", "max_steps 6 is reached; the cosine schedule ends here"))),
+          then=goes_on("", "max_steps 6 is reached; the cosine schedule ends here")),
     Fault("a precision in its short form differs from none", f"{FIT} --trainer.precision=32", 0, changes=NEW_RUN,
           then=goes_on("--trainer.max_epochs=3", "after epoch 2, with its model and data settings\n")),
     Fault("a backbone that was unfrozen before", f"{TUNED} --trainer.max_steps=10", 0, ("step 2 of 4 in epoch 3",), OWN,
