@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 WITHOUT = "without the callback (--trainer.callbacks null)"
 PATIENTLY = f"to go on, resume with more --trainer.callbacks.patience, another monitor, or {WITHOUT}"
+SCHEDULE_ENDS = "its schedule ends there"
 LONGER = f"to go on, resume with a longer --trainer.callbacks.duration, or {WITHOUT}"
 
 
@@ -31,7 +32,7 @@ def may_end(trainer: Trainer, epochs: int, steps: int) -> bool:
 def request(trainer: Trainer) -> dict[str, Any]:
     """Return the `reason` to stop, the `way_on`, and `by`: who would ask again after a resume, on what settings.
 
-    {} if nothing asks. A checkpoint holds it, so it is of plain values.
+    {} if nothing asks, and no way on where a model's schedule ends. A checkpoint holds it, so it is of plain values.
     """
     everyone = callbacks_of(trainer)
     early = [x for x in trainer.early_stopping_callbacks if x.stopping_reason != EarlyStoppingReason.NOT_STOPPED]
@@ -42,7 +43,8 @@ def request(trainer: Trainer) -> dict[str, Any]:
         reason, by, way_on = _reason(trainer, early[0]), [*early], PATIENTLY
     elif trainer.global_step == trainer.max_steps:
         reason = f"max_steps {trainer.max_steps} is reached"
-        way_on = longer("max_steps", getattr(trainer.lightning_module, "schedule", "constant"))
+        ends = getattr(trainer.lightning_module, "schedule", "constant") != "constant"
+        way_on = "" if ends else "resume with a larger --trainer.max_steps"
     elif trainer.should_stop and over:
         by = [each for each in over if not isinstance(each, TimeLimit)]
         reason, way_on = ("a Timer's time is over", LONGER) if by else ("its time is over (max_time)", way_on)
@@ -52,13 +54,6 @@ def request(trainer: Trainer) -> dict[str, Any]:
         way_on = f"to go on, resume {WITHOUT}" if by else way_on
     settings = {each.state_key: decided_by(each) for each in by}
     return {"reason": reason, "by": settings, "way_on": way_on} if reason else {}
-
-
-def longer(limit: str, schedule: str) -> str:
-    """Return how to train for more than `max_epochs` or `max_steps`, if a model's schedule lets one."""
-    if schedule == "constant":
-        return f"for more give a larger --trainer.{limit}"
-    return f"the {schedule} schedule ends here"
 
 
 def callbacks_of(trainer: Any) -> list[Callback]:

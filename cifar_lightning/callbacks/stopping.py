@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from tqdm import tqdm
 
 from cifar_lightning.callbacks.checkpoints import Checkpoints
-from cifar_lightning.callbacks.early_stopping import callbacks_of, epochs_done, heeded, request, stands
+from cifar_lightning.callbacks.early_stopping import SCHEDULE_ENDS, callbacks_of, epochs_done, heeded, request, stands
 from cifar_lightning.errors import Interrupted
 from cifar_lightning.runs.layout import INTERRUPTED
 from cifar_lightning.utils.processes import Agreement
@@ -93,7 +93,7 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch, epochs, asked = epochs_done(trainer), trainer.max_epochs, request(trainer)
         if asked and epoch != epochs:
-            remedy = f"{asked['way_on']}{self._command(trainer)}" if self.checkpoints else "nothing is kept"
+            remedy = self._remedy(trainer, asked["way_on"]) if self.checkpoints else "nothing is kept"
             tqdm.write(f"stopped after epoch {epoch} of {epochs}: {asked['reason']}; {remedy}")
 
     def _agree(self, trainer: Trainer) -> None:
@@ -124,11 +124,12 @@ class Stopping(Checkpoint):  # which Lightning calls last: after all that may as
         why = f": {asked['reason']}" if asked else ""
         if self.checkpoints is None:
             raise Interrupted(self.signum, f"stopped after {where}, nothing is kept{why}", "start it again")
-        remedy = f"{asked.get('way_on', 'resume with')}{self._command(trainer)}"
+        remedy = self._remedy(trainer, asked.get("way_on", "resume with"))
         raise Interrupted(self.signum, f"stopped and saved after {where}{why}", remedy)
 
-    def _command(self, trainer: Trainer) -> str:
-        return f": python -m cifar_lightning fit --resume {shlex.quote(str(trainer.log_dir))}"
+    def _remedy(self, trainer: Trainer, way_on: str) -> str:
+        command = f"python -m cifar_lightning fit --resume {shlex.quote(str(trainer.log_dir))}"
+        return f"{way_on}: {command}" if way_on else SCHEDULE_ENDS
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a DataLoader's worker: Ctrl-C is not for it, and of a SIGTERM it dies

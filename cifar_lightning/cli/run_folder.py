@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from cifar_lightning.callbacks.early_stopping import longer, may_end, stands
+from cifar_lightning.callbacks.early_stopping import SCHEDULE_ENDS, may_end, stands
 from cifar_lightning.cli.starting_point import StartingPoint
 from cifar_lightning.errors import InputError
 from cifar_lightning.runs import slurm
@@ -57,13 +57,14 @@ def hold_folder(
 
 def _done(trainer: Trainer, start: StartingPoint) -> str:
     """Return why a run that resumes has nothing left to do, and how to go on; empty if it has."""
-    saved, schedule = start.checkpoint, start.settings.get("model.schedule", "constant")
+    saved, constant = start.checkpoint, start.settings.get("model.schedule", "constant") == "constant"
+    longer = "for more give a larger --trainer.{}" if constant else SCHEDULE_ENDS
     if saved is None:
         return ""
     if saved.epochs == trainer.max_epochs:
-        return f"all epochs are done; {longer('max_epochs', schedule)}"
+        return f"all epochs are done; {longer.format('max_epochs')}"
     if saved.steps == trainer.max_steps:
-        return f"max_steps {saved.steps} is reached; {longer('max_steps', schedule)}"
+        return f"max_steps {saved.steps} is reached; {longer.format('max_steps')}"
     if not stands(saved.asked, trainer) or not may_end(trainer, saved.epochs, saved.steps):
         return ""
     step = f"step {saved.midway} in epoch {saved.epochs + 1}" if saved.midway else f"epoch {saved.epochs}"

@@ -104,8 +104,8 @@ class CIFAR10DataModule(LightningDataModule):
         self.user_images = [images] if isinstance(images, str) else images
         self.refused: list[InputError] = []  # user images that `predict` could not read
         self.prepared = False
-        self.loaders: list[BatchLoader] = []  # that are open
         self.train_loader: BatchLoader | None = None
+        self.eval_loaders: list[BatchLoader] = []
         self.resumed: dict[str, int] = {}  # the state of the loader in the checkpoint
 
     @classmethod
@@ -167,17 +167,21 @@ class CIFAR10DataModule(LightningDataModule):
     def val_dataloader(self) -> list[BatchLoader]:
         """Return the validation set, then the fixed part of the training set; neither if nothing is set aside."""
         sets = [self.val, self.train_clean] if self.train_clean_size else [self.val]
-        return [self._loader(images, self.eval_batch_size) for images in sets if self.val_size]
+        self.eval_loaders = [self._loader(images, self.eval_batch_size) for images in sets if self.val_size]
+        return self.eval_loaders
 
     def test_dataloader(self) -> BatchLoader:
-        return self._loader(self.test, self.eval_batch_size)
+        self.eval_loaders = [loader := self._loader(self.test, self.eval_batch_size)]
+        return loader
 
     def predict_dataloader(self) -> BatchLoader:
-        return self._loader(self.predict, self.eval_batch_size)
+        self.eval_loaders = [loader := self._loader(self.predict, self.eval_batch_size)]
+        return loader
 
     def teardown(self, stage: str) -> None:
-        while self.loaders:
-            self.loaders.pop().close()
+        for loader in (self.train_loader, *self.eval_loaders):
+            if loader:
+                loader.close()
 
     def on_exception(self, exception: BaseException) -> None:
         self.teardown("")  # which the Trainer then leaves out
@@ -216,7 +220,7 @@ class CIFAR10DataModule(LightningDataModule):
         self, images: ImageSet, batch_size: int, *, training: bool = False, seed: int | None = None
     ) -> BatchLoader:
         process, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        loader = BatchLoader(
+        return BatchLoader(
             images,
             batch_size,
             training=training,
@@ -226,5 +230,3 @@ class CIFAR10DataModule(LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=self.trainer is not None and isinstance(self.trainer.accelerator, CUDAAccelerator),
         )
-        self.loaders.append(loader)
-        return loader

@@ -171,7 +171,8 @@ class ImageClassifier(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._publish("test")
         self.confusion_counts = self.confusion_matrix.compute()
-        self.confusion_matrix.reset()
+        with torch.inference_mode(False):  # or else it could be summed up in inference mode alone
+            self.confusion_matrix.reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.new_optimizer()

@@ -19,9 +19,9 @@ class LossAndAccuracy(Metric):
             self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        # Not in place, which states that were reset in inference mode can't be. In float32, whatever the precision of
-        # the model: bfloat16 would lose what is small beside the sum, and float16 overflow.
-        self.loss_sum = self.loss_sum.float() + loss.detach().float() * len(labels)
+        # Not in place. States that were reset in inference mode can't be changed so. And in the precision of a model,
+        # to which it casts its metrics' states, bfloat16 would lose what is small beside a sum, and float16 overflow.
+        self.loss_sum = self.loss_sum + loss.detach().float() * len(labels)
         self.correct = self.correct + (logits.argmax(1) == labels).sum()
         self.count = self.count + len(labels)
 

@@ -24,6 +24,7 @@ KNOWN = 0.8  # accuracy on training images
 EARLY = 0.8  # of the epochs: where the best accuracy comes later, stopping earlier saves little and may cost some
 
 REGULARISE = "more dropout (`--model.dropout`), weight decay (`--model.weight_decay 1e-4`), `--data.augment flip-shift`"
+LESS = "less dropout, if there is any (`--model.dropout`)"
 LARGER = "a larger network (`--model.channels` of a CNN, `--model.width` of an MLP)"
 
 
@@ -100,12 +101,12 @@ def summarize(seeds: Sequence[Diagnosis]) -> tuple[str, str]:
     more = f"more epochs (`--trainer.max_epochs {2 * epochs}`)"
     advice = {
         "too short": more,
-        "not learning": f"less dropout, if there is any (`--model.dropout`), or a third of {slower}",
+        "not learning": f"{LESS}, or a third of {slower}",
         "learning rate too high": f"a third of {slower}",
         "overfitting": REGULARISE + shorter,
         "still learning": more if jumps else f"{more}, or three times {faster}",
         "overfitting begins": REGULARISE,
-        "underfitting": f"less dropout (`--model.dropout`), {LARGER}, {f'a third of {slower}' if jumps else more}",
+        "underfitting": f"{LESS}, {LARGER}, {f'a third of {slower}' if jumps else more}",
         "balanced": f"{LARGER} together with `--data.augment flip-shift`",
     }[verdict]
     return verdict if len(counts) == 1 else ", ".join(f"{name} ({n} of {len(seeds)})" for name, n in counts), advice

@@ -141,6 +141,16 @@ class Fails(Callback):
         raise RuntimeError("in the middle of an epoch")
 
 
+class Count(Callback):
+    """The workers after each epoch."""
+
+    def __init__(self) -> None:
+        self.found: list[int] = []
+
+    def on_train_epoch_end(self, *args: Any) -> None:
+        self.found.append(len(active_children()))
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_no_worker_outlives_the_training(fails: bool) -> None:
     data = build(train_size=400, val_size=10, train_clean_size=10, num_workers=1)
@@ -148,6 +158,8 @@ def test_no_worker_outlives_the_training(fails: bool) -> None:
     with pytest.raises(RuntimeError, match="in the middle") if fails else nullcontext():
         trainer(1, *([Fails()] if fails else [])).fit(MLP(width=4), data)
     assert active_children() == []
+    trainer(3, count := Count(), reload_dataloaders_every_n_epochs=1).fit(MLP(width=4), data)
+    assert (count.found, active_children()) == ([3] * 3, [])
     assert [len(batch.labels) for batch in loader] == [10]  # a person's own
     del loader
     data.teardown("fit")

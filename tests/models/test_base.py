@@ -257,7 +257,9 @@ def test_loaders_alone_give_the_metrics_that_their_data_module_gives(views: Any,
     assert {*validated[0], *validated[1], *tested[0]} >= {"val/loss", "train_clean/acc", "gap/loss", "test/acc"}
     assert run.validate(model, data.val_dataloader(), verbose=False) == validated
     assert run.test(model, data.test_dataloader(), verbose=False) == tested
-    run.fit(model, data)  # metrics that were reset in inference mode are of use
+    # Metrics that were reset in inference mode are of use.
+    assert trainer(inference_mode=False).test(model, data, verbose=False) == tested
+    run.fit(model, data)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

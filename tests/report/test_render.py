@@ -133,7 +133,7 @@ def test_sweeps_say_updates_and_the_original(page: Page) -> None:
 
 def test_the_findings_are_the_first_screen_in_plain_words(study: Study, page: Page) -> None:
     found = findings(study)
-    assert found[0] == "Of 16 runs that the study asks for: 1 failed, 1 missing."
+    assert found[0] == "Runs that the study asks for: 16, of which 1 failed, 1 missing."
     assert "The CNN's best validation accuracy is 77% (n = 1; the original: 77%)." in found[1]
     assert found[2].startswith("What batch norm is worth: with it, the MLP gains 5.0 points (3.6 to 6.4, n = 3).")
     assert all(each in page.words for each in found)
@@ -224,7 +224,7 @@ def test_synthetic_images_are_named_loudly_and_compared_with_nothing(tmp_path: P
     assert all(label.startswith("NOT CIFAR-10: synthetic images: ") for label in labels)
     assert not any("original" in label for label in labels)
     assert "did not train on 40,000 images per epoch but on 2,000." in page.words
-    assert "Highest validation accuracy: MLP, 55.00% (n = 2; chance: 10%)." in page.words
+    assert "Highest validation accuracy: 55.00% (n = 2; chance: 10%), of MLP." in page.words
 
 
 def test_an_empty_plan_has_a_report(tmp_path: Path) -> None:
