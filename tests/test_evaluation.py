@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from unittest.mock import Mock, call
 
@@ -35,6 +36,13 @@ def test_validate_reproduces_the_best_epoch_exactly(run: Path, best: str, capsys
     names = {"val/loss", "val/acc", "train_clean/loss", "train_clean/acc", "gap/loss", "gap/acc"}
     # metrics.csv holds the shortest decimal of each float32; rounded as it stands it may end in another digit.
     assert printed == {name: f"{np.float32(row[name]):.6f}" for name in names}
+
+
+def test_a_checkpoint_may_lie_in_a_folder_of_the_first_level(run: Path) -> None:
+    with tempfile.NamedTemporaryFile(suffix=".ckpt") as copy:  # in /tmp, if it is anywhere
+        copy.write((run / "checkpoints/best.ckpt").read_bytes())
+        copy.flush()
+        assert main(["validate", f"--ckpt_path={copy.name}"]) == 0
 
 
 def test_test_writes_the_metrics_of_the_test_set(run: Path, best: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,8 @@ def benchmark(args: Sequence[str]) -> int:
     be_quiet()
     with tempfile.TemporaryDirectory() as logs:
         for model in models:  # what `fit` refuses of one is not found out after minutes of measuring another
-            DryRun(["fit", *model, f"--logs={logs}"])
+            processes = DryRun(["fit", *model, f"--logs={logs}"]).trainer.world_size
+            check(processes == 1, "trainer.devices", processes, "1: what `fit` is compared with has one process")
     command = shlex.join(["python", "-m", "cifar_lightning", "benchmark", *args])
     results: dict[str, Any] = {"command": command, "hardware": hardware(), "software": software(), "models": []}
     try:

@@ -162,7 +162,8 @@ def limit(setting: DryRun) -> None:
             gradients.append(torch.randn_like(output))
 
     side = [*setting.datamodule.resolutions, 32][0]  # of the first epochs, as in `fit`
-    images = torch.zeros(setting.datamodule.batch_size, 3, side, side, device=setting.device)
+    size = min(setting.datamodule.batch_size, setting.images_per_epoch)
+    images = torch.zeros(size, 3, side, side, device=setting.device)
     layout = torch.preserve_format if images.device.type == "mps" else torch.channels_last  # as the weights
     noting = nn.modules.module.register_module_forward_hook(note)
     with noting, torch.no_grad(), setting.trainer.precision_plugin.forward_context():

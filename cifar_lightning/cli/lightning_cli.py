@@ -167,7 +167,7 @@ class CLI(LightningCLI):
         data.source = self.source = self.source or resolve_source(data.source, data_root(data.root), data.mirrors)
         check(config.name != "", "name", config.name, "a name, or leave --name out")
         there = self.start.run.path.resolve().parent.name.removesuffix("-synthetic") if self.start else ""
-        files = [Path(str(file)) for file in config.config or []]
+        files = [Path(str(file)) for file in config.config or [] if file]  # a checkpoint's settings are in none
         if not (config.name or there):
             there = "-".join([*stems(config.model.class_path, files), *departures(self.given, config.as_dict(), files)])
         config.name = config.name or there

@@ -141,6 +141,11 @@ def test_what_only_shows_in_a_variant_ends_the_command_with_its_line(
     assert list(empty_folder.iterdir()) == []
 
 
+def test_several_processes_are_refused(empty_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "--model=MLP", *FEW, "--trainer.accelerator=cpu", "--trainer.devices=2"]) == 2
+    check_one_line(capfd.readouterr().err, "trainer.devices: 2 is not possible")
+
+
 @pytest.mark.parametrize(
     ("flags", "compared"),
     [

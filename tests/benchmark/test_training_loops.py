@@ -118,10 +118,17 @@ class Calls(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize(("flags", "size"), [([], 6), (["--data.train_size=10", "--data.batch_size=99"], 10)])
 @pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
 @pytest.mark.parametrize(("name", "layers"), [("cnn", ["conv2d", "linear"]), ("mlp", ["linear"] * 2)])
 def test_the_limit_is_the_products_of_training_steps_and_nothing_else(
-    name: str, layers: list[str], precision: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    layers: list[str],
+    precision: str,
+    dtype: torch.dtype,
+    flags: list[str],
+    size: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def turn(mode: Any, device: torch.device, steps: int) -> Iterator[None]:
         assert steps == LIMIT_STEPS
@@ -129,7 +136,7 @@ def test_the_limit_is_the_products_of_training_steps_and_nothing_else(
             yield
 
     calls, products, whole = Calls(), FlopCounterMode(display=False), FlopCounterMode(display=False)
-    flags = ["fit", *SMALL_MODELS[name], "--data.batch_size=6", f"--trainer.precision={precision}"]
+    flags = ["fit", *SMALL_MODELS[name], "--data.batch_size=6", f"--trainer.precision={precision}", *flags]
     for mode in (calls, products):
         monkeypatch.setattr(training_loops, "timed_epochs", functools.partial(turn, mode))
         limit(setting := DryRun(flags))
@@ -137,7 +144,7 @@ def test_the_limit_is_the_products_of_training_steps_and_nothing_else(
     assert calls.seen == [*forward, ("backward",)] * LIMIT_STEPS
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in setting.model.parameters() if p.dim() == 4)
     with whole:  # the gradient of the images, which nobody needs, would be more
-        F.cross_entropy(DryRun(flags).model(torch.randn(6, 3, 32, 32)), torch.arange(6)).backward()
+        F.cross_entropy(DryRun(flags).model(torch.randn(size, 3, 32, 32)), torch.arange(size)).backward()
     assert products.get_total_flops() == LIMIT_STEPS * whole.get_total_flops() > 0
 
 
