@@ -8,8 +8,8 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 WITHOUT = "without the callback (--trainer.callbacks null)"
 PATIENTLY = f"to go on, resume with more --trainer.callbacks.patience, another monitor, or {WITHOUT}"
-SCHEDULE_ENDS = "its schedule ends there"
 LONGER = f"to go on, resume with a longer --trainer.callbacks.duration, or {WITHOUT}"
+SCHEDULE_ENDS = "its schedule ends there"
 
 
 class TimeLimit(Timer):

@@ -111,7 +111,7 @@ def naming_what_failed(trainer: Trainer, checkpoint: Path | None) -> Iterator[No
             raise InputError(str(checkpoint), cause, REMEDY) from error
         if name := _failing_callback(error):
             text = " ".join(str(error).split()).rstrip(".")
-            starts = any(frame.name == "on_train_start" for frame in frames)  # by when a run that resumes has its steps
+            starts = any(frame.name == "on_train_start" for frame in frames)  # a resumed run has its steps by then
             kind = RunError if trainer.global_step and not starts else InputError
             cause, remedy = _package(text, "it") or (text, "give it other settings, or leave it out")
             raise kind("trainer.callbacks", f"{name}: {cause}", remedy) from error

@@ -167,9 +167,9 @@ class CLI(LightningCLI):
         data.source = self.source = self.source or resolve_source(data.source, data_root(data.root), data.mirrors)
         check(config.name != "", "name", config.name, "a name, or leave --name out")
         there = self.start.run.path.resolve().parent.name.removesuffix("-synthetic") if self.start else ""
-        files = [Path(str(file)) for file in config.config or [] if file]  # a checkpoint's settings are in none
         if not (config.name or there):
-            there = "-".join([*stems(config.model.class_path, files), *departures(self.given, config.as_dict(), files)])
+            given = _files(config)
+            there = "-".join([*stems(config.model.class_path, given), *departures(self.given, config.as_dict(), given)])
         config.name = config.name or there
         return Path(config.logs) / tagged(config.name, self.source)
 
@@ -179,7 +179,7 @@ class CLI(LightningCLI):
         self.runs = self._runs(config)
         if self.start is None:
             check_logs(self.runs)
-            for name in left_out(config.as_dict(), [Path(str(file)) for file in config.config or []]):
+            for name in left_out(config.as_dict(), _files(config)):
                 print(f"{name} is left out: {config.model.class_path.rpartition('.')[2]} has no such setting")
         trainer, fits = config.trainer, self.subcommand == "fit"
         if fits and config.init_from is not None:
@@ -340,3 +340,8 @@ class CLI(LightningCLI):
     validate = partialmethod(_run, "validate", verbose=False)
     test = partialmethod(_run, "test", verbose=False)
     predict = partialmethod(_run, "predict", return_predictions=False)
+
+
+def _files(config: Any) -> list[Path]:
+    """Return the configuration files of a command; a checkpoint's settings, which may be among them, are in none."""
+    return [Path(str(file)) for file in config.config or [] if file]

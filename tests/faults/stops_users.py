@@ -138,7 +138,7 @@ TABLE: Table = [
     Fault("max_steps inside an epoch, where a schedule ends", f"{FIT} --model.schedule=cosine --trainer.max_steps=6", 0,
           (f"{MIDWAY}max_steps 6 is reached; its schedule ends there\n",), changes=NEW_RUN,
           then=goes_on("", "max_steps 6 is reached; its schedule ends there\n")),
-    Fault("a precision in its short form differs from none", f"{FIT} --trainer.precision=32", 0, changes=NEW_RUN,
+    Fault("resume of a precision in its short form", f"{FIT} --trainer.precision=32", 0, changes=NEW_RUN,
           then=goes_on("--trainer.max_epochs=3", "after epoch 2, with its model and data settings\n")),
     Fault("a backbone that was unfrozen before", f"{TUNED} --trainer.max_steps=10", 0, ("step 2 of 4 in epoch 3",), OWN,
           NEW_RUN, child=here, then=then(goes_on("--trainer.max_steps=-1"), partial(same_as_unbroken, TUNED))),

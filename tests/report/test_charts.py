@@ -88,3 +88,6 @@ def test_a_confusion_matrix_has_shares_of_the_true_class() -> None:
     shown = made.confusion_chart("cnn")
     assert "62.5% are recognised; most often airplane is predicted as automobile (37.5%)." in shown
     assert "truck predicted as airplane: 37.5%" in labels(made.figures["confusion_cnn.svg"])
+    few = report(cnn=[record(curve(2), test=outcome(0.995))])
+    few.confusion_chart("cnn")  # 0.5 in 100, which is written as 0
+    assert b">0</text>" not in few.figures["confusion_cnn.svg"]

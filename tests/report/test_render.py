@@ -112,6 +112,7 @@ print(*(name for name in ("torch", "lightning", "matplotlib.pyplot") if name in 
         ("CNN instead of MLP, validation", ["+22.00", "+18.07 to +25.93 (pooled SD)", "yes", "5.26", "\u2013"]),
         ("CNN", ["unknown processor, threads: 2", "3,000.0", "1", "60.0", "60.00", "667", "4,871.5", "411"]),
         ("torch", ["2.15.0 (14 runs) 3 (1 run)"]),
+        ("threads", ["2"]),  # of a run without an environment not 2.0
         ("command", ["python -m cifar_lightning study --config configs/study.yaml"]),
     ],
 )
@@ -215,7 +216,7 @@ def test_what_can_not_be_compared_is_one_line(experiments: dict[str, list[Record
 
 def test_synthetic_images_are_named_loudly_and_compared_with_nothing(tmp_path: Path) -> None:
     runs = [record(curve(50), model="MLP", source="synthetic", images=2000, seed=seed) for seed in (0, 1)]
-    sweep = [record(curve(20), {"model.dropout": 0.5}, source="synthetic", images=2000)]
+    sweep = [record(curve(20, val_acc=0.5), {"model.dropout": 0.5}, source="synthetic", images=2000)]
     page = report(tmp_path, {"mlp": runs, "dropout": sweep})
     assert "WARNING NOT CIFAR-10: synthetic images. Every run trained on synthetic images." in page.words
     assert "> **WARNING**" in (tmp_path / "report.md").read_text()
